@@ -1,0 +1,1 @@
+"""Neural representations of convolutional networks: the method, as a library."""

@@ -1,0 +1,174 @@
+"""The networks that can be rebuilt from a state_dict, recognised by the names and shapes of its tensors."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Literal
+
+import torchvision
+from torch import Tensor, nn
+
+from nern.architectures import cifar
+from nern.architectures.skeleton import skeleton
+from nern.errors import NotRepresentable, UnknownArchitecture
+
+Shape = tuple[int, ...]
+
+# Batch norm counts its batches since torch 0.4.1; the number plays no part in evaluation.
+COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to build an architecture. `build` takes the number of classes."""
+
+    build: Callable[[int], nn.Module]
+    classes: int
+    channels: int = 3
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a state_dict fits a variant: what its shapes say about both ends of the network."""
+
+    variant: Variant
+    classes: int
+    channels: int
+
+
+def architectures() -> list[str]:
+    """All names: `cifar/resnet20`, ..., `torchvision/resnet18`, ..."""
+    return list(_variants())
+
+
+def recognise(state_dict: Mapping[str, Tensor]) -> list[str]:
+    """The architectures whose state_dict has exactly these names and shapes, up to classes and input channels.
+
+    Looks at no values: tensors on the meta device will do.
+    """
+    shapes = _shapes_of(state_dict)
+    return [name for name, variants in _variants().items() if any(_fit(variant, shapes) for variant in variants)]
+
+
+def build(name: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """The network in eval mode with these weights, float32.
+
+    Raises UnknownArchitecture if there is no such name or the state_dict is of another network.
+    """
+    fit = _fit_of(name, state_dict)
+    module = fit.variant.build(fit.classes)
+    if fit.channels != fit.variant.channels:
+        _widen_input(module, fit.channels)
+    tensors = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state_dict.items()}
+    module.load_state_dict(tensors, strict=False)  # `_fit` has seen that only counters can be missing
+    return module.eval().requires_grad_(False)
+
+
+def groups(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, int]:
+    """The number of groups of every convolution, by the name of its weight."""
+    variant = _fit_of(name, state_dict).variant
+    module = skeleton(partial(variant.build, variant.classes))
+    return {f"{path}.weight": conv.groups for path, conv in module.named_modules() if isinstance(conv, nn.Conv2d)}
+
+
+def input_shape(name: str, state_dict: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    """Channels, height and width of the images that the architecture was made for."""
+    size = 32 if name.startswith("cifar/") else 299 if name == "torchvision/inception_v3" else 224
+    return _fit_of(name, state_dict).channels, size, size
+
+
+def paper_layers(name: str | None, convolutions: Mapping[str, Shape]) -> list[str]:
+    """The convolutions that the authors of NeRN predict: all of a CIFAR network, the 3x3 ones of an ImageNet ResNet.
+
+    Raises NotRepresentable for networks that they did not represent.
+    """
+    if name is not None and name.startswith("cifar/"):
+        return list(convolutions)
+    if name is not None and name.startswith("torchvision/resnet"):
+        return [layer for layer, shape in convolutions.items() if shape[2:] == (3, 3)]
+    raise NotRepresentable('layers "paper" is defined for cifar/resnet* and torchvision/resnet* only; use "all" or names')
+
+
+@cache
+def _variants() -> dict[str, list[Variant]]:
+    found = {f"cifar/resnet{depth}": [_cifar(depth, "A"), _cifar(depth, "B")] for depth in cifar.DEPTHS}
+    for name in torchvision.models.list_models(module=torchvision.models):
+        options: list[dict[str, Any]] = [{}]
+        if name in ("googlenet", "inception_v3"):
+            options = [{"aux_logits": aux, "init_weights": False} for aux in (True, False)]
+        found[f"torchvision/{name}"] = [_torchvision(name, option) for option in options]
+    return found
+
+
+def _cifar(depth: int, shortcut: Literal["A", "B"]) -> Variant:
+    return Variant(lambda classes: cifar.ResNet(depth, classes=classes, shortcut=shortcut), classes=10)
+
+
+def _torchvision(name: str, options: dict[str, Any]) -> Variant:
+    def build(classes: int) -> nn.Module:
+        module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+        return module
+
+    return Variant(build, classes=1000)
+
+
+@cache
+def _shapes(variant: Variant) -> dict[str, Shape]:
+    return _shapes_of(skeleton(partial(variant.build, variant.classes)).state_dict())
+
+
+def _shapes_of(state_dict: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in state_dict.items() if not name.endswith(COUNTER)}
+
+
+def _fit(variant: Variant, given: Mapping[str, Shape]) -> Fit | None:
+    expected = _shapes(variant)
+    if expected.keys() != given.keys():
+        return None
+    stem = next(name for name, shape in expected.items() if len(shape) == 4)
+    channels = given[stem][1] if len(given[stem]) == 4 else 0
+    classes = {given[name][0] for name in expected if expected[name] != given[name] and name != stem and given[name]}
+    fit = Fit(variant, next(iter(classes), variant.classes), channels)
+
+    def fitted(name: str) -> Shape:
+        shape = expected[name]
+        if name == stem:
+            return (shape[0], fit.channels, *shape[2:])
+        head = shape[:1] == (variant.classes,) and given[name] != shape
+        return (fit.classes, *shape[1:]) if head else shape
+
+    return fit if all(fitted(name) == given[name] for name in expected) else None
+
+
+def _fit_of(name: str, state_dict: Mapping[str, Tensor]) -> Fit:
+    if name not in _variants():
+        raise UnknownArchitecture(f"there is no architecture {name!r}")
+    shapes = _shapes_of(state_dict)
+    for variant in _variants()[name]:
+        if fit := _fit(variant, shapes):
+            return fit
+    raise UnknownArchitecture(f"the checkpoint is not a {name}: {_first_difference(_shapes(_variants()[name][0]), shapes)}")
+
+
+def _first_difference(expected: Mapping[str, Shape], given: Mapping[str, Shape]) -> str:
+    for name, shape in expected.items():
+        if name not in given:
+            return f"it has no tensor {name!r}"
+        if given[name] != shape:
+            return f"{name!r} has the shape {list(given[name])} instead of {list(shape)}"
+    extra = next(name for name in given if name not in expected)
+    return f"it has an unexpected tensor {extra!r}"
+
+
+def _widen_input(module: nn.Module, channels: int) -> None:
+    path, stem = next((path, conv) for path, conv in module.named_modules() if isinstance(conv, nn.Conv2d))
+    first = nn.Conv2d(
+        channels,
+        stem.out_channels,
+        stem.kernel_size,  # type: ignore[arg-type]  # a pair, as Conv2d itself made it
+        stem.stride,  # type: ignore[arg-type]
+        stem.padding,  # type: ignore[arg-type]
+        bias=stem.bias is not None,
+    )
+    parent, _, child = path.rpartition(".")
+    setattr(module.get_submodule(parent), child, first)

@@ -1,0 +1,140 @@
+"""The artefact: one safetensors file from which the whole network can be rebuilt.
+
+Tensors `predictor.*`, `permutation.{layer}` as packed bits, and `kept.*`: the tensors of the state_dict that
+are not represented. The metadata entry `nern` is a JSON object: version, architecture, names (all tensors of the
+state_dict, in order), layers, predictor,
+scale and permutation.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nern import tensorfile
+from nern.errors import BadArtefact
+from nern.layers import Layer, StateDict
+from nern.permutation import pack, unpack
+from nern.predictor import Predictor, PredictorConfig
+from nern.rendering import render_layer
+from nern.representation import Representation
+from nern.tensorfile import Entry
+
+VERSION = 1
+
+Read = Callable[[int, int], bytes]
+"""Bytes start..stop of a file."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of the artefact's parts; `header` is what the container itself takes."""
+
+    predictor: int
+    permutation: int
+    kept: int
+    header: int
+
+    @property
+    def total(self) -> int:
+        return self.predictor + self.permutation + self.kept + self.header
+
+
+def write(
+    representation: Representation, state_dict: Mapping[str, Tensor], *, architecture: str | None = None
+) -> tuple[Iterator[bytes], Sizes]:
+    """The artefact of a representation of `state_dict`, piece by piece, and its size."""
+    represented = {layer.name for layer in representation.layers}
+    predictor = {f"predictor.{name}": tensor for name, tensor in representation.predictor.state_dict().items()}
+    permutation = {
+        f"permutation.{number}": pack(position, layer.filters, layer.channels, representation.permutation)
+        for number, (layer, position) in enumerate(zip(representation.layers, representation.positions, strict=True))
+    }
+    kept = {f"kept.{name}": tensor for name, tensor in state_dict.items() if name not in represented}
+    about = {
+        "version": VERSION,
+        "architecture": architecture,
+        "names": list(state_dict),
+        "layers": [
+            {"name": layer.name, "shape": layer.shape, "dtype": tensorfile.NAMES[layer.dtype]}
+            for layer in representation.layers
+        ],
+        "predictor": representation.predictor.config.model_dump(mode="json"),
+        "scale": representation.scale,
+        "permutation": representation.permutation,
+    }
+    tensors = predictor | permutation | kept
+    header, _ = tensorfile.make_header(
+        ((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()), {"nern": json.dumps(about)}
+    )
+
+    def pieces() -> Iterator[bytes]:
+        yield header
+        yield from (tensorfile.to_bytes(tensor) for tensor in tensors.values())
+
+    sizes = Sizes(_bytes(predictor), _bytes(permutation), _bytes(kept), len(header))
+    return pieces(), sizes
+
+
+class Artefact:
+    """Reads an artefact through `read`; kept tensors stay where they are until they are asked for.
+
+    Raises BadArtefact.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        length = tensorfile.header_length(read(0, 8))
+        self.entries, metadata = tensorfile.parse_header(read(8, 8 + length))
+        try:
+            about = json.loads(metadata["nern"])
+            if about["version"] != VERSION:
+                raise BadArtefact(f"artefact version {about['version']}; this release reads version {VERSION}")
+            self.architecture: str | None = about["architecture"]
+            self.names: list[str] = about["names"]
+            layers = [
+                Layer(layer["name"], tuple(layer["shape"]), tensorfile.DTYPES[layer["dtype"]]) for layer in about["layers"]
+            ]
+            predictor = Predictor(PredictorConfig(**about["predictor"]), layers)
+            predictor.load_state_dict(
+                {name.removeprefix("predictor."): self.tensor(name) for name in self.entries if name.startswith("predictor.")}
+            )
+            kind = about["permutation"]
+            positions = [
+                unpack(self.tensor(f"permutation.{number}"), layer.filters, layer.channels, kind)
+                for number, layer in enumerate(layers)
+            ]
+            scale = float(about["scale"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise BadArtefact("the file is not an artefact, or is damaged") from error
+        predictor.requires_grad_(False)
+        self.representation = Representation(layers, predictor, permutation=kind, positions=positions, scale=scale)
+
+    def kept(self, name: str) -> Entry:
+        """Where a tensor that is not represented lies in the file."""
+        return self.entries[f"kept.{name}"]
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor of the file, by its name there."""
+        entry = self.entries[name]
+        return tensorfile.from_bytes(self._read(entry.start, entry.stop), entry.dtype, entry.shape)
+
+    def state_dict(self) -> StateDict:
+        """The whole network: represented tensors rendered, the others as they were, in the original order."""
+        number = {layer.name: number for number, layer in enumerate(self.representation.layers)}
+        return {
+            name: (
+                torch.cat(list(render_layer(self.representation, number[name]))).view(
+                    self.representation.layers[number[name]].shape
+                )
+                if name in number
+                else self.tensor(f"kept.{name}")
+            )
+            for name in self.names
+        }
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensorfile.size_of(tensor.dtype, tensor.shape) for tensor in tensors.values())

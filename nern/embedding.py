@@ -1,0 +1,52 @@
+"""Positional embedding of integer coordinates (Ashkenazi et al., arXiv 2212.13554, section 3).
+
+For v in (layer, filter, channel) and k = 0..levels-1: sin(pi base^k v), cos(pi base^k v); the three embeddings side by
+side. With base < 1 the frequencies fall from Nyquist; with base > 1 they rise and alias.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from nern.layers import Layer
+
+
+class EmbeddingConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: float = Field(1.25, gt=0, le=4, description="Ratio of neighbouring frequencies; 0.76 as published")
+    levels: int = Field(20, ge=1, le=128, description="Frequencies an axis; 40 as published")
+
+    @property
+    def width(self) -> int:
+        """Length of the embedding of one coordinate triple."""
+        return 3 * 2 * self.levels
+
+
+def axis_table(config: EmbeddingConfig, length: int) -> Tensor:
+    """Embeddings of the integers 0..length-1, float32 of shape (length, 2 levels): all sines, then all cosines."""
+    frequency = math.pi * config.base ** torch.arange(config.levels, dtype=torch.float64)
+    phase = torch.arange(length, dtype=torch.float64)[:, None] * frequency
+    return torch.cat([phase.sin(), phase.cos()], dim=1).float()
+
+
+class Embedding(nn.Module):
+    """Looks coordinates up in one small table an axis: never kernels x width floats."""
+
+    def __init__(self, config: EmbeddingConfig, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        lengths = (len(layers), max(layer.filters for layer in layers), max(layer.channels for layer in layers))
+        for axis, length in zip(("layer", "filter", "channel"), lengths, strict=True):
+            # The tables follow from the configuration, so they are not part of the artefact.
+            self.register_buffer(axis, axis_table(config, length), persistent=False)
+
+    layer: Tensor
+    filter: Tensor
+    channel: Tensor
+
+    def forward(self, layer: Tensor, filter: Tensor, channel: Tensor) -> Tensor:
+        """Embeds n coordinates, three int64 tensors of shape (n,), into (n, width)."""
+        return torch.cat([self.layer[layer], self.filter[filter], self.channel[channel]], dim=1)

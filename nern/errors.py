@@ -1,0 +1,25 @@
+"""Everything that this library raises on purpose."""
+
+
+class NernError(Exception):
+    """Base of all errors below; its text is a sentence for the person who caused it."""
+
+
+class NotRepresentable(NernError):
+    """The network, or the selection of layers asked for, has nothing that a predictor could stand for."""
+
+
+class UnknownArchitecture(NernError):
+    """No architecture of that name, or the checkpoint does not fit into it."""
+
+
+class UnusableImages(NernError):
+    """The images do not fit the network, or there are too few of them."""
+
+
+class TrainingDiverged(NernError):
+    """A loss stopped being finite."""
+
+
+class BadArtefact(NernError):
+    """The bytes are not an artefact of this library, or one of a later version."""

@@ -1,0 +1,76 @@
+"""How well a rebuilt network does what the original did."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nern import losses
+from nern.images import Images, Noise
+
+BATCH = 256
+MAX_HELD_OUT = 2000
+NOISE_HELD_OUT = 256
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks on the same inputs.
+
+    `agreement` is the fraction of inputs that both classify alike, `divergence` the mean KL(original || rebuilt) in nats;
+    the accuracies are None without labels.
+    """
+
+    images: int
+    agreement: float
+    divergence: float
+    original_accuracy: float | None
+    accuracy: float | None
+
+
+class HeldOut:
+    """Inputs kept back from training: at most 2,000 images of a dataset, or some noise of their own."""
+
+    def __init__(self, source: Images | Noise, generator: torch.Generator) -> None:
+        self.labels = source.labels_N if isinstance(source, Images) else None
+        self._source: Images | Tensor = source if isinstance(source, Images) else source.batch(NOISE_HELD_OUT, generator)
+
+    def batches(self) -> Iterator[Tensor]:
+        """All inputs in a fixed order, without augmentation: (at most 256, channels, height, width)."""
+        if isinstance(self._source, Tensor):
+            yield from self._source.split(BATCH)
+        else:
+            for pixels in self._source.pixels_NHWC.split(BATCH):
+                yield self._source.normalised(pixels)
+
+
+class Judge:
+    """Compares rebuilt weights with the original network, whose answers it computes once."""
+
+    def __init__(self, network: nn.Module, held_out: HeldOut) -> None:
+        self.network = network
+        self.held_out = held_out
+        self._original = self._logits({})
+
+    def compare(self, weights: Mapping[str, Tensor]) -> Comparison:
+        """The network with these tensors, by name, in place of its own against the network itself."""
+        rebuilt, labels = self._logits(weights), self.held_out.labels
+        return Comparison(
+            images=len(rebuilt),
+            agreement=_fraction(self._original.argmax(1), rebuilt.argmax(1)),
+            divergence=losses.distillation(self._original, rebuilt).item(),
+            original_accuracy=None if labels is None else _fraction(self._original.argmax(1), labels),
+            accuracy=None if labels is None else _fraction(rebuilt.argmax(1), labels),
+        )
+
+    @torch.no_grad()
+    def _logits(self, weights: Mapping[str, Tensor]) -> Tensor:
+        device = next(self.network.parameters()).device
+        answers = [functional_call(self.network, dict(weights), (x.to(device),)) for x in self.held_out.batches()]
+        return torch.cat(answers).float().cpu()
+
+
+def _fraction(left: Tensor, right: Tensor) -> float:
+    return (left == right).float().mean().item()

@@ -1,0 +1,89 @@
+"""Where distillation gets its images from: somebody's dataset, or noise."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from nern.errors import UnusableImages
+
+NoiseKind = Literal["uniform", "normal"]
+
+
+class ImageSource(Protocol):
+    """A stream of network inputs."""
+
+    def batch(self, size: int, generator: torch.Generator) -> Tensor:
+        """`size` inputs drawn at random: normalised, float32 (size, channels, height, width)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images in memory, uint8 of shape (n, height, width, channels), with one label each (int64) or none.
+
+    An input of the network is (image / 255 - mean) / std, a mean and a standard deviation for each channel.
+    """
+
+    pixels_NHWC: Tensor
+    labels_N: Tensor | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: bool = False
+
+    def __post_init__(self) -> None:
+        channels = self.pixels_NHWC.shape[-1]
+        if not len(self.mean) == len(self.std) == channels:
+            raise UnusableImages(f"the images have {channels} channels, mean and std {len(self.mean)} and {len(self.std)}")
+
+    def __len__(self) -> int:
+        return len(self.pixels_NHWC)
+
+    def normalised(self, pixels_BHWC: Tensor) -> Tensor:
+        """uint8 images as network inputs: float32 (B, C, H, W)."""
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        return ((pixels_BHWC.float() / 255 - mean) / std).movedim(-1, 1).contiguous()
+
+    def batch(self, size: int, generator: torch.Generator) -> Tensor:
+        """Drawn with replacement; `augment` mirrors half of them and shifts all by up to an eighth of their size."""
+        chosen = torch.randint(len(self), (size,), generator=generator)
+        inputs = self.normalised(self.pixels_NHWC[chosen])
+        return mirror_and_shift(inputs, generator) if self.augment else inputs
+
+    def split(self, held_out: int, generator: torch.Generator) -> tuple["Images", "Images"]:
+        """Two disjoint random parts: for training (keeping `augment`) and `held_out` images for evaluation."""
+        order = torch.randperm(len(self), generator=generator)
+        train, test = order[held_out:], order[:held_out]
+        return self._take(train, self.augment), self._take(test, augment=False)
+
+    def _take(self, rows: Tensor, augment: bool) -> "Images":
+        labels = None if self.labels_N is None else self.labels_N[rows]
+        return Images(self.pixels_NHWC[rows], labels, self.mean, self.std, augment)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random inputs of one shape (channels, height, width): uniform in [-1, 1] or standard normal."""
+
+    kind: NoiseKind
+    shape: tuple[int, int, int]
+
+    def batch(self, size: int, generator: torch.Generator) -> Tensor:
+        if self.kind == "uniform":
+            return torch.rand(size, *self.shape, generator=generator) * 2 - 1
+        return torch.randn(size, *self.shape, generator=generator)
+
+
+def mirror_and_shift(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirrors every image with probability 1/2 and shifts it by up to an eighth of its size, zeros coming in."""
+    batch, _, height, width = x_BCHW.shape
+    mirrored = torch.rand(batch, 1, generator=generator) < 0.5
+    column = torch.arange(width).expand(batch, width)
+    column = torch.where(mirrored, width - 1 - column, column)
+    row = torch.arange(height) + torch.randint(-(height // 8), height // 8 + 1, (batch, 1), generator=generator)
+    column = column + torch.randint(-(width // 8), width // 8 + 1, (batch, 1), generator=generator)
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
+    sample = torch.arange(batch)[:, None, None]
+    shifted = x_BCHW[sample, :, row.clamp(0, height - 1)[:, :, None], column.clamp(0, width - 1)[:, None, :]]
+    return (shifted * inside[..., None]).movedim(-1, 1).contiguous()

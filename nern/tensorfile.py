@@ -1,0 +1,114 @@
+"""The safetensors layout (https://github.com/huggingface/safetensors, "Format"), for files that are made as they are read.
+
+Eight bytes give the length of a JSON header, little-endian; the header names each tensor's dtype, shape and place in the
+data that follows it.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nern.errors import BadArtefact
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+# As the reference implementation: a larger header is taken for an attack.
+MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor in a file: its bytes are start..stop of the whole file."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def size_of(dtype: torch.dtype, shape: Iterable[int]) -> int:
+    """Bytes of a tensor."""
+    return math.prod(shape) * dtype.itemsize
+
+
+def to_bytes(tensor: Tensor) -> bytes:
+    """The tensor's elements, row-major and little-endian."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def from_bytes(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `to_bytes`; the tensor owns its memory."""
+    if not data:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(data), dtype=dtype).view(shape)
+
+
+def make_header(
+    tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, list[Entry]]:
+    """The first bytes of a file with these tensors in this order, and where each tensor goes."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset, places = 0, []
+    for name, dtype, shape in tensors:
+        stop = offset + size_of(dtype, shape)
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [offset, stop]}
+        places.append((name, dtype, shape, offset, stop))
+        offset = stop
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    first = len(text).to_bytes(8, "little") + text
+    return first, [Entry(name, dtype, shape, len(first) + a, len(first) + b) for name, dtype, shape, a, b in places]
+
+
+def header_length(first_eight: bytes) -> int:
+    """How long the JSON header is that follows these eight bytes. Raises BadArtefact."""
+    length = int.from_bytes(first_eight, "little")
+    if len(first_eight) < 8 or length > MAX_HEADER:
+        raise BadArtefact("not a safetensors file")
+    return length
+
+
+def parse_header(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The tensors by name and the metadata of a file whose JSON header is `text`. Raises BadArtefact."""
+    try:
+        header = json.loads(text)
+        metadata = header.pop("__metadata__", {})
+        entries = {}
+        for name, entry in header.items():
+            start, stop = (8 + len(text) + offset for offset in entry["data_offsets"])
+            entries[name] = Entry(name, DTYPES[entry["dtype"]], tuple(entry["shape"]), start, stop)
+            if stop - start != size_of(entries[name].dtype, entries[name].shape):
+                raise BadArtefact(f"tensor {name!r} has another size than its shape says")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadArtefact("the header of the safetensors file can't be read") from error
+    return entries, metadata
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, in the order of its header. Raises BadArtefact."""
+    with path.open("rb") as file:
+        entries, _ = parse_header(file.read(header_length(file.read(8))))
+        tensors = {}
+        for name, entry in entries.items():
+            file.seek(entry.start)
+            tensors[name] = from_bytes(file.read(entry.stop - entry.start), entry.dtype, entry.shape)
+    return tensors

@@ -1,0 +1,121 @@
+"""What can be chosen about a training. One class a recipe, so that every default is the recipe's own."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nern.embedding import EmbeddingConfig
+from nern.layers import Layer
+from nern.permutation import PermutationKind
+from nern.predictor import PredictorConfig, hidden_for_ratio, largest_size
+
+DEFAULT_RATIO = 0.4
+
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class TrainingConfig(BaseModel):
+    """The hyper-parameters that all recipes have. An explicit null stands for the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: Literal["all", "paper"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "all", description="Convolutions to represent: all, the ones that the authors predict, or names of weights"
+    )
+    permutation: PermutationKind = Field("cross-filter", description="Order of the kernels, for smoothness")
+    hidden: int | None = Field(None, ge=1, le=4096, description="Width of the predictor; excludes ratio")
+    ratio: float | None = Field(
+        None, gt=0, le=4, description=f"Parameters of the predictor / represented weights; {DEFAULT_RATIO} if hidden is null"
+    )
+    base: float = Field(1.25, gt=0, le=4, description="Ratio of neighbouring embedding frequencies")
+    levels: int = Field(20, ge=1, le=128, description="Embedding frequencies an axis")
+
+    steps: Steps = Field(3000, description="Optimisation steps in all")
+    reconstruction_steps: int | None = Field(
+        None, ge=0, le=10_000_000, description="How many of them, at the start, go without distillation"
+    )
+    kernel_batch: int = Field(
+        8192, ge=1, le=1_048_576, description="Kernels a step through which the gradient of the reconstruction flows"
+    )
+    image_batch: int = Field(128, ge=1, le=4096, description="Images a step of distillation")
+    learning_rate: LearningRate = Field(0.05, description="Peak learning rate")
+
+    augment: bool = Field(True, description="Mirror and shift the images")
+    held_out: float = Field(
+        0.1, gt=0, le=0.5, description="Fraction of the dataset (at most 2,000 images) for model selection and the report"
+    )
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of everything random")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, values: Any) -> Any:
+        return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.hidden is not None and self.ratio is not None:
+            raise ValueError("give hidden or ratio, not both")
+        if self.reconstruction_steps is not None and self.reconstruction_steps > self.steps:
+            raise ValueError("reconstruction_steps must not exceed steps")
+        return self
+
+    def default_reconstruction_steps(self) -> int:
+        """How many steps of this recipe go without distillation if the user does not say."""
+        raise NotImplementedError
+
+    def resolve(self, layers: Sequence[Layer], *, distil: bool) -> Self:
+        """The same with what depends on the network filled in; without `distil` all steps are reconstruction."""
+        hidden, reconstruction_steps = self.hidden, self.reconstruction_steps
+        if hidden is None:
+            hidden = hidden_for_ratio(self.ratio or DEFAULT_RATIO, layers, self.embedding)
+        if reconstruction_steps is None:
+            reconstruction_steps = self.default_reconstruction_steps()
+        if not distil:
+            reconstruction_steps = self.steps
+        return self.model_copy(update={"hidden": hidden, "ratio": None, "reconstruction_steps": reconstruction_steps})
+
+    @property
+    def embedding(self) -> EmbeddingConfig:
+        return EmbeddingConfig(base=self.base, levels=self.levels)
+
+    def predictor(self, layers: Sequence[Layer]) -> PredictorConfig:
+        """The predictor that a resolved configuration asks for."""
+        assert self.hidden is not None, "resolve() comes first"
+        return PredictorConfig(embedding=self.embedding, hidden=self.hidden, size=largest_size(layers))
+
+
+class DecoupledConfig(TrainingConfig):
+    """Reconstruction alone, then distillation of the logits alone (Choi et al., arXiv 2407.00356)."""
+
+    recipe: Literal["decoupled"] = "decoupled"
+    distillation_learning_rate: LearningRate = Field(1e-4, description="Peak learning rate of the second phase")
+    feature_map_weight: Weight = Field(0.0, description="Weight of L_fmd beside L_kd in the second phase")
+
+    def default_reconstruction_steps(self) -> int:
+        return round(self.steps * 5 / 6)
+
+
+class PaperConfig(TrainingConfig):
+    """The published recipe: all losses at once, Ranger, kernel batches (Ashkenazi et al., arXiv 2212.13554)."""
+
+    recipe: Literal["paper"] = "paper"
+    base: float = Field(0.76, gt=0, le=4, description="Ratio of neighbouring embedding frequencies")
+    levels: int = Field(40, ge=1, le=128, description="Embedding frequencies an axis")
+    steps: Steps = Field(68_600, description="Optimisation steps in all")
+    kernel_batch: int = Field(
+        4096, ge=1, le=1_048_576, description="Kernels a step through which the gradient of all losses flows"
+    )
+    image_batch: int = Field(256, ge=1, le=4096, description="Images a step of distillation")
+    learning_rate: LearningRate = Field(5e-3, description="Peak learning rate")
+    feature_map_weight: Weight = Field(1e-4, description="Weight of L_fmd beside L_rec (alpha)")
+    logit_weight: Weight = Field(1e-4, description="Weight of L_kd beside L_rec (beta)")
+    weight_decay: float = Field(1e-3, ge=0, le=1, description="Decoupled weight decay")
+    magnitude_probability: float = Field(
+        0.2, ge=0, le=1, description="Fraction of the kernel batches that are drawn in proportion to the kernels' norms"
+    )
+
+    def default_reconstruction_steps(self) -> int:
+        return 0

@@ -1,0 +1,39 @@
+"""Feature maps of a network: after each batch norm and after each residual addition, before the activation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@contextmanager
+def recorded(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the maps of the forward passes inside the context, in the order of computation.
+
+    Maps are copied, because networks overwrite them in place. In a residual block (a module with `bn2` and `relu`, as
+    in the CIFAR and torchvision ResNets) the sum is what goes into the block's last activation.
+    """
+    maps: list[Tensor] = []
+    sums: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+        maps.append(output.clone())
+
+    def remember(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        sums[module] = args[0].clone()
+
+    def keep_sum(module: Any, args: Any, output: Tensor) -> None:
+        maps.append(sums.pop(module.relu))
+
+    hooks = [module.register_forward_hook(keep) for module in network.modules() if isinstance(module, NORMS)]
+    for module in network.modules():
+        if hasattr(module, "bn2") and isinstance(relu := getattr(module, "relu", None), nn.Module):
+            hooks += [relu.register_forward_pre_hook(remember), module.register_forward_hook(keep_sum)]
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,87 @@
+"""One shape for every error: application/problem+json."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from service import problems
+from service.problems import Problem
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def install(app: FastAPI) -> None:
+    """Makes the application answer every failure with a problem."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(OperationalError, _on_database_error)
+    app.add_exception_handler(Exception, _on_fault)
+
+
+def respond(request: Request, problem: Problem, *, status: int | None = None) -> JSONResponse:
+    """A problem as a response."""
+    body = {
+        "type": f"/problems/{problem.slug}",
+        "title": problem.title,
+        "status": status or problem.status,
+        "detail": problem.detail,
+        "instance": request.url.path,
+        **problem.extra,
+    }
+    return JSONResponse(body, status or problem.status, problem.headers, media_type=MEDIA_TYPE)
+
+
+async def _on_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)
+    return respond(request, error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """What the framework itself raises: unknown routes, wrong methods, bodies that are not JSON."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    path = request.url.path
+    if error.status_code == 404:
+        return respond(request, problems.NotFound(f"there is no {path}; /docs lists what there is"))
+    if error.status_code == 405:
+        return respond(request, problems.MethodNotAllowed(f"{path} has no method {request.method}", headers=headers))
+    return respond(request, problems.BadRequest(str(error.detail), headers=headers), status=error.status_code)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    if any(item["type"] == "json_invalid" for item in error.errors()):
+        reason = error.errors()[0].get("ctx", {}).get("error", "it can't be parsed")
+        return respond(request, problems.BadRequest(f"the body is not JSON: {reason}"))
+    errors = [_describe(item) for item in error.errors()]
+    return respond(request, problems.Invalid(_sentence(errors), errors=errors))
+
+
+async def _on_database_error(request: Request, error: Exception) -> JSONResponse:
+    log.error("the database does not answer", exc_info=error)
+    return respond(request, problems.Unavailable("the database does not answer; try again", headers={"Retry-After": "5"}))
+
+
+async def _on_fault(request: Request, error: Exception) -> JSONResponse:
+    return respond(request, problems.Broken("something went wrong here, and has been logged"))
+
+
+def _describe(item: Any) -> dict[str, str]:
+    source, *path = item["loc"]
+    pointer = "".join(f"/{part}" for part in path if part not in ("decoupled", "paper"))
+    if source != "body":
+        pointer = f"{source}:{'/'.join(str(part) for part in path)}"
+    return {"pointer": pointer, "detail": item["msg"].removeprefix("Value error, ")}
+
+
+def _sentence(errors: list[dict[str, str]]) -> str:
+    first = f"{errors[0]['pointer'] or 'the body'}: {errors[0]['detail']}"
+    return first if len(errors) == 1 else f"{first} (and {len(errors) - 1} more)"

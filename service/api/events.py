@@ -1,0 +1,106 @@
+"""What happened to a job, as a page or as a stream (server-sent events)."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import anyio
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
+from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
+
+from service import problems
+from service.api.context import Context, Ctx
+from service.api.jobs import find
+from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.api.negotiation import choose
+from service.store import jobs
+from service.store.tables import JobEvent
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+PAGE = 200
+
+# A comment now and then keeps proxies from closing a quiet stream.
+KEEP_ALIVE_SECONDS = 15
+
+
+class EventOut(BaseModel):
+    """`progress`: where the job stands; `metrics`: how good it is; `state`: what became of it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int
+    kind: Literal["progress", "metrics", "state"]
+    data: dict[str, Any]
+    created_at: datetime
+
+
+LastEventId = Annotated[int | None, Header(ge=0, description="Number of the last event received, to go on after it")]
+
+
+@router.get("/{id}/events", response_model=ListOf[EventOut], responses={200: {"content": {"text/event-stream": {}}}})
+async def job_events(
+    id: str,
+    request: Request,
+    context: Ctx,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    last_event_id: LastEventId = None,
+) -> ListOf[EventOut] | Response:
+    """Events in order, numbered from 1. As text/event-stream: all of them, live, until the job is over."""
+    await run_in_threadpool(_exists, context, id)
+    if choose(request, {"json": "application/json", "sse": "text/event-stream"}, None) == "sse":
+        return StreamingResponse(
+            _stream(context, request, id, last_event_id or 0),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+    page = page_arguments(limit, cursor)
+    try:
+        after = int(page["cursor"] or last_event_id or 0)
+    except ValueError:
+        raise problems.Invalid("cursor is not the next_cursor of an earlier page", errors=[]) from None
+    rows = await run_in_threadpool(_after, context, id, after, page["limit"] + 1)
+    shown = rows[: page["limit"]]
+    items = [EventOut.model_validate(row) for row in shown]
+    return ListOf(items=items, next_cursor=opaque(str(shown[-1].number)) if len(rows) > len(shown) else None)
+
+
+async def _stream(context: Context, request: Request, id: str, after: int) -> AsyncIterator[bytes]:
+    yield format_sse_event(comment=f"events of job {id}", retry=1000)
+    quiet = 0.0
+    while not context.stopping.is_set():
+        rows = await run_in_threadpool(_after, context, id, after, PAGE)
+        for row in rows:
+            yield format_sse_event(data_str=json.dumps(row.data), event=row.kind, id=str(row.number))
+            after = row.number
+            if row.kind == "state" and row.data["state"] in jobs.FINAL:
+                return
+        if not rows and await run_in_threadpool(_is_over, context, id, after):
+            return
+        if len(rows) < PAGE:
+            quiet = 0.0 if rows else quiet + context.settings.poll_seconds
+            if quiet >= KEEP_ALIVE_SECONDS:
+                yield format_sse_event(comment="still here")
+                quiet = 0.0
+            await anyio.sleep(context.settings.poll_seconds)
+
+
+def _exists(context: Context, id: str) -> None:
+    with context.database.read() as session:
+        find(session, id)
+
+
+def _after(context: Context, id: str, after: int, limit: int) -> Sequence[JobEvent]:
+    with context.database.read() as session:
+        return jobs.events(session, id, after=after, limit=limit)
+
+
+def _is_over(context: Context, id: str, after: int) -> bool:
+    """Whether the job is over and has no event after this number."""
+    with context.database.read() as session:
+        return find(session, id).state in jobs.FINAL and not jobs.events(session, id, after=after, limit=1)

@@ -1,0 +1,116 @@
+"""The part `file` of a multipart form (RFC 7578), as a stream. Frameworks' form parsers write every part to disk first."""
+
+from collections.abc import AsyncIterator
+
+from fastapi import Request
+from python_multipart import MultipartParser
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import parse_options_header
+
+from service import problems
+
+# Headers of a part, and parts beside the file: enough for any client, too little to hurt.
+MAX_HEADER_BYTES = 16_384
+MAX_OTHER_PARTS = 16
+MAX_OTHER_BYTES = 65_536
+
+
+class _Parts:
+    """Collects what the parser calls back with: the file part's name and bytes, and no other part's."""
+
+    def __init__(self) -> None:
+        self.content: list[bytes] = []
+        self.filename: str | None = None
+        self.ended = False
+        self._in_file = False
+        self._name, self._value = b"", b""
+        self._headers: dict[bytes, bytes] = {}
+        self._others = self._header_bytes = self._other_bytes = 0
+
+    def on_part_begin(self) -> None:
+        self._headers, self._header_bytes = {}, 0
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
+        self._name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name, self._value = b"", b""
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self._in_file = options.get(b"name") == b"file"
+        if self._in_file:
+            if self.filename is not None:
+                raise problems.BadRequest("the form has two parts `file`; send one file a request")
+            self.filename = options.get(b"filename", b"").decode(errors="replace")
+        else:
+            self._others += 1
+            if self._others > MAX_OTHER_PARTS:
+                raise problems.BadRequest("the form has too many parts; send one part `file`")
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_file:
+            self.content.append(data[start:end])
+            return
+        self._other_bytes += end - start
+        if self._other_bytes > MAX_OTHER_BYTES:
+            raise problems.BadRequest("a part other than `file` is too large; send one part `file`")
+
+    def on_end(self) -> None:
+        self.ended = True
+
+    def _count_header(self, length: int) -> None:
+        self._header_bytes += length
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise problems.BadRequest("the headers of a part are too long")
+
+
+async def file_part(request: Request) -> tuple[str, AsyncIterator[bytes]]:
+    """The file's name and its content. Raises BadRequest if the form is malformed or has no such part."""
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary", b"")
+    if not boundary or len(boundary) > 256:
+        raise problems.BadRequest("the Content-Type of the form has no boundary")
+    parts = _Parts()
+    names = (
+        "on_part_begin",
+        "on_header_field",
+        "on_header_value",
+        "on_header_end",
+        "on_headers_finished",
+        "on_part_data",
+        "on_end",
+    )
+    parser = MultipartParser(boundary, {name: getattr(parts, name) for name in names})  # type: ignore[arg-type]
+    body = request.stream()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in parts.content:
+            yield piece
+        parts.content.clear()
+        async for data in body:
+            _feed(parser, data)
+            for piece in parts.content:
+                yield piece
+            parts.content.clear()
+        if not parts.ended:
+            raise problems.BadRequest("the form ends before its last boundary; send it again")
+
+    async for data in body:
+        _feed(parser, data)
+        if parts.filename is not None:
+            return parts.filename, pieces()
+    raise problems.BadRequest("the form has no part `file`")
+
+
+def _feed(parser: MultipartParser, data: bytes) -> None:
+    try:
+        parser.write(data)
+    except MultipartParseError as error:
+        raise problems.BadRequest(f"the form is malformed: {error}") from error

@@ -1,0 +1,97 @@
+"""Uploads, from the socket to a file: streamed, counted and hashed, never held in memory."""
+
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from service import problems
+from service.api.multipart import file_part
+from service.intake import Received
+from service.settings import Settings
+
+# Bytes are handed to the disk in pieces of this size, each in one hop to a thread.
+PIECE = 2**20
+
+
+@asynccontextmanager
+async def staged(request: Request, settings: Settings, filename: str) -> AsyncIterator[Received]:
+    """Receives the file in a request's body: the whole body, or the part `file` of a multipart form.
+
+    Whatever happens, nothing of it stays in the staging folder afterwards. Raises Problem.
+    """
+    expected = _announced_digest(request)
+    limit = settings.max_upload_bytes
+    if int(request.headers.get("content-length", 0)) > limit + PIECE:
+        raise _too_large(limit)
+    media_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        filename, content = await file_part(request)
+    elif media_type in ("application/octet-stream", "application/zip", "application/x-npz"):
+        content = request.stream()
+    else:
+        raise problems.UnsupportedMediaType(
+            f"{media_type!r} is not read here; send multipart/form-data with a part `file`, or application/octet-stream"
+        )
+    settings.staging.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=settings.staging) as name:
+        folder = Path(name)
+        size, digest = await _receive(content, folder / "upload", limit)
+        if size == 0:
+            raise problems.EmptyFile("the file is empty; nothing arrived after the headers")
+        if expected is not None and expected != digest:
+            raise problems.DigestMismatch("the file's sha-256 is not the one that Content-Digest announced; send it again")
+        yield Received(folder / "upload", folder, clean_filename(filename), size, digest.hex())
+
+
+def clean_filename(name: str) -> str:
+    """The last part of somebody's path, without control characters, at most 200 characters long."""
+    last = re.split(r"[/\\]", unquote(name))[-1]
+    return "".join(character for character in last if character.isprintable())[:200] or "unnamed"
+
+
+async def _receive(content: AsyncIterator[bytes], path: Path, limit: int) -> tuple[int, bytes]:
+    hash, size, buffer = hashlib.sha256(), 0, bytearray()
+    with path.open("wb") as file:
+
+        def flush() -> None:
+            hash.update(buffer)
+            file.write(buffer)
+            buffer.clear()
+
+        async for piece in content:
+            size += len(piece)
+            if size > limit:
+                raise _too_large(limit)
+            buffer += piece
+            if len(buffer) >= PIECE:
+                await run_in_threadpool(flush)
+        await run_in_threadpool(flush)
+    return size, hash.digest()
+
+
+def _announced_digest(request: Request) -> bytes | None:
+    """The sha-256 in `Content-Digest` (RFC 9530), if there is one. Other algorithms are ignored, as the RFC says."""
+    header = request.headers.get("content-digest")
+    if header is None or "sha-256" not in header.lower():
+        return None
+    if not (found := re.search(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):", header)):
+        raise problems.BadRequest("Content-Digest is not of the form sha-256=:BASE64:")
+    try:
+        digest = base64.b64decode(found[1], validate=True)
+    except ValueError:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise problems.BadRequest("Content-Digest holds no sha-256 in base64")
+    return digest
+
+
+def _too_large(limit: int) -> problems.TooLarge:
+    return problems.TooLarge(f"the file is larger than {limit} bytes, which is the most that is accepted here", limit=limit)

@@ -1,0 +1,63 @@
+"""Files too large for the database: uploads and what was read out of them. Keys belong to one row each.
+
+A key holds the row's id rather than the content's hash, so that deleting one row never takes away another row's bytes.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.store import ObjectStore, from_url
+
+PIECE = 2**20
+
+
+class Blobs:
+    """A folder or a bucket, by URL."""
+
+    def __init__(self, url: str) -> None:
+        options: dict[str, Any] = {"mkdir": True} if url.startswith("file:") else {}
+        self._store: ObjectStore = from_url(url, **options)
+
+    async def put(self, key: str, path: Path) -> None:
+        """Stores a file's content; it appears under its key whole or not at all."""
+        await obstore.put_async(self._store, key, path)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """A blob's content in pieces of about a mebibyte. Raises FileNotFoundError."""
+        answer = await obstore.get_async(self._store, key)
+        async for piece in answer.stream(min_chunk_size=PIECE):
+            yield bytes(piece)
+
+    def download(self, key: str, path: Path) -> None:
+        """Writes a blob's content to a file. Raises FileNotFoundError."""
+        with path.open("wb") as file:
+            for piece in obstore.get(self._store, key).stream(min_chunk_size=PIECE):
+                file.write(piece)
+
+    async def delete(self, key: str) -> None:
+        """Removes a blob, if it is there."""
+        with suppress(FileNotFoundError):
+            await obstore.delete_async(self._store, key)
+
+    async def check(self) -> None:
+        """Raises if the store can't be reached."""
+        async for _ in obstore.list(self._store, chunk_size=1):
+            break
+
+
+def checkpoint_file(id: str) -> str:
+    """Key of a checkpoint as it was uploaded."""
+    return f"checkpoints/{id}/original"
+
+
+def checkpoint_tensors(id: str) -> str:
+    """Key of the safetensors file that was read out of a checkpoint."""
+    return f"checkpoints/{id}/tensors.safetensors"
+
+
+def dataset_tensors(id: str) -> str:
+    """Key of the safetensors file with a dataset's `images` and `labels`."""
+    return f"datasets/{id}/tensors.safetensors"

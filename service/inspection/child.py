@@ -1,0 +1,78 @@
+"""The inspecting process: reads one untrusted file, writes its tensors as safetensors, prints what it found as JSON.
+
+python -I -m service.inspection.child checkpoint|dataset INPUT OUTPUT SECONDS MAX_BYTES
+"""
+
+import json
+import sys
+from typing import Any, BinaryIO
+
+import torch
+
+from nern import tensorfile
+from nern.layers import StateDict
+from service.inspection import datasets, safetensors_files, torch_files
+from service.inspection.limits import limit
+from service.inspection.refusal import Refusal
+from service.inspection.state_dicts import check
+
+
+def main(kind: str, source: str, target: str, seconds: str, max_bytes: str) -> None:
+    torch.set_num_threads(1)
+    torch_files.warm_up()
+    with open(source, "rb") as file, open(target, "wb") as output:
+        size = file.seek(0, 2)
+        room = int(max_bytes) if kind == "dataset" else 2 * size
+        limit(memory=2 * room, output=4 * size + room, seconds=int(seconds))
+        try:
+            answer = (
+                _inspect_dataset(file, output, int(max_bytes)) if kind == "dataset" else _inspect_checkpoint(file, output, size)
+            )
+        except Refusal as refusal:
+            answer = {"refused": [refusal.slug, refusal.detail]}
+        except (MemoryError, RecursionError):
+            answer = {"refused": ["too-demanding", "reading the file takes far more memory than its size justifies"]}
+    print(json.dumps(answer))
+
+
+def _inspect_checkpoint(file: BinaryIO, output: BinaryIO, size: int) -> dict[str, Any]:
+    file.seek(0)
+    start = file.read(64)
+    if safetensors_files.sniff(start):
+        format, state_dict = "safetensors", safetensors_files.read(file, size)
+    elif found := torch_files.sniff(start):
+        format, state_dict = found, torch_files.read(file, found, size)
+    else:
+        raise Refusal("not-a-checkpoint", "the file is of neither torch.save nor safetensors")
+    check(state_dict)
+    _write(state_dict, output)
+    tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in state_dict.items()]
+    return {"format": format, "tensors": tensors}
+
+
+def _inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:
+    tensors = datasets.read(file, max_bytes=max_bytes)
+    _write(tensors, output)
+    labels, pixels = tensors.get("labels"), tensors["images"]
+    sums = [torch.zeros(pixels.shape[3], dtype=torch.float64) for _ in range(2)]
+    for chunk in pixels.split(1024):
+        values = chunk.flatten(0, 2).double() / 255
+        sums = [sums[0] + values.sum(0), sums[1] + values.square().sum(0)]
+    mean, square = (total / (pixels.numel() // pixels.shape[3]) for total in sums)
+    return {
+        "shape": list(pixels.shape),
+        "classes": None if labels is None else int(labels.max()) + 1,
+        "mean": mean.tolist(),
+        "std": (square - mean.square()).clamp_min(1e-12).sqrt().tolist(),
+    }
+
+
+def _write(tensors: StateDict, output: BinaryIO) -> None:
+    header, _ = tensorfile.make_header(((name, t.dtype, tuple(t.shape)) for name, t in tensors.items()), {})
+    output.write(header)
+    for tensor in tensors.values():
+        output.write(tensorfile.to_bytes(tensor))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,67 @@
+"""Image datasets in .npz files (zip archives of .npy arrays), read without pickles and without trusting sizes."""
+
+import zipfile
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.lib import format as npy
+
+from nern.layers import StateDict
+from service.inspection.refusal import Refusal
+
+EXPECTED = "an .npz with `images` (uint8, N x H x W x C, C of 1 to 4) and perhaps `labels` (integers, N)"
+
+# 2 GiB of classes would be a list of 16 GiB of logits a batch; no dataset has more than ImageNet-21k's.
+MAX_CLASSES = 100_000
+
+
+def read(file: BinaryIO, *, max_bytes: int) -> StateDict:
+    """The tensors `images` and perhaps `labels` of a dataset. Raises Refusal."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _read_archive(archive, max_bytes)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError) as error:
+        raise Refusal(
+            "bad-dataset", f"the file can't be read as a zip archive, perhaps it was cut off; send {EXPECTED}"
+        ) from error
+
+
+def _read_archive(archive: zipfile.ZipFile, max_bytes: int) -> StateDict:
+    names = archive.namelist()
+    unknown = [name for name in names if name not in ("images.npy", "labels.npy")]
+    if "images.npy" not in names or unknown or len(set(names)) != len(names):
+        raise Refusal("bad-dataset", f"the archive holds {', '.join(sorted(names)[:5]) or 'nothing'}; send {EXPECTED}")
+    if sum(member.file_size for member in archive.infolist()) > max_bytes:
+        raise Refusal("bad-dataset", f"the arrays take more than {max_bytes} bytes unpacked")
+    images = _read_array(archive, "images.npy")
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape or images.shape[3] > 4:
+        raise Refusal("bad-dataset", f"images are {images.dtype} of shape {list(images.shape)}; send {EXPECTED}")
+    tensors = {"images": torch.from_numpy(images)}
+    if "labels.npy" in names:
+        labels = _read_array(archive, "labels.npy")
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            raise Refusal("bad-dataset", f"labels are {labels.dtype} of shape {list(labels.shape)}; send {EXPECTED}")
+        if labels.min() < 0 or labels.max() >= MAX_CLASSES:
+            raise Refusal("bad-dataset", f"labels run from {labels.min()} to {labels.max()}; they are class numbers from 0")
+        tensors["labels"] = torch.from_numpy(labels.astype(np.int64))
+    return tensors
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    try:
+        with archive.open(name) as file:
+            version = npy.read_magic(file)
+            read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, fortran, dtype = read_header(file)
+            if dtype.hasobject:
+                raise Refusal("bad-dataset", f"{name} holds Python objects; send {EXPECTED}")
+            data = file.read()
+    except ValueError as error:
+        raise Refusal("bad-dataset", f"{name} is no array; send {EXPECTED}") from error
+    count = int(np.prod(shape, dtype=object))
+    if len(data) != count * dtype.itemsize:
+        raise Refusal("bad-dataset", f"{name} has {len(data)} bytes, but its header announces {count * dtype.itemsize}")
+    array = np.frombuffer(bytearray(data), dtype=dtype)
+    return np.ascontiguousarray(array.reshape(shape, order="F" if fortran else "C"))

@@ -1,0 +1,45 @@
+"""Files of the safetensors format, parsed with the limits of the reference implementation."""
+
+from typing import BinaryIO
+
+from nern import tensorfile
+from nern.errors import BadArtefact
+from nern.layers import StateDict
+from nern.tensorfile import Entry
+from service.inspection.refusal import Refusal
+from service.inspection.state_dicts import find_state_dict
+
+
+def sniff(start: bytes) -> bool:
+    """Whether a file with these first bytes may be one."""
+    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= tensorfile.MAX_HEADER
+
+
+def read(file: BinaryIO, size: int) -> StateDict:
+    """The state_dict in a safetensors file. Raises Refusal."""
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if 8 + length > size:
+        raise Refusal("truncated-file", "the file ends inside its header; upload it again")
+    try:
+        entries, _ = tensorfile.parse_header(file.read(length))
+    except BadArtefact as error:
+        raise Refusal("not-a-checkpoint", f"{error}; write the file with the safetensors library") from error
+    _check_layout(list(entries.values()), data=8 + length, size=size)
+    tensors = {}
+    for name, entry in entries.items():
+        file.seek(entry.start)
+        tensors[name] = tensorfile.from_bytes(file.read(entry.stop - entry.start), entry.dtype, entry.shape)
+    return find_state_dict(tensors)
+
+
+def _check_layout(entries: list[Entry], *, data: int, size: int) -> None:
+    end = data
+    for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
+        if entry.start != end or any(extent < 0 for extent in entry.shape):
+            raise Refusal("not-a-checkpoint", f"tensor {entry.name!r} overlaps another one or leaves a gap before it")
+        end = entry.stop
+    if end > size:
+        raise Refusal("truncated-file", f"the file has {size} bytes, but its tensors end at byte {end}; upload it again")
+    if end < size:
+        raise Refusal("not-a-checkpoint", f"{size - end} bytes follow after the last tensor")

@@ -1,0 +1,94 @@
+"""Files of torch.save, both formats, read with the weights-only unpickler and nothing else."""
+
+import pickle
+import re
+import zipfile
+from io import BytesIO
+from typing import BinaryIO, Literal
+
+import torch
+from torch import Tensor
+
+from nern.layers import StateDict
+from service.inspection.refusal import Refusal
+from service.inspection.state_dicts import find_state_dict
+
+Format = Literal["torch-zip", "torch-legacy"]
+
+MAX_MEMBERS = 100_000
+
+ADVICE = "save the weights alone: torch.save(model.state_dict(), path), or a safetensors file"
+
+
+def sniff(start: bytes) -> Format | None:
+    """Which format a file with these first bytes has."""
+    if start.startswith(b"PK\x03\x04"):
+        return "torch-zip"
+    return "torch-legacy" if start.startswith(pickle.PROTO) else None
+
+
+def warm_up() -> None:
+    """Makes the unpickler import all that it needs, before no file can be opened any more."""
+    for zipped in (True, False):
+        buffer = BytesIO()
+        torch.save({"weight": torch.zeros(2)}, buffer, _use_new_zipfile_serialization=zipped)
+        buffer.seek(0)
+        torch.load(buffer, map_location="cpu", weights_only=True)
+
+
+def read(file: BinaryIO, format: Format, size: int) -> StateDict:
+    """The state_dict in a file of torch.save. Raises Refusal."""
+    if format == "torch-zip":
+        _check_archive(file, size)
+    file.seek(0)
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused_pickle(error) from error
+    except EOFError as error:
+        raise Refusal("truncated-file", "the file ends too early; upload it again") from error
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if "EOF" in str(error) or "corrupted" in str(error):
+            raise Refusal("truncated-file", "the file ends too early; upload it again") from error
+        raise Refusal("not-a-checkpoint", f"torch can't read the file; {ADVICE}") from error
+    state_dict = find_state_dict(loaded)
+    _check_storages(state_dict, size)
+    return state_dict
+
+
+def _check_archive(file: BinaryIO, size: int) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise Refusal("truncated-file", "the archive's directory at the end of the file is missing; upload it again") from error
+    names = [member.filename.partition("/")[2] for member in members]
+    if any(name == "constants.pkl" or name.startswith("code/") for name in names):
+        raise Refusal("unsupported-archive", f"this is a TorchScript archive, which holds a program; {ADVICE}")
+    if any("serialized_exported_program" in name or name.startswith("models/") for name in names):
+        raise Refusal("unsupported-archive", f"this is a torch.export archive, which holds a program; {ADVICE}")
+    if "data.pkl" not in names:
+        raise Refusal("not-a-checkpoint", f"this is a zip archive, but not one of torch.save; {ADVICE}")
+    if len(members) > MAX_MEMBERS or len(set(names)) != len(names):
+        raise Refusal("not-a-checkpoint", "the archive has too many members, or two of the same name")
+    if sum(member.file_size for member in members) > size:
+        raise Refusal("not-a-checkpoint", "the archive's members are compressed, which torch.save never does")
+
+
+def _check_storages(state_dict: StateDict, size: int) -> None:
+    # A view with strides of 0 can be far larger than the file that it is in.
+    for name, tensor in state_dict.items():
+        if tensor.layout is torch.strided and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise Refusal("unsupported-tensor", f"tensor {name!r} is larger than its storage; save a contiguous copy")
+    if sum(_bytes(tensor) for tensor in state_dict.values()) > 4 * size + 2**20:
+        raise Refusal("too-demanding", "the tensors are much larger than the file; save contiguous copies")
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _refused_pickle(error: pickle.UnpicklingError) -> Refusal:
+    if found := re.search(r"GLOBAL (\S+)", str(error)):
+        return Refusal("forbidden-pickle", f"the file's pickle needs {found[1]}, which is not data; {ADVICE}")
+    return Refusal("forbidden-pickle", f"the file's pickle does more than hold tensors, or is damaged; {ADVICE}")

@@ -1,0 +1,1 @@
+"""From stored predictors to weights."""

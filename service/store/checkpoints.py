@@ -1,0 +1,27 @@
+"""Queries about uploaded networks."""
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.store.pages import Page, newest_first
+from service.store.tables import Checkpoint
+
+
+def get(session: Session, id: str) -> Checkpoint | None:
+    return session.scalar(select(Checkpoint).where(Checkpoint.id == id, Checkpoint.deleted_at.is_(None)))
+
+
+def with_hash(session: Session, sha256: str) -> Checkpoint | None:
+    return session.scalar(select(Checkpoint).where(Checkpoint.sha256 == sha256, Checkpoint.deleted_at.is_(None)))
+
+
+def page(session: Session, *, limit: int, cursor: str | None) -> Page[Checkpoint]:
+    query = select(Checkpoint).where(Checkpoint.deleted_at.is_(None))
+    return newest_first(session, query, Checkpoint.id, limit=limit, cursor=cursor)
+
+
+def delete(session: Session, checkpoint: Checkpoint, now: datetime) -> None:
+    checkpoint.deleted_at = now
+    session.add(checkpoint)

@@ -1,0 +1,38 @@
+"""Bringing a database to the schema of this release."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import migrations
+from service.store.database import Database
+
+
+class SchemaOutdated(Exception):
+    """The database's schema is not the one of this release: run `nern migrate`."""
+
+
+def upgrade(database: Database) -> None:
+    """Runs all migrations that are still missing."""
+    with database.engine.begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def check(database: Database) -> None:
+    """Raises SchemaOutdated unless every migration of this release, and no other, has run."""
+    with database.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if current != head:
+        raise SchemaOutdated(f"the database is at migration {current}, this release needs {head}: run `nern migrate`")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config

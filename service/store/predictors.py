@@ -1,0 +1,55 @@
+"""Queries about predictors and the bytes of their artefacts."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from service.store.pages import Page, newest_first
+from service.store.tables import Predictor, PredictorChunk
+
+CHUNK = 2**20
+
+
+def get(session: Session, id: str) -> Predictor | None:
+    return session.get(Predictor, id)
+
+
+def page(session: Session, *, checkpoint_id: str | None, limit: int, cursor: str | None) -> Page[Predictor]:
+    query = select(Predictor)
+    if checkpoint_id:
+        query = query.where(Predictor.checkpoint_id == checkpoint_id)
+    return newest_first(session, query, Predictor.id, limit=limit, cursor=cursor)
+
+
+def add(session: Session, predictor: Predictor, content: Iterable[bytes]) -> None:
+    """Stores a predictor with the content of its artefact, which may come in pieces of any size."""
+    session.add(predictor)
+    session.flush()
+    buffer, number = bytearray(), 0
+    for piece in content:
+        view = memoryview(piece)
+        while view:
+            taken = view[: CHUNK - len(buffer)]
+            buffer += taken
+            view = view[len(taken) :]
+            if len(buffer) == CHUNK:
+                _add_chunk(session, predictor.id, number, bytes(buffer))
+                buffer.clear()
+                number += 1
+    if buffer:
+        _add_chunk(session, predictor.id, number, bytes(buffer))
+
+
+def read(session: Session, id: str, start: int, stop: int) -> bytes:
+    """Bytes start..stop of an artefact."""
+    if stop <= start:
+        return b""
+    first, last = start // CHUNK, (stop - 1) // CHUNK
+    query = select(PredictorChunk.data).where(PredictorChunk.predictor_id == id, PredictorChunk.number.between(first, last))
+    content = b"".join(session.scalars(query.order_by(PredictorChunk.number)))
+    return content[start - first * CHUNK : stop - first * CHUNK]
+
+
+def _add_chunk(session: Session, predictor_id: str, number: int, data: bytes) -> None:
+    session.execute(insert(PredictorChunk).values(predictor_id=predictor_id, number=number, data=data))

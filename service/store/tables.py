@@ -1,0 +1,178 @@
+"""The tables. Migrations in `migrations/` create them; a test compares the two."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Json = dict[str, Any]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in UTC, on databases with and without time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    # Sizes in bytes and numbers of weights outgrow 32 bits.
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UtcDateTime, Json: JSON, list[Any]: JSON, int: BigInteger}
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+            "uq": "%(table_name)s_%(column_0_name)s_key",
+        }
+    )
+
+
+class Checkpoint(Base):
+    """An uploaded network. Deleted ones stay as rows, for the jobs that refer to them, without their bytes."""
+
+    __tablename__ = "checkpoint"
+    __table_args__ = (
+        Index(
+            "checkpoint_sha256",
+            "sha256",
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    filename: Mapped[str]
+    size: Mapped[int]
+    format: Mapped[str]
+    architecture: Mapped[str | None]
+    candidates: Mapped[list[Any]]
+    layers: Mapped[list[Any]]
+    kept: Mapped[list[Any]]
+    weights: Mapped[int]
+    parameters: Mapped[int]
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
+class Dataset(Base):
+    """Images. `identity` is the hash of the bytes and the normalisation: the same twice is one dataset."""
+
+    __tablename__ = "dataset"
+    __table_args__ = (
+        Index(
+            "dataset_identity",
+            "identity",
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    identity: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str]
+    size: Mapped[int]
+    images: Mapped[int]
+    height: Mapped[int]
+    width: Mapped[int]
+    channels: Mapped[int]
+    classes: Mapped[int | None]
+    mean: Mapped[list[Any]]
+    std: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """One training. Who holds the lease may write, and only under the fence that it was given; see docs/jobs.md."""
+
+    __tablename__ = "job"
+    __table_args__ = (Index("job_state", "state", "id"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"))
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("dataset.id"))
+    noise: Mapped[str | None]
+    architecture: Mapped[str | None]
+    config: Mapped[Json]
+    notes: Mapped[list[Any]]
+    progress: Mapped[Json | None]
+    metrics: Mapped[Json | None]
+    error: Mapped[Json | None]
+    predictor_id: Mapped[str | None] = mapped_column(String(36))
+    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    request_digest: Mapped[str | None] = mapped_column(String(64))
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    fence: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(36))
+    lease_expires_at: Mapped[datetime | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    woken_at: Mapped[datetime | None]
+
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    estimated_finish_at: Mapped[datetime | None]
+
+
+class JobEvent(Base):
+    """What happened to a job, numbered from 1 without gaps."""
+
+    __tablename__ = "job_event"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    data: Mapped[Json]
+    created_at: Mapped[datetime]
+
+
+class Predictor(Base):
+    """The metadata of an artefact, whose bytes are in `predictor_chunk`."""
+
+    __tablename__ = "predictor"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), unique=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"))
+    architecture: Mapped[str | None]
+    config: Mapped[Json]
+    layers: Mapped[list[Any]]
+    report: Mapped[Json]
+    size: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class PredictorChunk(Base):
+    """One piece of an artefact; all pieces but the last have the same length, so any range is found at once."""
+
+    __tablename__ = "predictor_chunk"
+
+    predictor_id: Mapped[str] = mapped_column(ForeignKey("predictor.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)

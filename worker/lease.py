@@ -1,0 +1,75 @@
+"""Keeping a lease alive while a job runs, and hearing of cancellation."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
+
+from service.settings import Settings
+from service.store import jobs
+from service.store.database import Database
+from service.store.jobs import Lease, LeaseLost
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+
+
+class Cancelled(Exception):
+    """The job's owner does not want it any more."""
+
+
+class Stopped(Exception):
+    """This worker is to stop."""
+
+
+class Pulse:
+    """What the heartbeat has learned; `check` raises it in the thread that trains."""
+
+    def __init__(self, stopping: Event) -> None:
+        self._stopping = stopping
+        self.cancelled = Event()
+        self.lost = Event()
+
+    def check(self) -> None:
+        """Raises LeaseLost, Cancelled or Stopped if the work must end."""
+        if self.lost.is_set():
+            raise LeaseLost("the heartbeat found the lease gone")
+        if self.cancelled.is_set():
+            raise Cancelled
+        if self._stopping.is_set():
+            raise Stopped
+
+
+@contextmanager
+def kept_alive(database: Database, settings: Settings, lease: Lease, stopping: Event) -> Iterator[Pulse]:
+    """Extends the lease in a thread for as long as the block runs."""
+    pulse, done = Pulse(stopping), Event()
+    thread = Thread(target=_beat, args=(database, settings, lease, pulse, done), name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield pulse
+    finally:
+        done.set()
+        thread.join()
+
+
+def _beat(database: Database, settings: Settings, lease: Lease, pulse: Pulse, done: Event) -> None:
+    extend = timedelta(seconds=settings.lease_seconds)
+    expires = datetime.now(UTC) + extend
+    while not done.wait(min(HEARTBEAT_SECONDS, settings.lease_seconds / 3)):
+        now = datetime.now(UTC)
+        try:
+            with database.write() as session:
+                if jobs.heartbeat(session, lease, now=now, extend=extend):
+                    pulse.cancelled.set()
+            expires = now + extend
+        except LeaseLost:
+            pulse.lost.set()
+            return
+        except Exception:  # the database may be away for a moment; the lease bounds how long that may take
+            log.exception("heartbeat failed")
+            if now > expires:
+                pulse.lost.set()
+                return

@@ -1,0 +1,67 @@
+"""Showing clients how far a training is."""
+
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from nern.training import Evaluation, Progress
+from service.store import jobs
+from service.store.database import Database
+from service.store.jobs import Lease
+from worker.lease import Pulse
+
+EVERY_SECONDS = 0.5
+
+
+class Reporter:
+    """The training's callback: ends it when the pulse says so, and writes progress now and then.
+
+    The job's row is brought up to date twice a second. Events are few, however long the training: `progress` at every
+    new percent, `metrics` at every evaluation.
+    """
+
+    def __init__(self, database: Database, lease: Lease, pulse: Pulse) -> None:
+        self._database = database
+        self._lease = lease
+        self._pulse = pulse
+        self._written = 0.0
+        self._percent = -1
+        self._metrics: dict[str, Any] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        self._pulse.check()
+        due = time.monotonic() - self._written >= EVERY_SECONDS
+        if not (due or progress.evaluation or progress.step == progress.steps):
+            return
+        self._written = time.monotonic()
+        self._metrics |= progress.losses
+        kinds: list[Literal["progress", "metrics"]] = []
+        if progress.evaluation:
+            self._metrics |= _flat(progress.evaluation)
+            kinds.append("metrics")
+        if (percent := 100 * progress.step // progress.steps) != self._percent:
+            self._percent = percent
+            kinds.append("progress")
+        now = datetime.now(UTC)
+        with self._database.write() as session:
+            jobs.report_progress(
+                session,
+                self._lease,
+                now=now,
+                progress={
+                    "phase": progress.phase,
+                    "step": progress.step,
+                    "steps": progress.steps,
+                    "fraction": progress.step / progress.steps,
+                    "steps_per_second": progress.steps_per_second,
+                },
+                metrics=self._metrics,
+                estimated_finish_at=now + timedelta(seconds=progress.seconds_left),
+                kinds=kinds,
+            )
+
+
+def _flat(evaluation: Evaluation) -> dict[str, Any]:
+    values = {"evaluated_at_step": evaluation.step, "relative_error": evaluation.relative_error}
+    return values | (asdict(evaluation.comparison) if evaluation.comparison else {})

@@ -1,0 +1,168 @@
+"""One job, from the claim to the stored predictor."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+from typing import Literal
+
+import torch
+from sqlalchemy.exc import OperationalError
+
+from nern import artefact, training
+from nern.artefact import Artefact
+from nern.errors import NernError
+from nern.layers import StateDict
+from nern.report import make_report
+from nern.training import DecoupledConfig, PaperConfig, Trained
+from service.blobs import Blobs
+from service.settings import Settings
+from service.store import ids, jobs, predictors
+from service.store.database import Database
+from service.store.jobs import Lease, LeaseLost
+from service.store.tables import Dataset, Job, Json, Predictor
+from worker.inputs import load_checkpoint, load_data
+from worker.lease import Cancelled, Pulse, Stopped, kept_alive
+from worker.reporting import Reporter
+
+log = logging.getLogger(__name__)
+
+PIECE = 2**20
+
+
+class Worker:
+    """A process's worker. Each has an owner id of its own, by which its leases are known."""
+
+    def __init__(self, settings: Settings, stopping: Event) -> None:
+        self._settings = settings
+        self._stopping = stopping
+        self._owner = ids.new_id()
+        self._database = Database(settings.database)
+        self._blobs = Blobs(settings.blobs)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        cuda = torch.cuda.is_available() if settings.device == "auto" else settings.device == "cuda"
+        self._device = torch.device("cuda" if cuda else "cpu")
+
+    def work(self, prefer: str | None = None) -> bool:
+        """Claims one job, this one if it waits, and sees it through; False if there was nothing to do."""
+        with self._database.write() as session:
+            lease = jobs.claim(
+                session,
+                owner=self._owner,
+                now=datetime.now(UTC),
+                lease=timedelta(seconds=self._settings.lease_seconds),
+                prefer=prefer,
+            )
+        if lease is None:
+            return False
+        log.info("job %s: started under fence %d", lease.job_id, lease.fence)
+        try:
+            with kept_alive(self._database, self._settings, lease, self._stopping) as pulse:
+                self._run(lease, pulse)
+        except LeaseLost:
+            log.warning("job %s: lost to another worker, or over; nothing more is written", lease.job_id)
+        except OperationalError:
+            log.exception("job %s: the database went away; the job goes on when the lease has expired", lease.job_id)
+        return True
+
+    def _run(self, lease: Lease, pulse: Pulse) -> None:
+        try:
+            self._train(lease, pulse)
+            log.info("job %s: succeeded", lease.job_id)
+        except Cancelled:
+            self._finish(lease, "cancelled")
+        except Stopped:
+            log.info("job %s: given back, this worker stops", lease.job_id)
+            with self._database.write() as session:
+                jobs.give_back(session, lease, now=datetime.now(UTC))
+        except NernError as error:
+            self._finish(lease, "failed", _kebab(type(error).__name__), str(error))
+        except FileNotFoundError:
+            self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset was deleted")
+        except (MemoryError, torch.OutOfMemoryError):
+            self._finish(lease, "failed", "out-of-memory", "the training needs more memory than the worker has")
+        except (LeaseLost, OperationalError):
+            raise
+        except Exception:  # one job's fault must not end the worker
+            log.exception("job %s: failed", lease.job_id)
+            self._finish(lease, "failed", "internal", "a fault of the service, which has been logged")
+
+    def _train(self, lease: Lease, pulse: Pulse) -> None:
+        job, dataset = self._read(lease.job_id)
+        state_dict = load_checkpoint(self._blobs, job.checkpoint_id)
+        trained = training.train(
+            state_dict,
+            _config(job.config),
+            architecture=job.architecture,
+            data=load_data(self._blobs, job, dataset, state_dict),
+            device=self._device,
+            on_progress=Reporter(self._database, lease, pulse),
+        )
+        self._store(lease, job, state_dict, trained)
+
+    def _store(self, lease: Lease, job: Job, state_dict: StateDict, trained: Trained) -> None:
+        """Writes the artefact to a file, judges what comes back out of it, then stores both in one transaction."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "artefact.safetensors"
+            pieces, sizes = artefact.write(trained.representation, state_dict, architecture=job.architecture)
+            hash = hashlib.sha256()
+            with path.open("wb") as file:
+                for piece in pieces:
+                    hash.update(piece)
+                    file.write(piece)
+            stored = Artefact(lambda start, stop: _slice(path, start, stop))
+            predictor = Predictor(
+                id=ids.new_id(),
+                job_id=job.id,
+                checkpoint_id=job.checkpoint_id,
+                architecture=job.architecture,
+                config=job.config,
+                layers=[
+                    {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.size)}
+                    for index, layer in enumerate(stored.representation.layers)
+                ],
+                report=make_report(trained, stored, sizes, state_dict),
+                size=sizes.total,
+                sha256=hash.hexdigest(),
+                created_at=datetime.now(UTC),
+            )
+            with self._database.write() as session:
+                predictors.add(session, predictor, _pieces(path))
+                jobs.finish(session, lease, "succeeded", now=datetime.now(UTC), predictor_id=predictor.id)
+
+    def _finish(
+        self, lease: Lease, state: Literal["failed", "cancelled"], type: str | None = None, detail: str | None = None
+    ) -> None:
+        log.info("job %s: %s %s", lease.job_id, state, detail or "")
+        error: Json | None = {"type": type, "detail": detail} if type else None
+        with self._database.write() as session:
+            jobs.finish(session, lease, state, now=datetime.now(UTC), error=error)
+
+    def _read(self, job_id: str) -> tuple[Job, Dataset | None]:
+        with self._database.read() as session:
+            job = session.get_one(Job, job_id)
+            return job, session.get_one(Dataset, job.dataset_id) if job.dataset_id else None
+
+
+def _config(values: Json) -> DecoupledConfig | PaperConfig:
+    return PaperConfig(**values) if values["recipe"] == "paper" else DecoupledConfig(**values)
+
+
+def _slice(path: Path, start: int, stop: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def _kebab(name: str) -> str:
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
