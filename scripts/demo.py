@@ -1,0 +1,336 @@
+"""Does the main job over HTTP, as a user would: uploads a network, has a predictor trained, gets the weights back.
+
+Without arguments the network is a small residual network trained here, in seconds, on handwritten digits.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import safetensors.torch
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import Tensor, nn
+
+from nern import architectures
+from nern.architectures.cifar import ResNet
+from service.inspection.state_dicts import find_state_dict
+
+SEED = 0
+POLL_SECONDS = 0.5
+# A job of the demo's own network is this short; somebody else's gets the service's defaults.
+DIGITS_JOB = {"steps": 1500, "reconstruction_steps": 1100}
+
+console = Console(stderr=True)
+
+
+@dataclass
+class Task:
+    """What goes in, and what the result is judged by."""
+
+    checkpoint: Path
+    dataset: Path
+    normalisation: dict[str, str]
+    images: Tensor | None = None
+    labels: Tensor | None = None
+    job: dict[str, Any] | None = None
+
+
+def main() -> None:
+    options = parse()
+    folder = Path(tempfile.mkdtemp(prefix="nern-demo-"))
+    started = time.monotonic()
+    try:
+        task = given(options) if options.checkpoint else digits(folder)
+        with service(folder / "data", keep=options.keep) as url:
+            with httpx.Client(base_url=url, timeout=httpx.Timeout(60, read=600)) as client:
+                result = run(client, task, options)
+            console.print(f"Done in {time.monotonic() - started:.0f} seconds.")
+            if options.keep:
+                console.print(f"The service goes on at [bold]{url}[/] (documentation: {url}/docs), its data in {folder}.")
+            if options.json:
+                print(json.dumps({"url": url if options.keep else None, **result}))
+    except (Failure, httpx.HTTPError) as failure:
+        sys.exit(f"The demo failed: {failure}")
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Failure(Exception):
+    """Something that the demo can't go on after."""
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave the service running and say where")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="somebody's own network (needs --dataset)")
+    parser.add_argument("--dataset", type=Path, metavar="FILE", help="its images, an .npz with `images` and `labels`")
+    parser.add_argument("--test", type=Path, metavar="FILE", help="images for the final evaluation, never sent to the service")
+    parser.add_argument("--mean", help="subtracted from the images, a number a channel (default: ImageNet's for RGB)")
+    parser.add_argument("--std", help="what the images are divided by, a number a channel")
+    parser.add_argument("--job", type=json.loads, metavar="JSON", help='more fields of the job, as {"ratio": 0.3}')
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    options = parser.parse_args()
+    if (options.checkpoint is None) != (options.dataset is None):
+        parser.error("--checkpoint and --dataset belong together")
+    for path in (options.checkpoint, options.dataset, options.test):
+        if path is not None and not path.is_file():
+            parser.error(f"there is no file {path}")
+    return options
+
+
+def given(options: argparse.Namespace) -> Task:
+    """Somebody's own network and images."""
+    normalisation = {name: value for name in ("mean", "std") if (value := getattr(options, name))}
+    task = Task(options.checkpoint, options.dataset, normalisation, job=options.job)
+    if options.test:
+        with np.load(options.test, allow_pickle=False) as arrays:
+            task.images, task.labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+    return task
+
+
+def digits(folder: Path) -> Task:
+    """Trains a small residual network on 8 x 8 handwritten digits and saves both as a person would."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy((bunch.images * (255 / 16)).round().astype(np.uint8))[..., None]
+    labels = torch.from_numpy(bunch.target.astype(np.int64))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SEED))
+    train, held_out = order[500:], order[:500]
+    mean, std = images[train].float().div(255).mean().item(), images[train].float().div(255).std().item()
+    console.rule("A network to represent")
+    console.print(f"{len(train)} handwritten digits to train on, {len(held_out)} held out.")
+    network = fit((images[train].float() / 255 - mean).div(std).movedim(-1, 1), labels[train])
+    checkpoint, dataset = folder / "digits-resnet8.pt", folder / "digits.npz"
+    torch.save(network.state_dict(), checkpoint)
+    np.savez_compressed(dataset, images=images[train].numpy(), labels=labels[train].numpy())
+    normalisation = {"mean": f"{mean:.6f}", "std": f"{std:.6f}"}
+    return Task(checkpoint, dataset, normalisation, images[held_out], labels[held_out], DIGITS_JOB)
+
+
+def fit(inputs: Tensor, labels: Tensor, epochs: int = 15, batch: int = 64) -> nn.Module:
+    """A trained CIFAR-style ResNet-8 for images of one channel."""
+    torch.manual_seed(SEED)
+    network = ResNet(8, channels=inputs.shape[1], classes=int(labels.max()) + 1)
+    steps = epochs * (len(inputs) // batch)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+    with bar("{task.fields[loss]}") as progress:
+        shown = progress.add_task("training resnet8", total=steps, loss="")
+        for _ in range(epochs):
+            for rows in torch.randperm(len(inputs)).split(batch)[: len(inputs) // batch]:
+                loss = nn.functional.cross_entropy(network(inputs[rows]), labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                progress.update(shown, advance=1, loss=f"loss {loss.item():.3f}")
+    return network.eval()
+
+
+@contextmanager
+def service(data: Path, *, keep: bool) -> Iterator[str]:
+    """The embedded service on a free port, as a process of its own; its address."""
+    data.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NERN_")}
+    environment |= {"NERN_PORT": "0", "NERN_DATA_DIR": str(data)}
+    with (data / "serve.log").open("wb") as log:
+        command = [sys.executable, "-m", "service.cli", "serve", "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True)
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise Failure(f"the service did not start:\n{(data / 'serve.log').read_text()[-2000:]}")
+        url = json.loads(line)["url"]
+        console.rule("The service")
+        console.print(f"Listening on {url}, with an SQLite database, a folder and a local worker.")
+        yield url
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        if not keep:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def run(client: httpx.Client, task: Task, options: argparse.Namespace) -> dict[str, Any]:
+    """Upload, train, fetch, compare: the requests that a user would make."""
+    console.rule("Upload")
+    with task.checkpoint.open("rb") as file:
+        checkpoint = answer(client.post("/v1/checkpoints", files={"file": (task.checkpoint.name, file)}))
+    console.print(
+        f"Checkpoint {checkpoint['id']}: {checkpoint['architecture'] or 'unknown architecture'}, "
+        f"{len(checkpoint['layers'])} convolutions, {checkpoint['weights']:,} weights."
+    )
+    with task.dataset.open("rb") as file:
+        dataset = answer(client.post("/v1/datasets", files={"file": (task.dataset.name, file)}, params=task.normalisation))
+    console.print(f"Dataset {dataset['id']}: {dataset['images']:,} images of {dataset['height']} x {dataset['width']}.")
+
+    console.rule("Training")
+    wanted = {"checkpoint_id": checkpoint["id"], "data": {"dataset_id": dataset["id"]}, **(task.job or {})}
+    job = follow(client, answer(client.post("/v1/jobs", json=wanted)))
+    predictor = answer(client.get(f"/v1/predictors/{job['predictor_id']}"))
+
+    original = find_state_dict(torch.load(task.checkpoint, map_location="cpu", weights_only=True))
+    console.rule("Three kernels by coordinate")
+    show_kernels(client, predictor["id"], original)
+
+    console.rule("The whole network")
+    started = time.monotonic()
+    content = client.get(f"/v1/predictors/{predictor['id']}/weights")
+    answer(content)
+    seconds = time.monotonic() - started
+    rebuilt = safetensors.torch.load(content.content)
+    console.print(f"{len(content.content):,} bytes, {len(rebuilt)} tensors in {seconds:.1f} seconds.")
+    report = predictor["report"]
+    measured = evaluate(checkpoint["architecture"], original, rebuilt, task, dataset)
+    console.print(table(report, measured, checkpoint, seconds))
+    return {"predictor_id": predictor["id"], "report": report, "measured": measured, "rebuilding_seconds": seconds}
+
+
+def answer(response: httpx.Response) -> Any:
+    """The JSON in a response, if it has any. Raises Failure with what the service says went wrong."""
+    is_json = "json" in response.headers.get("content-type", "")
+    if response.is_error:
+        problem = response.json() if is_json else {}
+        raise Failure(f"{problem.get('title', response.reason_phrase)}: {problem.get('detail', response.text[:500])}")
+    return response.json() if is_json else None
+
+
+def follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+    """Polls a job until it is over, showing how far it is."""
+    with bar("{task.fields[speed]}", "{task.fields[left]}", "{task.fields[quality]}") as progress:
+        shown = progress.add_task("waiting", total=1.0, speed="", left="", quality="")
+        while job["state"] in ("queued", "running"):
+            time.sleep(POLL_SECONDS)
+            job = answer(client.get(f"/v1/jobs/{job['id']}"))
+            if state := job["progress"]:
+                progress.update(
+                    shown,
+                    description=state["phase"],
+                    completed=state["fraction"],
+                    speed=f"{state['steps_per_second']:.1f} steps/s",
+                    left=time_left(job),
+                    quality=quality(job["metrics"]),
+                )
+    if job["state"] != "succeeded":
+        raise Failure(f"the job has {job['state']}: {(job['error'] or {}).get('detail')}")
+    return job
+
+
+def time_left(job: dict[str, Any]) -> str:
+    if not job["estimated_finish_at"]:
+        return ""
+    left = (datetime.fromisoformat(job["estimated_finish_at"]) - datetime.now(UTC)).total_seconds()
+    return f"{max(0, left) / 60:.1f} min left" if left > 90 else f"{max(0, left):.0f} s left"
+
+
+def quality(metrics: dict[str, Any]) -> str:
+    names = {"reconstruction": "rec", "distillation": "kd", "accuracy": "accuracy", "agreement": "agreement"}
+    return "  ".join(f"{short} {metrics[name]:.4f}" for name, short in names.items() if metrics.get(name) is not None)
+
+
+def show_kernels(client: httpx.Client, predictor_id: str, original: dict[str, Tensor]) -> None:
+    """Fetches a kernel from the start, the middle and the end of the network, and prints it beside the original."""
+    layers = answer(client.get(f"/v1/predictors/{predictor_id}/layers"))
+    chosen = [layers[0], layers[len(layers) // 2], layers[-1]]
+    wanted = [[layer["index"], layer["shape"][0] // 2, layer["shape"][1] // 2] for layer in chosen]
+    kernels = answer(client.post(f"/v1/predictors/{predictor_id}/kernels", json={"coordinates": wanted}))["kernels"]
+    shown = Table("coordinate", "original", "rebuilt")
+    for layer, kernel in zip(chosen, kernels, strict=True):
+        _, filter, channel = kernel["coordinate"]
+        shown.add_row(
+            f"{kernel['coordinate']}\n{layer['name']}",
+            matrix(original[layer["name"]][filter, channel].tolist()),
+            matrix(kernel["weights"]),
+        )
+    console.print(shown)
+
+
+def matrix(rows: list[list[float]]) -> str:
+    return "\n".join(" ".join(f"{value:+.3f}" for value in row) for row in rows)
+
+
+@torch.inference_mode()
+def evaluate(
+    architecture: str | None, original: dict[str, Tensor], rebuilt: dict[str, Tensor], task: Task, dataset: dict[str, Any]
+) -> dict[str, float] | None:
+    """Loads both state_dicts into the architecture and runs them on images that the service has never seen."""
+    if architecture is None or task.images is None or task.labels is None:
+        return None
+    network = architectures.build(architecture, original)
+    answers = []
+    for state_dict in (original, rebuilt):
+        network.load_state_dict(state_dict, strict=set(state_dict) == set(network.state_dict()))
+        chunks = (task.images[rows].float() / 255 for rows in torch.arange(len(task.images)).split(500))
+        mean, std = torch.tensor(dataset["mean"]), torch.tensor(dataset["std"])
+        logits = [network(((chunk - mean) / std).movedim(-1, 1).contiguous()) for chunk in chunks]
+        answers.append(torch.cat(logits).argmax(1))
+    return {
+        "images": len(task.images),
+        "original": (answers[0] == task.labels).float().mean().item(),
+        "rebuilt": (answers[1] == task.labels).float().mean().item(),
+        "agreement": (answers[0] == answers[1]).float().mean().item(),
+    }
+
+
+def table(report: dict[str, Any], measured: dict[str, float] | None, checkpoint: dict[str, Any], seconds: float) -> Table:
+    """What was kept and what was lost."""
+    sizes, accuracy = report["bytes"], report["accuracy"]
+    shown = Table("", "original", "rebuilt", title=f"{checkpoint['filename']} as a neural representation")
+    if measured:
+        name = f"accuracy, {measured['images']:,} images never uploaded"
+        shown.add_row(name, f"{measured['original']:.2%}", f"{measured['rebuilt']:.2%}")
+        shown.add_row("agreement on them", "", f"{measured['agreement']:.2%}")
+    if accuracy["original"] is not None:
+        name = f"accuracy, {report['images']:,} images held out by the service"
+        shown.add_row(name, f"{accuracy['original']:.2%}", f"{accuracy['reconstructed']:.2%}")
+    if report["agreement"] is not None:
+        shown.add_row("agreement on them", "", f"{report['agreement']:.2%}")
+    shown.add_row("relative error of the weights", "", f"{report['relative_error']['overall']:.3f}")
+    shown.add_section()
+    share = (sizes["predictor"] + sizes["permutation"]) / sizes["represented"]
+    shown.add_row("represented weights: predictor", f"{sizes['represented']:,} B", f"{sizes['predictor']:,} B")
+    shown.add_row("and permutation", "", f"{sizes['permutation']:,} B ({share:.1%} in all)")
+    shown.add_row("kept tensors", f"{sizes['kept']:,} B", f"{sizes['kept']:,} B")
+    shown.add_row("file", f"{checkpoint['size']:,} B", f"{sizes['total']:,} B")
+    shown.add_section()
+    shown.add_row("training, seconds", "", f"{report['seconds']['training']:.1f}")
+    shown.add_row("rebuilding and download, seconds", "", f"{seconds:.2f}")
+    return shown
+
+
+def bar(*fields: str) -> Progress:
+    columns = [TextColumn(field) for field in fields]
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(20),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        *columns,
+        console=console,
+    )
+
+
+if __name__ == "__main__":
+    main()
