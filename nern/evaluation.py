@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nern import losses
+from nern.errors import UnusableImages
 from nern.images import Images, Noise
 
 BATCH = 256
@@ -47,12 +48,21 @@ class HeldOut:
 
 
 class Judge:
-    """Compares rebuilt weights with the original network, whose answers it computes once."""
+    """Compares rebuilt weights with the original network, whose answers it computes once.
+
+    Raises UnusableImages if the images or their labels do not fit the network.
+    """
 
     def __init__(self, network: nn.Module, held_out: HeldOut) -> None:
         self.network = network
         self.held_out = held_out
-        self._original = self._logits({})
+        try:
+            self._original = self._logits({})
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise UnusableImages(f"the network can't take these images: {str(error).splitlines()[0]}") from error
+        classes = self._original.shape[1]
+        if held_out.labels is not None and held_out.labels.max() >= classes:
+            raise UnusableImages(f"a label is {int(held_out.labels.max())}, but the network has only {classes} classes")
 
     def compare(self, weights: Mapping[str, Tensor]) -> Comparison:
         """The network with these tensors, by name, in place of its own against the network itself."""

@@ -37,6 +37,9 @@ POLL_SECONDS = 0.5
 # A job of the demo's own network is this short; somebody else's gets the service's defaults.
 DIGITS_JOB = {"steps": 1500, "reconstruction_steps": 1100}
 
+# Where a bar can't move, a line is printed at every so many per cent.
+LINE_PERCENT = 10
+
 console = Console(stderr=True)
 
 
@@ -219,20 +222,19 @@ def answer(response: httpx.Response) -> Any:
 
 def follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     """Polls a job until it is over, showing how far it is."""
+    percent = -LINE_PERCENT
     with bar("{task.fields[speed]}", "{task.fields[left]}", "{task.fields[quality]}") as progress:
         shown = progress.add_task("waiting", total=1.0, speed="", left="", quality="")
         while job["state"] in ("queued", "running"):
             time.sleep(POLL_SECONDS)
             job = answer(client.get(f"/v1/jobs/{job['id']}"))
             if state := job["progress"]:
-                progress.update(
-                    shown,
-                    description=state["phase"],
-                    completed=state["fraction"],
-                    speed=f"{state['steps_per_second']:.1f} steps/s",
-                    left=time_left(job),
-                    quality=quality(job["metrics"]),
-                )
+                speed, left, good = f"{state['steps_per_second']:.1f} steps/s", time_left(job), quality(job["metrics"])
+                fraction = state["fraction"]
+                progress.update(shown, description=state["phase"], completed=fraction, speed=speed, left=left, quality=good)
+                if not console.is_terminal and 100 * fraction >= percent + LINE_PERCENT:
+                    percent = int(100 * fraction)
+                    console.print(f"{percent:3d}% {state['phase']}: {speed}, {left}, {good}")
     if job["state"] != "succeeded":
         raise Failure(f"the job has {job['state']}: {(job['error'] or {}).get('detail')}")
     return job
@@ -321,15 +323,10 @@ def table(report: dict[str, Any], measured: dict[str, float] | None, checkpoint:
 
 
 def bar(*fields: str) -> Progress:
+    """A progress bar with these fields behind it."""
     columns = [TextColumn(field) for field in fields]
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(20),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        *columns,
-        console=console,
-    )
+    percent = TextColumn("{task.percentage:>3.0f}%")
+    return Progress(TextColumn("{task.description:14}"), BarColumn(12), percent, TimeElapsedColumn(), *columns, console=console)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nern import architectures
 from nern.errors import TrainingDiverged, UnusableImages
@@ -101,7 +101,7 @@ def train(
     if architecture and data:
         network = architectures.build(architecture, state_dict).to(device)
         images, held_out = hold_out(data, config, generator)
-        judge = _first_look(network, held_out)
+        judge = Judge(network, held_out)
         teaching = Teaching(network, images)
     config = config.resolve(layers, distil=teaching is not None)
     with torch.random.fork_rng(devices=[]):
@@ -178,14 +178,6 @@ def hold_out(
     count = min(MAX_HELD_OUT, max(1, round(config.held_out * len(data))))
     images, held_out = data.split(count, generator)
     return images, HeldOut(held_out, generator)
-
-
-def _first_look(network: nn.Module, held_out: HeldOut) -> Judge:
-    """What the network can't digest is the images' fault."""
-    try:
-        return Judge(network, held_out)
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise UnusableImages(f"the network can't take these images: {str(error).splitlines()[0]}") from error
 
 
 def _seconds(phase: Phase) -> float:

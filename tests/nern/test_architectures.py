@@ -1,0 +1,91 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from nern import architectures
+from nern.architectures import registry
+from nern.architectures.cifar import ResNet, Shortcut
+from nern.architectures.skeleton import skeleton
+from nern.errors import NotRepresentable, UnknownArchitecture
+from nern.layers import find_layers
+from tests.support.networks import odd, resnet8
+
+
+def test_every_classification_network_of_torchvision_is_known() -> None:
+    known = {name.removeprefix("torchvision/") for name in architectures.architectures()}
+    assert known >= set(torchvision.models.list_models(module=torchvision.models))
+
+
+@pytest.mark.parametrize("name", architectures.architectures())
+def test_every_network_is_recognised_as_itself_alone_whatever_its_classes(name: str) -> None:
+    for variant in registry._variants()[name]:
+        module = skeleton(lambda variant=variant: variant.build(7))
+        state_dict = module.state_dict()
+        assert architectures.recognise(state_dict) == [name]
+        convolutions = {f"{path}.weight" for path, conv in module.named_modules() if isinstance(conv, nn.Conv2d)}
+        assert {layer.name for layer in find_layers(state_dict)} == convolutions
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_a_cifar_network_comes_back_with_its_answers(shortcut: Shortcut) -> None:
+    torch.manual_seed(0)
+    original = ResNet(8, shortcut=shortcut, channels=1, classes=4).eval()
+    rebuilt = architectures.build("cifar/resnet8", original.state_dict())
+    inputs = torch.randn(2, 1, 8, 8)
+    assert torch.equal(original(inputs), rebuilt(inputs))
+    assert not rebuilt.training
+
+
+def test_option_a_takes_every_second_pixel_and_pads_channels_on_both_sides() -> None:
+    network = ResNet(8)
+    shortcut = network.layer2[0].shortcut
+    inputs = torch.randn(1, 16, 4, 4)
+    out = shortcut(inputs)
+    assert torch.equal(out[:, 8:24], inputs[:, :, ::2, ::2])
+    assert not out[:, :8].any()
+    assert not out[:, 24:].any()
+
+
+def test_torchvision_networks_take_their_ends_from_the_shapes() -> None:
+    torch.manual_seed(0)
+    original = torchvision.models.resnet18(num_classes=5)
+    original.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    rebuilt = architectures.build("torchvision/resnet18", original.eval().state_dict())
+    inputs = torch.randn(1, 1, 64, 64)
+    assert torch.equal(original(inputs), rebuilt(inputs))
+    assert architectures.input_shape("torchvision/resnet18", original.state_dict()) == (1, 224, 224)
+
+
+def test_half_precision_and_missing_counters_are_no_obstacle() -> None:
+    state_dict = {name: tensor.half() for name, tensor in resnet8().items() if "num_batches" not in name}
+    assert architectures.recognise(state_dict) == ["cifar/resnet8"]
+    assert architectures.build("cifar/resnet8", state_dict)(torch.randn(1, 3, 8, 8)).dtype == torch.float32
+
+
+def test_groups_are_those_of_the_architecture() -> None:
+    state_dict = torchvision.models.mobilenet_v2().state_dict()
+    found = architectures.groups("torchvision/mobilenet_v2", state_dict)
+    assert found["features.1.conv.0.0.weight"] == 32
+    assert found["features.0.0.weight"] == 1
+
+
+def test_other_networks_are_not_recognised() -> None:
+    assert architectures.recognise(odd()) == []
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_the_first_difference() -> None:
+    with pytest.raises(UnknownArchitecture, match=r"layer1\.1\.conv1\.weight"):
+        architectures.build("cifar/resnet14", resnet8())
+    with pytest.raises(UnknownArchitecture, match="no architecture"):
+        architectures.build("cifar/resnet9", resnet8())
+
+
+def test_the_papers_layers() -> None:
+    resnet18 = skeleton(torchvision.models.resnet18).state_dict()
+    shapes = {layer.name: layer.shape for layer in find_layers(resnet18)}
+    chosen = architectures.paper_layers("torchvision/resnet18", shapes)
+    assert len(chosen) == 16
+    assert sum(torch.Size(shapes[name]).numel() for name in chosen) == 10_985_472
+    with pytest.raises(NotRepresentable):
+        architectures.paper_layers(None, shapes)

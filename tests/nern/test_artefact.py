@@ -1,0 +1,71 @@
+from typing import get_args
+
+import pytest
+import safetensors.torch
+import torch
+
+from nern.errors import BadArtefact
+from nern.layers import StateDict
+from nern.permutation import PermutationKind
+from nern.rendering import render_layer
+from tests.support.networks import odd, resnet8
+from tests.support.representations import opened, untrained, written
+
+
+def half(state_dict: StateDict, dtype: torch.dtype) -> StateDict:
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state_dict.items()}
+
+
+@pytest.mark.parametrize("permutation", get_args(PermutationKind))
+@pytest.mark.parametrize("state_dict", [resnet8(), odd(), half(resnet8(), torch.float16), half(odd(), torch.bfloat16)])
+def test_the_whole_network_comes_back_from_the_artefact(state_dict: StateDict, permutation: PermutationKind) -> None:
+    representation = untrained(state_dict, permutation=permutation)
+    content, sizes = written(representation, state_dict, architecture="somebody/network")
+    artefact = opened(content)
+    rebuilt = artefact.state_dict()
+    assert sizes.total == len(content)
+    assert artefact.architecture == "somebody/network"
+    assert [(name, t.shape, t.dtype) for name, t in rebuilt.items()] == [
+        (name, t.shape, t.dtype) for name, t in state_dict.items()
+    ]
+    represented = {layer.name: number for number, layer in enumerate(representation.layers)}
+    for name, tensor in rebuilt.items():
+        if name in represented:
+            blocks = list(render_layer(representation, represented[name]))
+            assert torch.equal(tensor, torch.cat(blocks).view(tensor.shape))
+        else:
+            assert torch.equal(tensor, state_dict[name])
+
+
+def test_other_readers_of_safetensors_can_open_it() -> None:
+    state_dict = resnet8()
+    content, sizes = written(untrained(state_dict), state_dict)
+    tensors = safetensors.torch.load(content)
+    assert torch.equal(tensors["kept.linear.weight"], state_dict["linear.weight"])
+    assert sum(tensor.nbytes for tensor in tensors.values()) == sizes.predictor + sizes.permutation + sizes.kept
+
+
+def test_the_permutation_of_resnet8_takes_its_bits() -> None:
+    state_dict = resnet8()
+    _, sizes = written(untrained(state_dict), state_dict)
+    kernels = {48: 6, 256: 8, 512: 9, 1024: 10, 2048: 11, 4096: 12}
+    layers = [48, 256, 256, 512, 1024, 2048, 4096]
+    assert sizes.permutation == sum(-(-count * kernels[count] // 8) for count in layers)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"\xff" * 100])
+def test_other_bytes_are_refused(damage: bytes) -> None:
+    with pytest.raises(BadArtefact):
+        opened(damage)
+
+
+def test_another_safetensors_file_is_refused() -> None:
+    with pytest.raises(BadArtefact, match="not an artefact"):
+        opened(safetensors.torch.save({"weight": torch.zeros(2)}))
+
+
+def test_a_later_version_is_refused_by_number() -> None:
+    state_dict = resnet8()
+    content, _ = written(untrained(state_dict), state_dict)
+    with pytest.raises(BadArtefact, match="version 9"):
+        opened(content.replace(b'\\"version\\": 1', b'\\"version\\": 9', 1))

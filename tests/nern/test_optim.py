@@ -1,0 +1,36 @@
+import torch
+
+from nern.optim import Ranger
+
+
+def test_gradients_of_matrices_are_centred_and_those_of_biases_are_not() -> None:
+    matrix, bias = torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(2))
+    optimizer = Ranger([matrix, bias], lr=0.1)
+    matrix.grad, bias.grad = torch.tensor([[1.0, 3.0], [5.0, 5.0]]), torch.tensor([1.0, 2.0])
+    optimizer.step()
+    assert torch.equal(matrix.grad, torch.tensor([[-1.0, 1.0], [0.0, 0.0]]))
+    assert torch.equal(bias.grad, torch.tensor([1.0, 2.0]))
+
+
+def test_every_sixth_step_starts_again_half_way_back() -> None:
+    fast, slow = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+    plain = torch.optim.RAdam([fast], lr=0.1, betas=(0.5, 0.999), eps=1e-5, weight_decay=0.0, decoupled_weight_decay=True)
+    ranger = Ranger([slow], lr=0.1, weight_decay=0.0)
+    for _ in range(6):
+        fast.grad, slow.grad = torch.ones(3), torch.ones(3)
+        plain.step()
+        ranger.step()
+    torch.testing.assert_close(slow.data, (1 + fast.data) / 2)
+
+
+def test_it_minimises() -> None:
+    parameter = torch.nn.Parameter(torch.full((4, 4), 3.0))
+    target = torch.eye(4)
+    optimizer = Ranger([parameter], lr=0.05, weight_decay=0.0)
+    for _ in range(300):
+        optimizer.zero_grad()
+        # Centralised gradients move no row's mean, so the rows of parameter and target must agree in it.
+        loss = (parameter - parameter.mean(1, keepdim=True) - target + target.mean(1, keepdim=True)).square().sum()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1e-3

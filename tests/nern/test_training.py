@@ -1,0 +1,223 @@
+import copy
+import dataclasses
+import math
+from itertools import islice
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from nern import losses, training
+from nern.architectures import build
+from nern.errors import NotRepresentable, TrainingDiverged, UnknownArchitecture, UnusableImages
+from nern.images import Images, Noise
+from nern.training import DecoupledConfig, PaperConfig, Progress, gradients, maps, sampling, train
+from nern.training.gradients import LossWeights
+from nern.training.targets import Targets
+from tests.support.networks import images, odd, resnet8
+from tests.support.representations import untrained
+
+CPU = torch.device("cpu")
+
+
+def grads(targets: Targets) -> list[Tensor]:
+    return [parameter.grad.clone() for parameter in targets.representation.predictor.parameters() if parameter.grad is not None]
+
+
+def direct(targets: Targets, inputs: Tensor, weights: LossWeights) -> list[Tensor]:
+    """The losses' gradient by automatic differentiation through everything at once."""
+    representation = targets.representation
+    index = torch.arange(len(representation.coordinates))
+    rendered = {
+        representation.layers[layer].name: kernels.view(representation.layers[layer].shape)
+        for layer, _, kernels in representation.render(index)
+    }
+    network = build("cifar/resnet8", resnet8())
+    with maps.recorded(network) as theirs:
+        teacher = network(inputs)
+    with maps.recorded(network) as ours:
+        student = functional_call(network, rendered, (inputs,))
+    errors = [rendered[layer.name] - weight for layer, weight in zip(representation.layers, targets.weights, strict=True)]
+    total = (
+        weights.reconstruction * losses.reconstruction(errors, sum(layer.weights for layer in representation.layers))
+        + weights.feature_maps * losses.feature_maps(theirs, ours)
+        + weights.logits * losses.distillation(teacher, student, weights.eps)
+    )
+    return list(torch.autograd.grad(total, list(representation.predictor.parameters())))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        LossWeights(logits=1.0),
+        LossWeights(feature_maps=1.0),
+        LossWeights(reconstruction=1.0, feature_maps=1e-2, logits=1e-1, eps=1e-4),
+    ],
+)
+@pytest.mark.parametrize("chunk", [100, 16_384])
+def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int) -> None:
+    state_dict = resnet8()
+    targets = Targets(untrained(state_dict), state_dict, CPU)
+    inputs = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = direct(targets, inputs, weights)
+    everything = torch.arange(len(targets.representation.coordinates))
+    with patch.object(gradients, "CHUNK", chunk):
+        gradients.distil(build("cifar/resnet8", state_dict), targets, inputs, everything, weights)
+    found = grads(targets)
+    assert all(gradient.abs().max() > 0 for gradient in found)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6 + 1e-4 * theirs.abs().max().item())
+
+
+def test_a_batch_of_kernels_carries_its_share_of_the_gradient() -> None:
+    state_dict = resnet8()
+    targets = Targets(untrained(state_dict), state_dict, CPU)
+    network, inputs, weights = build("cifar/resnet8", state_dict), torch.randn(2, 3, 8, 8), LossWeights(logits=1.0)
+    count = len(targets.representation.coordinates)
+    shares = []
+    for index in (torch.arange(0, count, 2), torch.arange(1, count, 2), torch.arange(count)):
+        targets.representation.predictor.zero_grad()
+        gradients.distil(network, targets, inputs, index, weights)
+        shares.append(grads(targets))
+    for even, odd_ones, whole in zip(*shares, strict=True):
+        torch.testing.assert_close(even + odd_ones, whole, rtol=1e-3, atol=1e-6)
+
+
+def test_the_feature_maps_of_a_residual_network_are_norms_and_sums_before_the_activation() -> None:
+    network = build("cifar/resnet8", resnet8())
+    with torch.no_grad(), maps.recorded(network) as found:
+        network(torch.randn(2, 3, 8, 8))
+    assert len(found) == 7 + 3
+    assert all((map < 0).any() for map in found)
+
+
+def test_kernel_batches_cover_all_before_any_comes_again() -> None:
+    batches = list(islice(sampling.shuffled(10, 4, torch.Generator().manual_seed(0)), 5))
+    seen = torch.cat(batches)
+    assert sorted(seen[:10].tolist()) == list(range(10))
+    assert all(torch.equal(batch, batch.sort().values) and len(set(batch.tolist())) == 4 for batch in batches)
+
+
+def test_kernels_are_drawn_by_magnitude_with_the_given_probability() -> None:
+    weight = torch.ones(100, 1, 1, 1)
+    weight[0] = 1e6
+    generator = torch.Generator().manual_seed(0)
+    always = islice(sampling.uniform_or_by_magnitude([weight], 5, 1.0, generator), 40)
+    never = islice(sampling.uniform_or_by_magnitude([weight], 5, 0.0, generator), 40)
+    assert sum(0 in batch for batch in always) == 40
+    assert sum(0 in batch for batch in never) < 10
+
+
+@pytest.mark.parametrize("config", [DecoupledConfig(steps=120, ratio=0.2), PaperConfig(steps=60, hidden=24, image_batch=8)])
+def test_training_reconstructs_and_distils(config: DecoupledConfig | PaperConfig) -> None:
+    seen: list[Progress] = []
+    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
+    assert [progress.step for progress in seen] == list(range(1, config.steps + 1))
+    assert trained.best.relative_error < 0.95
+    assert trained.best.comparison is not None
+    assert trained.best.rank == min(progress.evaluation.rank for progress in seen if progress.evaluation)
+    assert seen[-1].evaluation == trained.last
+    assert seen[-1].seconds_left == 0
+
+
+def test_the_recipes_differ_in_when_they_distil() -> None:
+    phases: dict[str, list[str]] = {"decoupled": [], "paper": []}
+    for config in (DecoupledConfig(steps=12, hidden=8), PaperConfig(steps=6, hidden=8, image_batch=4)):
+        train(
+            resnet8(),
+            config,
+            architecture="cifar/resnet8",
+            data=images(),
+            on_progress=lambda progress, recipe=config.recipe: phases[recipe].append(progress.phase),
+        )
+    assert phases["decoupled"] == ["reconstruction"] * 10 + ["distillation"] * 2
+    assert phases["paper"] == ["distillation"] * 6
+
+
+@pytest.mark.parametrize("data", [images(), Noise("normal", (3, 8, 8))])
+def test_a_seed_decides_everything(data: Images | Noise) -> None:
+    def weights(seed: int) -> Tensor:
+        config = DecoupledConfig(steps=12, hidden=8, seed=seed)
+        trained = train(resnet8(), config, architecture="cifar/resnet8", data=data)
+        return torch.cat([parameter.flatten() for parameter in trained.representation.predictor.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_without_architecture_or_data_only_the_weights_are_reconstructed() -> None:
+    for arguments in ({"data": images()}, {"architecture": "cifar/resnet8"}):
+        trained = train(resnet8(), DecoupledConfig(steps=6, hidden=8), **arguments)
+        assert trained.config.reconstruction_steps == 6
+        assert trained.last.comparison is None
+    assert train(odd(), DecoupledConfig(steps=6, hidden=8)).last.relative_error < 1.5
+
+
+def test_the_best_evaluation_wins_over_the_last() -> None:
+    state_dict = resnet8()
+    ranks = iter([0.5, 0.1, 0.9])
+
+    def judged(targets: Targets, judge: object, step: int) -> training.Evaluation:
+        weights = copy.deepcopy(targets.representation.predictor.state_dict())
+        snapshots.append(weights)
+        return training.Evaluation(step, next(ranks), None)
+
+    snapshots: list[dict[str, Tensor]] = []
+    with patch("nern.training.train.evaluate", judged), patch("nern.training.train.MIN_INTERVAL", 1):
+        trained = train(state_dict, DecoupledConfig(steps=3, hidden=8))
+    assert (trained.best.rank, trained.last.rank) == (0.1, 0.9)
+    for name, tensor in trained.representation.predictor.state_dict().items():
+        assert torch.equal(tensor, snapshots[1][name])
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_its_step() -> None:
+    weights = resnet8()
+    weights["conv1.weight"] = weights["conv1.weight"] * 1e30
+    with pytest.raises(TrainingDiverged, match=r"the distillation loss became (nan|inf) at step 1 of 2"):
+        train(weights, PaperConfig(steps=2, hidden=8), architecture="cifar/resnet8", data=images())
+
+
+def test_images_that_do_not_fit_the_network_are_refused_before_training() -> None:
+    with pytest.raises(UnusableImages, match="can't take these images"):
+        train(resnet8(), DecoupledConfig(), architecture="cifar/resnet8", data=images(channels=1))
+    with pytest.raises(UnusableImages, match="at least 2"):
+        train(resnet8(), DecoupledConfig(), architecture="cifar/resnet8", data=images(1))
+
+
+def test_labels_that_the_network_has_no_classes_for_are_refused() -> None:
+    made = images()
+    assert made.labels_N is not None
+    wrong = dataclasses.replace(made, labels_N=made.labels_N + 5)
+    with pytest.raises(UnusableImages, match="classes"):
+        train(resnet8(), DecoupledConfig(), architecture="cifar/resnet8", data=wrong)
+
+
+def test_what_does_not_fit_the_network_is_refused() -> None:
+    with pytest.raises(UnknownArchitecture):
+        train(resnet8(), DecoupledConfig(), architecture="cifar/resnet20", data=images())
+    with pytest.raises(NotRepresentable):
+        train(resnet8(), DecoupledConfig(layers=["linear.weight"]))
+
+
+def test_the_callback_can_end_the_training() -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        train(resnet8(), DecoupledConfig(steps=10, hidden=8), on_progress=stop)
+
+
+def test_the_schedule_rises_and_falls() -> None:
+    from nern.training.recipes import cosine
+
+    rate = cosine(2.0, 100, warm_up=9, floor=0.5)
+    assert rate(0) == pytest.approx(0.2)
+    assert max(rate(step) for step in range(100)) == pytest.approx(2.0, rel=0.05)
+    assert rate(99) == pytest.approx(0.5, abs=1e-2)
+    assert all(math.isfinite(rate(step)) for step in range(100))

@@ -1,0 +1,275 @@
+"""Files that people upload, the good and the bad ones, through the process that reads them."""
+
+import asyncio
+import collections
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from nern import tensorfile
+from service import problems
+from service.inspection import inspect
+from service.inspection.inspect import CheckpointFacts, DatasetFacts
+from tests.support.networks import npz, resnet8, saved
+
+Check = Callable[[bytes], CheckpointFacts]
+
+NETWORK = resnet8()
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    def inspect_bytes(content: bytes) -> CheckpointFacts:
+        (tmp_path / "upload").write_bytes(content)
+        return asyncio.run(inspect.inspect_checkpoint(tmp_path / "upload", tmp_path / "tensors", seconds=60))
+
+    return inspect_bytes
+
+
+@pytest.mark.parametrize(
+    ("content", "format"),
+    [
+        (saved(NETWORK), "torch-zip"),
+        (saved(NETWORK, legacy=True), "torch-legacy"),
+        (safetensors.torch.save(NETWORK), "safetensors"),
+        (saved({"module." + name: tensor for name, tensor in NETWORK.items()}), "torch-zip"),
+        (
+            saved({"epoch": 3, "state_dict": NETWORK, "optimizer": torch.optim.SGD([torch.ones(2)], 0.1).state_dict()}),
+            "torch-zip",
+        ),
+        (saved({"model": {"_orig_mod.module." + name: tensor for name, tensor in NETWORK.items()}, "acc": 0.9}), "torch-zip"),
+        (saved({"net": NETWORK, "args": {"lr": 0.1}}, legacy=True), "torch-legacy"),
+        (saved({"ema": NETWORK, "model": resnet8(seed=1)}), "torch-zip"),
+    ],
+)
+def test_networks_are_found_in_whatever_people_save(check: Check, tmp_path: Path, content: bytes, format: str) -> None:
+    facts = check(content)
+    assert facts.format == format
+    assert {name: tensor.shape for name, tensor in facts.state_dict.items()} == {
+        name: tensor.shape for name, tensor in NETWORK.items()
+    }
+    tensors = tensorfile.load(tmp_path / "tensors")
+    assert all(torch.equal(tensor, NETWORK[name]) for name, tensor in tensors.items())
+
+
+def test_names_that_only_look_like_a_prefix_stay(check: Check) -> None:
+    facts = check(saved({"model.0.weight": torch.ones(1, 1, 3, 3), "module2.weight": torch.ones(1)}))
+    assert list(facts.state_dict) == ["model.0.weight", "module2.weight"]
+
+
+def test_dtypes_stay_what_they_are(check: Check) -> None:
+    state_dict = {"conv.weight": torch.ones(2, 2, 3, 3, dtype=torch.bfloat16), "steps": torch.tensor(7)}
+    assert {name: tensor.dtype for name, tensor in check(saved(state_dict)).state_dict.items()} == {
+        "conv.weight": torch.bfloat16, "steps": torch.int64,
+    }  # fmt: skip
+
+
+class Runs:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self.command,)
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return buffer.getvalue()
+
+
+def safetensors_file(header: bytes, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def with_nan() -> dict[str, torch.Tensor]:
+    state_dict = resnet8()
+    state_dict["layer1.0.conv1.weight"][3, 2, 1, 0] = float("nan")
+    return state_dict
+
+
+WHOLE, LEGACY, SAFE = saved(NETWORK), saved(NETWORK, legacy=True), safetensors.torch.save(NETWORK)
+
+REFUSED: list[tuple[str, bytes, type[problems.Problem], str]] = [
+    ("text", b"hello, world", problems.NotACheckpoint, "neither"),
+    ("truncated zip", WHOLE[: len(WHOLE) // 2], problems.TruncatedFile, "again"),
+    ("truncated legacy", LEGACY[: len(LEGACY) // 2], problems.TruncatedFile, "again"),
+    ("truncated safetensors", SAFE[: len(SAFE) // 2], problems.TruncatedFile, "again"),
+    ("truncated safetensors header", SAFE[:100], problems.TruncatedFile, "header"),
+    ("another zip", zipped(readme=b"hi"), problems.NotACheckpoint, "not one of torch.save"),
+    (
+        "TorchScript",
+        zipped(net__data_pkl=b"", net__code__net=b"").replace(b"data_pkl", b"data.pkl"),
+        problems.UnsupportedArchive,
+        "TorchScript",
+    ),
+    ("torch.export", zipped(net__models__model=b"{}"), problems.UnsupportedArchive, "torch.export"),
+    ("code in a zip", saved({"state_dict": NETWORK, "hook": Runs("touch pwned")}), problems.ForbiddenPickle, "system"),
+    ("code in a legacy file", saved(Runs("touch pwned"), legacy=True), problems.ForbiddenPickle, "system"),
+    ("code in a plain pickle", pickle.dumps(Runs("touch pwned")), problems.ForbiddenPickle, "system"),
+    ("a whole module", saved(torch.nn.Conv2d(1, 1, 3)), problems.ForbiddenPickle, "Conv2d"),
+    ("no state_dict", saved([1, 2, 3]), problems.NotACheckpoint, "state_dict"),
+    ("numbers only", saved({"epoch": 3}), problems.NotACheckpoint, "state_dict"),
+    ("NaN", saved(with_nan()), problems.NonFiniteWeights, r"layer1\.0\.conv1\.weight"),
+    (
+        "infinity",
+        safetensors.torch.save({"c.weight": torch.full((1, 1, 3, 3), float("inf"))}),
+        problems.NonFiniteWeights,
+        "c.weight",
+    ),
+    ("no convolutions", saved({"linear.weight": torch.ones(3, 3)}), problems.NoConvolutions, "convolution"),
+    ("sparse", saved({"c.weight": torch.ones(1, 1, 3, 3), "s": torch.eye(3).to_sparse()}), problems.UnsupportedTensor, "'s'"),
+    (
+        "complex",
+        saved({"c.weight": torch.ones(1, 1, 3, 3), "s": torch.ones(2, dtype=torch.complex64)}),
+        problems.UnsupportedTensor,
+        "'s'",
+    ),
+    (
+        "a view of one number",
+        saved({"c.weight": torch.ones(1).expand(4000, 4000, 10, 10)}),
+        problems.UnsupportedTensor,
+        "storage",
+    ),
+    ("a header that is no JSON", safetensors_file(b"{" + b"x" * 64), problems.NotACheckpoint, "header"),
+    (
+        "overlapping tensors",
+        safetensors_file(
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}',
+            b"\0" * 6,
+        ),
+        problems.NotACheckpoint,
+        "overlaps",
+    ),
+    (
+        "a gap",
+        safetensors_file(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', b"\0" * 8),
+        problems.NotACheckpoint,
+        "gap",
+    ),
+    (
+        "bytes behind",
+        safetensors_file(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 9),
+        problems.NotACheckpoint,
+        "5 bytes follow",
+    ),
+    (
+        "a shape of another size",
+        safetensors_file(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}', b"\0" * 4),
+        problems.NotACheckpoint,
+        "size",
+    ),
+    (
+        "a negative shape",
+        safetensors_file(b'{"a":{"dtype":"F32","shape":[-1,-1],"data_offsets":[0,4]}}', b"\0" * 4),
+        problems.NotACheckpoint,
+        "",
+    ),
+    (
+        "an absurd shape",
+        safetensors_file(b'{"a":{"dtype":"F32","shape":[99999999,99999999],"data_offsets":[0,4]}}', b"\0" * 4),
+        problems.NotACheckpoint,
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "kind", "detail"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_bad_files_are_refused_with_the_reason(
+    check: Check, tmp_path: Path, content: bytes, kind: type[problems.Problem], detail: str
+) -> None:
+    with pytest.raises(kind, match=detail) as refused:
+        check(content)
+    assert type(refused.value) is kind
+    assert str(tmp_path) not in refused.value.detail
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_a_compressed_archive_is_refused(check: Check) -> None:
+    source, buffer = zipfile.ZipFile(BytesIO(saved({"c.weight": torch.zeros(64, 64, 16, 16)}))), BytesIO()
+    with source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in source.infolist():
+            archive.writestr(member.filename, source.read(member))
+    with pytest.raises(problems.NotACheckpoint, match="compressed"):
+        check(buffer.getvalue())
+
+
+def test_a_pickle_that_grows_without_end_hits_the_limits(check: Check) -> None:
+    # Doubles a list again and again: 2^40 entries from a few bytes.
+    body = b"\x80\x02]q\x00" + b"(h\x00h\x00e" * 0 + b"".join(b"]q%c(h%ch%ce" % (n + 1, n, n) for n in range(40)) + b"."
+    with pytest.raises((problems.NotACheckpoint, problems.ForbiddenPickle, problems.TooDemanding, problems.TruncatedFile)):
+        check(body)
+
+
+def test_reading_too_long_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(WHOLE)
+    with pytest.raises(problems.TooDemanding):
+        asyncio.run(inspect.inspect_checkpoint(tmp_path / "upload", tmp_path / "tensors", seconds=0))
+
+
+def check_dataset(folder: Path, content: bytes, max_bytes: int = 10**7) -> DatasetFacts:
+    (folder / "upload").write_bytes(content)
+    return asyncio.run(inspect.inspect_dataset(folder / "upload", folder / "tensors", seconds=60, max_bytes=max_bytes))
+
+
+IMAGES = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_dataset_is_described_and_kept(tmp_path: Path, order: Any) -> None:
+    facts = check_dataset(tmp_path, npz(images=np.array(IMAGES, order=order), labels=np.array([4, 1], dtype=np.int32)))
+    assert (facts.shape, facts.classes) == ((2, 3, 4, 3), 5)
+    assert facts.mean == pytest.approx((IMAGES / 255).mean((0, 1, 2)))
+    assert facts.std == pytest.approx((IMAGES / 255).std((0, 1, 2)))
+    tensors = tensorfile.load(tmp_path / "tensors")
+    assert tensors["images"].tolist() == IMAGES.tolist()
+    assert tensors["labels"].tolist() == [4, 1]
+
+
+def test_labels_are_optional(tmp_path: Path) -> None:
+    assert check_dataset(tmp_path, npz(images=IMAGES)).classes is None
+
+
+BAD_DATASETS: list[tuple[str, bytes, str]] = [
+    ("text", b"hello", "zip archive"),
+    ("truncated", npz(images=IMAGES)[:200], "zip archive"),
+    ("other arrays", npz(x=IMAGES, y=IMAGES), "x.npy, y.npy"),
+    ("an array too many", npz(images=IMAGES, extra=IMAGES), "extra.npy"),
+    ("floats", npz(images=IMAGES.astype(np.float32)), "float32"),
+    ("no channels", npz(images=IMAGES[..., 0]), r"\[2, 3, 4\]"),
+    ("channels first", npz(images=np.zeros((2, 3, 32, 32), np.uint8)), r"\[2, 3, 32, 32\]"),
+    ("no images", npz(images=IMAGES[:0]), r"\[0, 3, 4, 3\]"),
+    ("too few labels", npz(images=IMAGES, labels=np.zeros(1, np.int64)), r"labels are int64 of shape \[1\]"),
+    ("labels that are no numbers", npz(images=IMAGES, labels=np.array(["a", "b"])), "labels are"),
+    ("negative labels", npz(images=IMAGES, labels=np.array([-1, 0])), "from -1"),
+    ("objects", npz(images=np.array([collections.OrderedDict(a=1)], dtype=object)), "Python objects"),
+    ("no arrays inside", zipped(images_npy=b"nothing").replace(b"images_npy", b"images.npy"), "no array"),
+]
+
+
+@pytest.mark.parametrize(("content", "detail"), [row[1:] for row in BAD_DATASETS], ids=[row[0] for row in BAD_DATASETS])
+def test_bad_datasets_are_refused_with_the_reason(tmp_path: Path, content: bytes, detail: str) -> None:
+    with pytest.raises(problems.BadDataset, match=detail):
+        check_dataset(tmp_path, content)
+
+
+def test_a_dataset_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    buffer = BytesIO()
+    np.savez_compressed(buffer, images=np.zeros((1000, 100, 100, 3), np.uint8))
+    assert len(buffer.getvalue()) < 100_000
+    with pytest.raises(problems.BadDataset, match="more than 10000000 bytes unpacked"):
+        check_dataset(tmp_path, buffer.getvalue())

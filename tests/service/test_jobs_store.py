@@ -1,0 +1,212 @@
+"""The claim, the lease and the fence: the same on every database."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from threading import Barrier, Thread
+
+import pytest
+
+from service.store import jobs
+from service.store.database import Database
+from service.store.ids import new_id
+from service.store.jobs import Lease, LeaseLost
+from service.store.tables import Checkpoint, Job
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LEASE = timedelta(seconds=30)
+LATER = NOW + timedelta(seconds=31)
+
+
+@pytest.fixture
+def add_job(database: Database) -> Callable[[], str]:
+    def add() -> str:
+        checkpoint = Checkpoint(
+            id=new_id(), sha256=new_id(), filename="a", size=3_000_000_000, format="safetensors", architecture=None,
+            candidates=[], layers=[], kept=[], weights=1, parameters=1, created_at=NOW,
+        )  # fmt: skip
+        job = Job(
+            id=new_id(), state="queued", checkpoint_id=checkpoint.id, config={}, notes=[], created_at=NOW,
+            attempt=0, fence=0, cancel_requested=False,
+        )  # fmt: skip
+        with database.write() as session:
+            session.add(checkpoint)
+            session.flush()
+            jobs.add(session, job)
+        return job.id
+
+    return add
+
+
+def claim(database: Database, *, owner: str = "worker", now: datetime = NOW, prefer: str | None = None) -> Lease | None:
+    with database.write() as session:
+        return jobs.claim(session, owner=owner, now=now, lease=LEASE, prefer=prefer)
+
+
+def held(database: Database, **options: str) -> Lease:
+    lease = claim(database, **options)
+    assert lease is not None
+    return lease
+
+
+def job(database: Database, id: str) -> Job:
+    with database.read() as session:
+        return session.get_one(Job, id)
+
+
+def sweep(database: Database, *, now: datetime = LATER, max_attempts: int = 3) -> None:
+    with database.write() as session:
+        jobs.sweep(session, now=now, max_attempts=max_attempts)
+
+
+def test_the_job_that_has_waited_longest_is_claimed_first(database: Database, add_job: Callable[[], str]) -> None:
+    first, second = add_job(), add_job()
+    assert held(database).job_id == first
+    assert held(database).job_id == second
+    assert claim(database) is None
+
+
+def test_a_preferred_job_goes_first_while_it_waits(database: Database, add_job: Callable[[], str]) -> None:
+    first, second = add_job(), add_job()
+    assert held(database, prefer=second).job_id == second
+    assert held(database, prefer=second).job_id == first
+
+
+def test_a_claim_counts_the_attempt_and_moves_the_fence(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    lease = held(database)
+    claimed = job(database, id)
+    assert (claimed.state, claimed.attempt, claimed.fence, claimed.lease_expires_at) == ("running", 1, 1, NOW + LEASE)
+    assert lease == Lease(id, "worker", 1)
+
+
+def test_workers_that_claim_at_the_same_time_never_get_the_same_job(database: Database, add_job: Callable[[], str]) -> None:
+    waiting = {add_job() for _ in range(4)}
+    claimed: list[str] = []
+    together = Barrier(8)
+
+    def work(owner: str) -> None:
+        together.wait()
+        while len(claimed) < 4:
+            if lease := claim(database, owner=owner):
+                claimed.append(lease.job_id)
+
+    threads = [Thread(target=work, args=(str(number),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(claimed) == sorted(waiting)
+
+
+def test_a_heartbeat_extends_the_lease_and_brings_word_of_cancellation(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    lease = held(database)
+    with database.write() as session:
+        assert not jobs.heartbeat(session, lease, now=LATER, extend=LEASE)
+    sweep(database)
+    assert job(database, id).state == "running"
+    with database.write() as session:
+        assert jobs.request_cancel(session, id, NOW)
+    with database.write() as session:
+        assert jobs.heartbeat(session, lease, now=LATER, extend=LEASE)
+
+
+def test_a_silent_workers_job_goes_back_to_the_queue_and_its_writes_are_refused(
+    database: Database, add_job: Callable[[], str]
+) -> None:
+    id = add_job()
+    late = held(database, owner="late")
+    sweep(database)
+    assert job(database, id).state == "queued"
+    new = held(database, owner="new")
+    assert (new.job_id, new.fence, job(database, id).attempt) == (id, 2, 2)
+    writes: list[Callable[[jobs.Session], object]] = [
+        lambda session: jobs.heartbeat(session, late, now=LATER, extend=LEASE),
+        lambda session: jobs.finish(session, late, "succeeded", now=LATER),
+        lambda session: jobs.give_back(session, late, now=LATER),
+        lambda session: jobs.report_progress(
+            session, late, now=LATER, progress={}, metrics={}, estimated_finish_at=None, kinds=["progress"]
+        ),
+    ]
+    for write in writes:
+        with pytest.raises(LeaseLost), database.write() as session:
+            write(session)
+    assert job(database, id).lease_owner == "new"
+
+
+def test_the_same_owner_under_an_old_fence_is_refused_too(database: Database, add_job: Callable[[], str]) -> None:
+    add_job()
+    old = held(database)
+    sweep(database)
+    held(database)
+    with pytest.raises(LeaseLost), database.write() as session:
+        jobs.finish(session, old, "succeeded", now=LATER)
+
+
+def test_a_job_whose_workers_all_go_silent_fails_with_the_reason(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    for _ in range(2):
+        held(database)
+        sweep(database, max_attempts=2)
+    failed = job(database, id)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert failed.error["type"] == "worker-lost"
+    assert failed.finished_at == LATER
+    assert claim(database) is None
+
+
+def test_a_cancelled_job_whose_worker_goes_silent_is_cancelled(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    held(database)
+    with database.write() as session:
+        jobs.request_cancel(session, id, NOW)
+    sweep(database)
+    assert job(database, id).state == "cancelled"
+
+
+def test_giving_back_does_not_use_up_an_attempt(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    lease = held(database)
+    with database.write() as session:
+        jobs.give_back(session, lease, now=NOW)
+    given_back = job(database, id)
+    assert (given_back.state, given_back.attempt, given_back.fence) == ("queued", 0, 1)
+
+
+def test_cancelling(database: Database, add_job: Callable[[], str]) -> None:
+    waiting, done = add_job(), add_job()
+    with database.write() as session:
+        assert jobs.request_cancel(session, waiting, NOW)
+        assert jobs.request_cancel(session, waiting, NOW)
+    assert job(database, waiting).state == "cancelled"
+    lease = held(database)
+    with database.write() as session:
+        jobs.finish(session, lease, "succeeded", now=NOW)
+    with database.write() as session:
+        assert not jobs.request_cancel(session, done, NOW)
+
+
+def test_events_are_numbered_without_gaps_and_end_with_the_final_state(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    lease = held(database)
+    with database.write() as session:
+        jobs.report_progress(
+            session, lease, now=NOW, progress={"step": 1}, metrics={"loss": 2.0}, estimated_finish_at=None,
+            kinds=["progress", "metrics"],
+        )  # fmt: skip
+        jobs.finish(session, lease, "failed", now=NOW, error={"type": "t", "detail": "d"})
+    with database.read() as session:
+        events = jobs.events(session, id, after=0, limit=100)
+        assert [event.number for event in jobs.events(session, id, after=3, limit=1)] == [4]
+    assert [(event.number, event.kind) for event in events] == [
+        (1, "state"), (2, "state"), (3, "progress"), (4, "metrics"), (5, "state"),
+    ]  # fmt: skip
+    assert events[-1].data == {"state": "failed", "error": {"type": "t", "detail": "d"}}
+
+
+def test_queued_jobs_are_woken_once_and_again_only_after_a_while(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    for now, expected in [(NOW, [id]), (NOW, []), (LATER, []), (NOW + timedelta(seconds=61), [id])]:
+        with database.write() as session:
+            assert jobs.to_wake(session, now=now, again_after=timedelta(seconds=60)) == expected

@@ -1,0 +1,190 @@
+"""Weights by coordinate and the whole network: every way of asking gives the same bits."""
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from nern.layers import StateDict
+from tests.support.networks import odd, resnet8
+from tests.support.stored import store_predictor
+
+NETWORK = resnet8()
+
+
+def store(client: TestClient, state_dict: StateDict) -> str:
+    assert isinstance(client.app, FastAPI)
+    return f"/v1/predictors/{store_predictor(client.app.state.context.database, state_dict)}"
+
+
+@pytest.fixture
+def url(client: TestClient) -> str:
+    """A stored predictor of ResNet-8."""
+    return store(client, NETWORK)
+
+
+@pytest.fixture
+def weights(client: TestClient, url: str) -> list[torch.Tensor]:
+    """Its convolutions, out of the whole network."""
+    tensors = safetensors.torch.load(client.get(f"{url}/weights").content)
+    return [tensors[layer["name"]] for layer in client.get(f"{url}/layers").json()]
+
+
+def kernels(client: TestClient, url: str, **params: Any) -> list[dict[str, Any]]:
+    answer = client.get(f"{url}/kernels", params=params)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["kernels"]
+    return found
+
+
+def same(kernel: dict[str, Any], weights: list[torch.Tensor]) -> bool:
+    layer, filter, channel = kernel["coordinate"]
+    return torch.equal(torch.tensor(kernel["weights"]), weights[layer][filter, channel])
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"layer": "3", "filter": "0:2", "channel": "5"}, [[3, 0, 5], [3, 1, 5]]),
+        ({"layer": "1", "filter": "15", "channel": "14:"}, [[1, 15, 14], [1, 15, 15]]),
+        ({"layer": "0", "filter": "2,0:2", "channel": ":1"}, [[0, 2, 0], [0, 0, 0], [0, 1, 0]]),
+        ({"layer": "5,1", "filter": "7", "channel": "3"}, [[5, 7, 3], [1, 7, 3]]),
+        ({"layer": "0", "filter": "9"}, [[0, 9, 0], [0, 9, 1], [0, 9, 2]]),
+        ({"filter": "0", "channel": "0"}, [[layer, 0, 0] for layer in range(7)]),
+        ({"layer": "2", "filter": "4:4"}, []),
+    ],
+)
+def test_slices_and_lists(
+    client: TestClient, url: str, weights: list[torch.Tensor], params: dict[str, str], expected: list[list[int]]
+) -> None:
+    found = kernels(client, url, **params)
+    assert [kernel["coordinate"] for kernel in found] == expected
+    assert all(same(kernel, weights) for kernel in found)
+
+
+def test_all_kernels(client: TestClient, url: str, weights: list[torch.Tensor]) -> None:
+    found = kernels(client, url)
+    assert len(found) == sum(weight.shape[0] * weight.shape[1] for weight in weights)
+    assert all(same(kernel, weights) for kernel in found)
+
+
+def test_any_coordinates_in_any_order(client: TestClient, url: str, weights: list[torch.Tensor]) -> None:
+    wanted = [[6, 63, 63], [0, 1, 2], [6, 0, 0], [6, 63, 63], [3, 5, 7]]
+    found = client.post(f"{url}/kernels", json={"coordinates": wanted}).json()["kernels"]
+    assert [kernel["coordinate"] for kernel in found] == wanted
+    assert all(same(kernel, weights) for kernel in found)
+
+
+def test_every_format_has_the_same_bits(client: TestClient, url: str) -> None:
+    params = {"layer": "2,4", "filter": "1:9", "channel": "3,0"}
+    as_json = kernels(client, url, **params)
+    lines = client.get(f"{url}/kernels", params=params, headers={"accept": "application/jsonl"})
+    assert lines.headers["content-type"].startswith("application/jsonl")
+    assert [json.loads(line) for line in lines.text.splitlines()] == as_json
+    raw = client.get(f"{url}/kernels", params={**params, "format": "raw"})
+    assert raw.headers["x-kernel-shapes"] == "32x3x3"
+    assert int(raw.headers["content-length"]) == len(raw.content) == 32 * 36
+    values = np.frombuffer(raw.content, "<f4").reshape(32, 3, 3)
+    assert values.tolist() == [kernel["weights"] for kernel in as_json]
+
+
+@pytest.mark.parametrize(
+    ("headers", "params", "media_type"),
+    [
+        ({}, {}, "application/json"),
+        ({"accept": "*/*"}, {}, "application/json"),
+        ({"accept": "application/x-ndjson"}, {}, "application/jsonl"),
+        ({"accept": "text/html, application/octet-stream;q=0.5"}, {}, "application/octet-stream"),
+        ({"accept": "application/json;q=0.1, application/jsonl"}, {}, "application/jsonl"),
+        ({"accept": "application/json"}, {"format": "raw"}, "application/octet-stream"),
+    ],
+)
+def test_the_format_is_negotiated(
+    client: TestClient, url: str, headers: dict[str, str], params: dict[str, str], media_type: str
+) -> None:
+    answer = client.get(f"{url}/kernels", params={"layer": "0", **params}, headers=headers)
+    assert answer.headers["content-type"].partition(";")[0] == media_type
+
+
+@pytest.mark.parametrize(("headers", "params"), [({"accept": "text/html"}, {}), ({}, {"format": "xml"})])
+def test_other_formats_are_not_acceptable(client: TestClient, url: str, headers: dict[str, str], params: dict[str, str]) -> None:
+    answer = client.get(f"{url}/kernels", params=params, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (406, "/problems/not-acceptable")
+
+
+def test_kernels_of_several_sizes(client: TestClient) -> None:
+    url = store(client, odd())
+    raw = client.get(f"{url}/kernels", params={"format": "raw"})
+    assert raw.headers["x-kernel-shapes"] == "24x5x5,8x3x3,48x1x3,24x1x1"
+    assert len(raw.content) == 4 * (24 * 25 + 8 * 9 + 48 * 3 + 24)
+    assert struct.unpack("<f", raw.content[-4:])[0] == kernels(client, url, layer="3")[-1]["weights"][0][0]
+
+
+@pytest.mark.parametrize(
+    ("params", "status", "slug", "named"),
+    [
+        ({"layer": "7"}, 422, "coordinate-outside-network", "7 layers"),
+        ({"layer": "0", "channel": "3"}, 422, "coordinate-outside-network", "3 channels of layer 0"),
+        ({"channel": "5"}, 422, "coordinate-outside-network", "layer 0"),
+        ({"layer": "1", "filter": "8:17"}, 422, "coordinate-outside-network", "8:17"),
+        ({"layer": "-1"}, 422, "invalid", "-1"),
+        ({"layer": "one"}, 422, "invalid", "'one'"),
+        ({"layer": "1,"}, 422, "invalid", "''"),
+        ({"filter": "1:2:3"}, 422, "invalid", "1:2:3"),
+        ({"layer": "9" * 40}, 422, "invalid", "slice"),
+    ],
+)
+def test_what_is_outside_or_malformed_is_named(
+    client: TestClient, url: str, params: dict[str, str], status: int, slug: str, named: str
+) -> None:
+    answer = client.get(f"{url}/kernels", params=params)
+    assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
+    assert named in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("coordinate", [[7, 0, 0], [0, 16, 0], [0, 0, 3], [-1, 0, 0], [0, -1, 0]])
+def test_a_coordinate_outside_the_network_is_named(client: TestClient, url: str, coordinate: list[int]) -> None:
+    answer = client.post(f"{url}/kernels", json={"coordinates": [[0, 0, 0], coordinate]})
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/coordinate-outside-network")
+    assert answer.json()["coordinate"] == coordinate
+
+
+def test_the_whole_network_is_a_state_dict(client: TestClient) -> None:
+    state_dict = {name: t.half() if name == "stem.weight" else t for name, t in odd().items()}
+    url = store(client, state_dict)
+    answer = client.get(f"{url}/weights")
+    tensors = safetensors.torch.load(answer.content)
+    assert {n: (t.shape, t.dtype) for n, t in tensors.items()} == {n: (t.shape, t.dtype) for n, t in state_dict.items()}
+    assert torch.equal(tensors["norm.running_var"], state_dict["norm.running_var"])
+    assert torch.equal(tensors["head.weight"], state_dict["head.weight"])
+    head = client.head(f"{url}/weights")
+    assert head.content == b""
+    for name in ("content-length", "etag", "content-type"):
+        assert head.headers[name] == answer.headers[name]
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+def test_weights_can_be_rebuilt_offline_from_the_file(client: TestClient, url: str, weights: list[torch.Tensor]) -> None:
+    from tests.support.representations import opened
+
+    answer = client.get(f"{url}/file")
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    rebuilt = opened(answer.content).state_dict()
+    assert all(torch.equal(rebuilt[layer["name"]], weights[layer["index"]]) for layer in client.get(f"{url}/layers").json())
+
+
+def test_layers_say_what_can_be_asked_for(client: TestClient, url: str) -> None:
+    layers = client.get(f"{url}/layers").json()
+    assert layers[3] == {"index": 3, "name": "layer2.0.conv1.weight", "shape": [32, 16, 3, 3], "kernel_size": [3, 3]}
+
+
+def test_unknown_predictors(client: TestClient) -> None:
+    for path in ("", "/file", "/layers", "/kernels", "/weights"):
+        answer = client.get(f"/v1/predictors/nope{path}")
+        assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")

@@ -1,0 +1,1 @@
+"""What several tests need: networks, images, and servers that the tests start by themselves."""

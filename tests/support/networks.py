@@ -1,0 +1,69 @@
+"""Small networks and images, made from a seed."""
+
+from io import BytesIO
+
+import numpy as np
+import torch
+from torch import nn
+
+from nern.architectures.cifar import ResNet, Shortcut
+from nern.images import Images
+from nern.layers import StateDict
+
+
+def resnet8(*, shortcut: Shortcut = "A", channels: int = 3, classes: int = 10, seed: int = 0) -> StateDict:
+    """The state_dict of an untrained ResNet-8."""
+    torch.manual_seed(seed)
+    return ResNet(8, shortcut=shortcut, channels=channels, classes=classes).state_dict()
+
+
+def smooth_kernels(*shape: int, seed: int = 0) -> torch.Tensor:
+    """A weight whose kernels differ in direction enough for paths to be unique."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Odd(nn.Module):
+    """A network that no registry knows: kernels of several sizes, groups, a layer without weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 5)
+        self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
+        self.wide = nn.Conv2d(8, 6, (1, 3))
+        self.point = nn.Conv2d(6, 4, 1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 2)
+
+
+def odd() -> StateDict:
+    torch.manual_seed(0)
+    return Odd().state_dict()
+
+
+def images(count: int = 40, *, size: int = 8, channels: int = 3, labelled: bool = True, augment: bool = False) -> Images:
+    """Random images."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, size, size, channels), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (count,), generator=generator) if labelled else None
+    return Images(pixels, labels, (0.5,) * channels, (0.25,) * channels, augment)
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    """The bytes of an .npz."""
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def dataset_file(count: int = 40, *, size: int = 8, channels: int = 3) -> bytes:
+    """An uploadable dataset."""
+    made = images(count, size=size, channels=channels)
+    assert made.labels_N is not None
+    return npz(images=made.pixels_NHWC.numpy(), labels=made.labels_N.numpy())
+
+
+def saved(content: object, *, legacy: bool = False) -> bytes:
+    """What torch.save writes."""
+    buffer = BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()

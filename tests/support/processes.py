@@ -1,0 +1,51 @@
+"""The product's own processes, as users run them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+Environment = Mapping[str, str]
+
+
+def environment(settings: Environment) -> dict[str, str]:
+    """This process's environment with these NERN_* settings, and no others."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NERN_")}
+    return {**inherited, **settings}
+
+
+@contextmanager
+def serving(folder: Path, settings: Environment, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`nern serve` on a free port: its address and process. It must end well when asked to."""
+    command = [sys.executable, "-m", "service.cli", "serve", "--json", *arguments]
+    wanted = {"NERN_PORT": "0", "NERN_DATA_DIR": str(folder / "data"), "NERN_THREADS": "1", **settings}
+    with (folder / "serve.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment(wanted), cwd=folder)
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, (folder / "serve.log").read_text()
+        yield json.loads(line)["url"], process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+        process.stdout.close()
+    assert code == 0, (folder / "serve.log").read_text()
+
+
+@contextmanager
+def celery_worker(folder: Path, settings: Environment) -> Iterator[subprocess.Popen[bytes]]:
+    """A Celery worker process as the deployment starts it."""
+    command = [sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--concurrency", "1", "--loglevel", "info"]
+    wanted = environment({"NERN_DATA_DIR": str(folder / "data"), "NERN_THREADS": "1", **settings})
+    with (folder / "celery.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=wanted, cwd=folder)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)

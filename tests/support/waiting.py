@@ -1,0 +1,17 @@
+"""Waiting for a condition instead of for a time."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def until(condition: Callable[[], Value], *, seconds: float = 60, what: str = "the condition") -> Value:
+    """The first true value of `condition`. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds} seconds")
+        time.sleep(0.05)
+    return value
