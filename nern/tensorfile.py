@@ -96,6 +96,8 @@ def parse_header(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
         for name, entry in header.items():
             start, stop = (8 + len(text) + offset for offset in entry["data_offsets"])
             entries[name] = Entry(name, DTYPES[entry["dtype"]], tuple(entry["shape"]), start, stop)
+            if any(extent < 0 for extent in entry["shape"]):
+                raise BadArtefact(f"tensor {name!r} has a negative extent")
             if stop - start != size_of(entries[name].dtype, entries[name].shape):
                 raise BadArtefact(f"tensor {name!r} has another size than its shape says")
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -12,9 +12,10 @@ def shuffled(count: int, batch: int, generator: torch.Generator) -> Iterator[Ten
     order = torch.empty(0, dtype=torch.int64)
     while True:
         if len(order) < batch:
-            # What is left of the last round goes first, without what it would repeat.
+            # The next round begins with other kernels than those left of this one, so that no batch has one twice.
             again = torch.randperm(count, generator=generator)
-            order = torch.cat([order, again[~torch.isin(again, order)]])
+            left = torch.isin(again, order)
+            order = torch.cat([order, again[~left], again[left]])
         yield order[:batch].sort().values
         order = order[batch:]
 
@@ -26,10 +27,10 @@ def uniform_or_by_magnitude(
 
     The published "magnitude-oriented batching" (arXiv 2212.13554, section 4.3).
     """
-    norms = torch.cat([weight.float().flatten(0, 1).flatten(1).norm(dim=1) for weight in weights])
-    batch = min(batch, int(norms.count_nonzero()))
+    norms = torch.cat([weight.cpu().double().flatten(0, 1).flatten(1).norm(dim=1) for weight in weights])
+    drawable = min(batch, int(norms.count_nonzero()))
     while True:
-        if torch.rand((), generator=generator) < probability:
-            yield torch.multinomial(norms, batch, generator=generator).sort().values
+        if torch.rand((), generator=generator) < probability and drawable:
+            yield torch.multinomial(norms, drawable, generator=generator).sort().values
         else:
             yield torch.randperm(len(norms), generator=generator)[:batch].sort().values

@@ -53,6 +53,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         return respond(request, problems.NotFound(f"there is no {path}; /docs lists what there is"))
     if error.status_code == 405:
         return respond(request, problems.MethodNotAllowed(f"{path} has no method {request.method}", headers=headers))
+    if error.status_code == 413:
+        return respond(request, problems.TooLarge(str(error.detail)))
     return respond(request, problems.BadRequest(str(error.detail), headers=headers), status=error.status_code)
 
 

@@ -27,7 +27,7 @@ class ListOf(BaseModel, Generic[Item]):
 def page_arguments(limit: int, cursor: str | None) -> dict[str, Any]:
     """A client's limit and cursor as the store takes them. Raises Invalid for a cursor that was not made here."""
     try:
-        last = base64.urlsafe_b64decode(cursor.encode()).decode("ascii") if cursor else None
+        last = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode("ascii") if cursor else None
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise problems.Invalid(
             "cursor is not the next_cursor of an earlier page", errors=[{"pointer": "query:cursor", "detail": "unknown cursor"}]

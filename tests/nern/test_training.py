@@ -95,8 +95,9 @@ def test_the_feature_maps_of_a_residual_network_are_norms_and_sums_before_the_ac
 
 def test_kernel_batches_cover_all_before_any_comes_again() -> None:
     batches = list(islice(sampling.shuffled(10, 4, torch.Generator().manual_seed(0)), 5))
-    seen = torch.cat(batches)
-    assert sorted(seen[:10].tolist()) == list(range(10))
+    for number in range(1, 6):
+        times = torch.cat(batches[:number]).bincount(minlength=10)
+        assert times.max() - times.min() <= 1
     assert all(torch.equal(batch, batch.sort().values) and len(set(batch.tolist())) == 4 for batch in batches)
 
 
@@ -115,9 +116,10 @@ def test_training_reconstructs_and_distils(config: DecoupledConfig | PaperConfig
     seen: list[Progress] = []
     trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
     assert [progress.step for progress in seen] == list(range(1, config.steps + 1))
-    assert trained.best.relative_error < 0.95
+    evaluations = [progress.evaluation for progress in seen if progress.evaluation]
+    assert trained.last.relative_error < evaluations[0].relative_error
     assert trained.best.comparison is not None
-    assert trained.best.rank == min(progress.evaluation.rank for progress in seen if progress.evaluation)
+    assert trained.best.rank == min(evaluation.rank for evaluation in evaluations)
     assert seen[-1].evaluation == trained.last
     assert seen[-1].seconds_left == 0
 
@@ -175,7 +177,7 @@ def test_the_best_evaluation_wins_over_the_last() -> None:
 def test_a_loss_that_is_not_finite_ends_the_training_with_its_step() -> None:
     weights = resnet8()
     weights["conv1.weight"] = weights["conv1.weight"] * 1e30
-    with pytest.raises(TrainingDiverged, match=r"the distillation loss became (nan|inf) at step 1 of 2"):
+    with pytest.raises(TrainingDiverged, match=r"the reconstruction loss became (nan|inf) at step 1 of 2"):
         train(weights, PaperConfig(steps=2, hidden=8), architecture="cifar/resnet8", data=images())
 
 

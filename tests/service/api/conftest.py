@@ -1,0 +1,53 @@
+"""A server on SQLite in a thread of this process, called over a real socket; workers are not part of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.app import create_app
+from service.settings import Settings
+from service.store import migrate
+from service.store.database import Database
+from tests.support.servers import free_port
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", max_upload_bytes=2_000_000, max_body_bytes=20_000, poll_seconds=0.05)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """The server's database."""
+    settings.data_dir.mkdir()
+    database = Database(settings.database)
+    migrate.upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def app(settings: Settings, database: Database) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[httpx.Client]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=5))
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started or not thread.is_alive(), what="the server")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            yield client
+    finally:
+        app.state.context.stopping.set()
+        server.should_exit = True
+        thread.join(30)

@@ -1,0 +1,242 @@
+"""One job from the claim to its end, in this process, on a real database and real blobs."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from nern.training import DecoupledConfig
+from service import blobs
+from service.blobs import Blobs
+from service.settings import Settings
+from service.store import ids, jobs, migrate, predictors
+from service.store.database import Database
+from service.store.tables import Checkpoint, Dataset, Job
+from tests.support.networks import dataset_file, resnet8, saved
+from tests.support.representations import opened
+from tests.support.stored import NOW
+from tests.support.waiting import until
+from worker import lease, reporting
+from worker.run import Worker
+
+SHORT = {"steps": 12, "hidden": 8, "image_batch": 4}
+
+
+class Place:
+    """A service's state, without its API."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(data_dir=folder, lease_seconds=5, threads=1)
+        folder.mkdir()
+        self.database = Database(self.settings.database)
+        migrate.upgrade(self.database)
+        self.stopping = Event()
+        self.worker = Worker(self.settings, self.stopping)
+
+    def add(
+        self, state_dict: dict[str, torch.Tensor], *, architecture: str | None, dataset: bytes | None = None, **config: Any
+    ) -> str:
+        """A queued job for a network, as the API would have left it; its id."""
+        checkpoint = Checkpoint(
+            id=ids.new_id(), sha256=ids.new_id(), filename="a.pt", size=1, format="torch-zip", architecture=architecture,
+            candidates=[], layers=[], kept=[], weights=1, parameters=1, created_at=NOW,
+        )  # fmt: skip
+        self.put(blobs.checkpoint_tensors(checkpoint.id), saved(state_dict), "checkpoint")
+        rows: list[Any] = [checkpoint]
+        if dataset:
+            channels = 1 if dataset == dataset_file(channels=1) else 3
+            rows.append(Dataset(
+                id=ids.new_id(), identity=ids.new_id(), sha256="", name="d", size=1, images=40, height=8, width=8,
+                channels=channels, classes=10, mean=[0.5] * channels, std=[0.5] * channels, created_at=NOW,
+            ))  # fmt: skip
+            self.put(blobs.dataset_tensors(rows[1].id), dataset, "dataset")
+        job = Job(
+            id=ids.new_id(), state="queued", checkpoint_id=checkpoint.id, dataset_id=rows[1].id if dataset else None,
+            architecture=architecture, config=DecoupledConfig(**{**SHORT, **config}).model_dump(mode="json"), notes=[],
+            attempt=0, fence=0, cancel_requested=False, created_at=NOW,
+        )  # fmt: skip
+        with self.database.write() as session:
+            session.add_all(rows)
+            session.flush()
+            jobs.add(session, job)
+        return job.id
+
+    def put(self, key: str, content: bytes, kind: Any) -> None:
+        from service.inspection import inspect
+
+        source, target = self.settings.data_dir / "in", self.settings.data_dir / "out"
+        source.write_bytes(content)
+        if kind == "checkpoint":
+            asyncio.run(inspect.inspect_checkpoint(source, target, seconds=60))
+        else:
+            asyncio.run(inspect.inspect_dataset(source, target, seconds=60, max_bytes=10**7))
+        asyncio.run(Blobs(self.settings.blobs).put(key, target))
+
+    def job(self, id: str) -> Job:
+        with self.database.read() as session:
+            return session.get_one(Job, id)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path / "data")
+    yield place
+    place.database.close()
+
+
+def test_a_job_ends_in_a_predictor_that_rebuilds_the_network(place: Place) -> None:
+    network = resnet8()
+    id = place.add(network, architecture="cifar/resnet8", dataset=dataset_file())
+    assert place.worker.work()
+    job = place.job(id)
+    assert (job.state, job.error, job.attempt, job.lease_owner) == ("succeeded", None, 1, None)
+    assert job.progress is not None
+    assert job.progress["fraction"] == 1.0
+    assert job.predictor_id is not None
+    with place.database.read() as session:
+        predictor = predictors.get(session, job.predictor_id)
+        assert predictor is not None
+        content = predictors.read(session, predictor.id, 0, predictor.size)
+    assert hashlib.sha256(content).hexdigest() == predictor.sha256
+    rebuilt = opened(content).state_dict()
+    assert {name: tensor.shape for name, tensor in rebuilt.items()} == {name: tensor.shape for name, tensor in network.items()}
+    report = predictor.report
+    layer = report["relative_error"]["layers"][2]
+    error = (rebuilt[layer["name"]] - network[layer["name"]]).norm() / network[layer["name"]].norm()
+    assert layer["relative_error"] == pytest.approx(error.item(), rel=1e-4)
+    assert report["images"] == 4
+    assert report["bytes"]["total"] == len(content)
+    assert report["bytes"]["predictor"] == 4 * report["parameters"]
+    assert not place.worker.work()
+
+
+FAILURES: list[tuple[str, Callable[[Place], str], str, str]] = [
+    (
+        "wrong architecture",
+        lambda place: place.add(resnet8(), architecture="cifar/resnet20", dataset=dataset_file()),
+        "unknown-architecture",
+        "layer1.1.conv1.weight",
+    ),
+    (
+        "images of another shape",
+        lambda place: place.add(resnet8(), architecture="cifar/resnet8", dataset=dataset_file(channels=1)),
+        "unusable-images",
+        "can't take these images",
+    ),
+]
+
+
+@pytest.mark.parametrize(("add", "kind", "detail"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+def test_a_failing_job_says_why_and_the_next_one_runs(
+    place: Place, add: Callable[[Place], str], kind: str, detail: str
+) -> None:
+    failing, next_one = add(place), place.add(resnet8(), architecture=None)
+    assert place.worker.work()
+    assert place.worker.work()
+    failed = place.job(failing)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert failed.error["type"] == kind
+    assert detail in failed.error["detail"]
+    assert place.job(next_one).state == "succeeded"
+
+
+def test_a_loss_that_is_not_finite_fails_the_job(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None)
+    with patch("nern.training.recipes.reconstruct", lambda *_: {"reconstruction": float("nan")}):
+        place.worker.work()
+    assert place.job(id).error == {"type": "training-diverged", "detail": "the reconstruction loss became nan at step 1 of 12"}
+
+
+def test_a_fault_is_not_told_to_clients(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None)
+    with patch("nern.training.recipes.reconstruct", side_effect=ZeroDivisionError("/secret/path")):
+        place.worker.work()
+    error = place.job(id).error
+    assert error is not None
+    assert error["type"] == "internal"
+    assert "secret" not in error["detail"]
+
+
+def test_a_deleted_input_fails_the_job(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None)
+    asyncio.run(Blobs(place.settings.blobs).delete(blobs.checkpoint_tensors(place.job(id).checkpoint_id)))
+    place.worker.work()
+    error = place.job(id).error
+    assert error is not None
+    assert error["type"] == "input-missing"
+
+
+def working(place: Place) -> tuple[str, Thread]:
+    """A job that would take for ever, and the thread that works on it."""
+    id = place.add(resnet8(), architecture=None, steps=1_000_000)
+    thread = Thread(target=place.worker.work)
+    thread.start()
+    until(lambda: (place.job(id).progress or {}).get("step"), what="a first step")
+    return id, thread
+
+
+@pytest.fixture
+def _quick_pulse() -> Iterator[None]:
+    with patch.object(lease, "HEARTBEAT_SECONDS", 0.05), patch.object(reporting, "EVERY_SECONDS", 0.05):
+        yield
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_running_job_is_cancelled_soon(place: Place) -> None:
+    id, thread = working(place)
+    with place.database.write() as session:
+        jobs.request_cancel(session, id, NOW)
+    thread.join(30)
+    assert (place.job(id).state, place.job(id).predictor_id) == ("cancelled", None)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_worker_that_stops_gives_its_job_back(place: Place) -> None:
+    id, thread = working(place)
+    place.stopping.set()
+    thread.join(30)
+    job = place.job(id)
+    assert (job.state, job.attempt, job.lease_owner) == ("queued", 0, None)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_worker_that_lost_its_lease_writes_nothing_and_stops(place: Place) -> None:
+    id, thread = working(place)
+    with place.database.write() as session:
+        jobs.sweep(session, now=datetime.now(UTC) + timedelta(hours=1), max_attempts=3)
+        taken = jobs.claim(session, owner="another", now=datetime.now(UTC), lease=timedelta(hours=1))
+    assert taken is not None
+    thread.join(30)
+    assert not thread.is_alive()
+    job = place.job(id)
+    assert (job.state, job.lease_owner, job.fence) == ("running", "another", 2)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_long_training_keeps_its_lease(place: Place) -> None:
+    id, thread = working(place)
+    first = place.job(id).lease_expires_at
+    assert first is not None
+    until(lambda: (place.job(id).lease_expires_at or NOW) > first, what="an extended lease")
+    place.stopping.set()
+    thread.join(30)
+
+
+def test_events_stay_few_however_many_steps(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None, steps=2000, hidden=2, kernel_batch=16)
+    started = time.monotonic()
+    place.worker.work()
+    assert time.monotonic() - started < 60
+    with place.database.read() as session:
+        events = jobs.events(session, id, after=0, limit=1000)
+    assert len([event for event in events if event.kind == "progress"]) <= 101
+    assert 5 <= len([event for event in events if event.kind == "metrics"]) <= 6
