@@ -13,6 +13,9 @@ from obstore.store import ObjectStore, from_url
 
 PIECE = 2**20
 
+# The smallest part that S3 takes; two are in memory at a time.
+PART = 5 * 2**20
+
 
 class Blobs:
     """A folder or a bucket, by URL."""
@@ -23,7 +26,7 @@ class Blobs:
 
     async def put(self, key: str, path: Path) -> None:
         """Stores a file's content; it appears under its key whole or not at all."""
-        await obstore.put_async(self._store, key, path)
+        await obstore.put_async(self._store, key, path, chunk_size=PART, max_concurrency=2)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """A blob's content in pieces of about a mebibyte. Raises FileNotFoundError."""

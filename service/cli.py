@@ -82,6 +82,9 @@ def _serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"
         print(json.dumps({"url": url}) if as_json else f"NeRN listens on {url} (documentation: {url}/docs)", flush=True)
+        # The server raises the signal that ended it once more when it is done; by then it has had its effect.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
         Server(config, app.state.context.stopping).run(sockets=[listening])
 
 
@@ -98,6 +101,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((host, port))
+    # From here on clients can connect; they are answered when the application has started.
+    listening.listen(2048)
     return listening
 
 

@@ -9,14 +9,12 @@ import signal
 from threading import Event
 from typing import Any
 
+from billiard import active_children
 from celery import Celery
-from celery.signals import worker_process_init, worker_shutting_down
-from celery.utils.log import get_task_logger
+from celery.signals import worker_shutting_down
 
 from service.settings import Settings
 from service.wake import QUEUE, TASK
-
-log = get_task_logger(__name__)
 
 app = Celery("nern", broker=Settings().broker_url)
 app.conf.update(
@@ -34,16 +32,12 @@ app.conf.update(
 stopping = Event()
 
 
-@worker_process_init.connect
-def _stop_on_sigterm(**_: Any) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-
-
 @worker_shutting_down.connect
 def _pass_on(**_: Any) -> None:
-    """A warm shutdown waits for running tasks: tells them to give their job back."""
-    for child in app_children():
-        os.kill(child, signal.SIGTERM)
+    """A warm shutdown waits for running tasks: tells them to give their jobs back."""
+    for child in active_children():
+        if child.pid:
+            os.kill(child.pid, signal.SIGTERM)
 
 
 @app.task(name=TASK)
@@ -52,11 +46,6 @@ def look(job_id: str) -> None:
     # Imported here, so that torch is loaded after the fork.
     from worker.run import Worker
 
+    # Set here, because the pool resets its processes' handlers after they have started.
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     Worker(Settings(), stopping).work(prefer=job_id)
-
-
-def app_children() -> list[int]:
-    """Processes of the pool."""
-    from multiprocessing import active_children
-
-    return [child.pid for child in active_children() if child.pid]

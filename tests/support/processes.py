@@ -32,8 +32,12 @@ def serving(folder: Path, settings: Environment, *arguments: str) -> Iterator[tu
         yield json.loads(line)["url"], process
     finally:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(60)
-        process.stdout.close()
+        try:
+            code = process.wait(60)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
     assert code == 0, (folder / "serve.log").read_text()
 
 
@@ -48,4 +52,8 @@ def celery_worker(folder: Path, settings: Environment) -> Iterator[subprocess.Po
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            process.wait()

@@ -1,0 +1,159 @@
+"""`nern serve` as it comes: SQLite, a folder, a local worker."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.flow import main_job, ok
+from tests.support.networks import resnet8, saved
+from tests.support.processes import environment, serving
+from tests.support.waiting import until
+
+
+def test_the_main_job(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder with spaces"
+    folder.mkdir()
+    with serving(folder, {}) as (url, _):
+        main_job(url)
+
+
+def children(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def long_job(client: httpx.Client) -> str:
+    """A job that is being worked on, and would be for hours."""
+    checkpoint = ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))
+    job = ok(client.post("/v1/jobs", json={"checkpoint_id": checkpoint["id"], "steps": 10_000_000}))
+    until(lambda: ok(client.get(f"/v1/jobs/{job['id']}"))["progress"], what="progress")
+    return str(job["id"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_cleanly_its_worker_with_it_and_goes_on_later(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path, {}) as (url, process):
+        with httpx.Client(base_url=url, timeout=60) as client:
+            job = long_job(client)
+            stream = client.stream("GET", f"/v1/jobs/{job}/events", headers={"accept": "text/event-stream"})
+            with stream as events:
+                assert next(events.iter_lines())
+                started = children(process)
+                assert started
+                process.send_signal(number)
+                assert process.wait(40) == 0
+        assert not [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    with serving(tmp_path, {}) as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+        until(lambda: ok(client.get(f"/v1/jobs/{job}"))["state"] == "running", what="the job going on")
+        assert ok(client.get(f"/v1/jobs/{job}"))["attempt"] == 1
+        ok(client.post(f"/v1/jobs/{job}/cancel"))
+        until(lambda: ok(client.get(f"/v1/jobs/{job}"))["state"] == "cancelled", what="cancellation")
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_job_goes_on(tmp_path: Path) -> None:
+    settings = {"NERN_LEASE_SECONDS": "2", "NERN_SWEEP_SECONDS": "0.5"}
+    with serving(tmp_path, settings) as (url, process), httpx.Client(base_url=url, timeout=60) as client:
+        job = long_job(client)
+        for child in children(process):
+            child.kill()
+        until(lambda: ok(client.get(f"/v1/jobs/{job}"))["attempt"] == 2, what="a second attempt")
+        ok(client.post(f"/v1/jobs/{job}/cancel"))
+
+
+def test_a_worker_ends_when_the_service_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "serve", "--json"]
+    settings = environment({"NERN_PORT": "0", "NERN_DATA_DIR": str(tmp_path / "data")})
+    with (tmp_path / "serve.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=settings)
+    assert process.stdout is not None
+    try:
+        assert json.loads(process.stdout.readline())["url"]
+        started = until(lambda: children(process), what="the worker")
+        log_file = tmp_path / "data" / "logs" / "worker.log"
+        until(lambda: "looking for jobs" in log_file.read_text(), what="the worker at work")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    until(lambda: not any(child.is_running() for child in started), what="the worker's end")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"NERN_PORT": "many"}, "NERN_PORT"),
+        ({"NERN_HOST": "0.0.0.0"}, "NERN_API_KEYS"),
+        ({"NERN_API_KEYS": "short"}, "NERN_API_KEYS"),
+        ({"NERN_DATABASE_URL": "nonsense"}, "URL"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(tmp_path: Path, settings: dict[str, str], named: str) -> None:
+    command = [sys.executable, "-m", "service.cli", "serve"]
+    wanted = environment({"NERN_PORT": "0", "NERN_DATA_DIR": str(tmp_path / "data"), **settings})
+    ended = subprocess.run(command, env=wanted, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert named in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_api_keys_open_what_their_scope_says(tmp_path: Path) -> None:
+    keys = {scope: f"{scope}-0123456789abcdef" for scope in ("read", "write", "admin")}
+    settings = {"NERN_HOST": "0.0.0.0", "NERN_API_KEYS": ",".join(f"{scope}:{key}" for scope, key in keys.items())}
+    with serving(tmp_path, settings, "--no-worker") as (url, _):
+        url = url.replace("0.0.0.0", "127.0.0.1")
+
+        def status(method: str, path: str, scope: str | None) -> int:
+            headers = {"Authorization": f"Bearer {keys.get(scope, scope)}"} if scope else {}
+            return httpx.request(method, url + path, headers=headers).status_code
+
+        assert status("GET", "/livez", None) == status("GET", "/docs", None) == 200
+        assert status("GET", "/v1/jobs", None) == status("GET", "/v1/jobs", "wrong") == 401
+        assert [status("GET", "/v1/jobs", scope) for scope in keys] == [200, 200, 200]
+        assert [status("POST", "/v1/jobs/nope/cancel", scope) for scope in keys] == [403, 404, 404]
+        assert [status("POST", "/v1/predictors/nope/kernels", scope) for scope in keys] == [415, 415, 415]
+        assert [status("DELETE", "/v1/checkpoints/nope", scope) for scope in keys] == [403, 403, 404]
+
+
+def test_a_large_upload_takes_little_memory_and_leaves_time_for_others(tmp_path: Path) -> None:
+    size = 300 * 2**20
+    file = tmp_path / "large.safetensors"
+    header = json.dumps({"conv.weight": {"dtype": "F32", "shape": [size // 36, 1, 3, 3], "data_offsets": [0, size // 36 * 36]}})
+    with file.open("wb") as output:
+        output.write(len(header).to_bytes(8, "little") + header.encode())
+        output.truncate(8 + len(header) + size // 36 * 36)
+    with serving(tmp_path, {}, "--no-worker") as (url, process), httpx.Client(base_url=url, timeout=300) as client:
+        # The first upload loads what is loaded once.
+        ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))
+        before = peak(process.pid)
+        uploading = subprocess.Popen(
+            ["curl", "--silent", "--fail", "-F", f"file=@{file}", f"{url}/v1/checkpoints"], stdout=subprocess.PIPE
+        )
+        answered = 0
+        while uploading.poll() is None:
+            assert client.get("/livez", timeout=5).status_code == 200
+            answered += 1
+        output, _ = uploading.communicate()
+        assert uploading.returncode == 0
+        assert json.loads(output)["size"] == file.stat().st_size
+        assert answered > 10
+        assert peak(process.pid) - before < 64 * 2**20
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has had resident so far, in bytes."""
+    with open(f"/proc/{pid}/status") as status:
+        line = next(line for line in status if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def test_data_stays_below_the_data_directory(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    with serving(tmp_path, {"NERN_DATA_DIR": str(tmp_path / "elsewhere" / "deep" / "data")}, "--no-worker") as (url, _):
+        ok(httpx.post(f"{url}/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}, timeout=60))
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "serve.log"]
