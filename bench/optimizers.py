@@ -1,0 +1,78 @@
+"""Which optimizer fits kernels fastest? Reconstruction alone, one predictor each, the same seed, batches and steps.
+
+python bench/optimizers.py CHECKPOINT [--steps 1000]
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from nern.layers import StateDict, find_layers
+from nern.representation import Representation
+from nern.training import DecoupledConfig, sampling
+from nern.training.gradients import reconstruct
+from nern.training.recipes import RELATIVE_RATE, cosine, muon
+from nern.training.targets import Targets
+from nern.training.train import evaluate
+from service.inspection.state_dicts import find_state_dict
+
+Optimizers = tuple[torch.optim.Optimizer, ...]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="a file of torch.save")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    state_dict = find_state_dict(torch.load(options.checkpoint, map_location="cpu", weights_only=True))
+    rows = []
+    for name, rate in [("Adam", 2e-3), ("Adam", 5e-3), ("Adam", 1e-2), ("Muon", 2e-2), ("Muon", 5e-2)]:
+        rows.append({"optimizer": name, "rate": rate, **fit(state_dict, name, rate, options.steps, options.seed)})
+        Console(stderr=True).print(rows[-1])
+    if options.json:
+        print(json.dumps(rows))
+        return
+    table = Table(
+        "optimizer", "peak rate", "relative error", "seconds", title=f"{options.checkpoint.name}, {options.steps} steps"
+    )
+    for row in rows:
+        table.add_row(row["optimizer"], f"{row['rate']:g}", f"{row['relative_error']:.3f}", f"{row['seconds']:.1f}")
+    Console().print(table)
+
+
+def fit(state_dict: StateDict, name: str, rate: float, steps: int, seed: int) -> dict[str, float]:
+    """Reconstruction as the decoupled recipe does it, with another optimizer."""
+    torch.manual_seed(seed)
+    layers = find_layers(state_dict)
+    config = DecoupledConfig(steps=steps, seed=seed).resolve(layers, distil=False)
+    predictor = config.predictor(layers)
+    representation = Representation.untrained(layers, state_dict, predictor, permutation="cross-filter", scaled=True)
+    targets = Targets(representation, state_dict, torch.device("cpu"))
+    batches = sampling.shuffled(len(representation.coordinates), config.kernel_batch, torch.Generator().manual_seed(seed))
+    parameters = representation.predictor
+    optimizers: Optimizers = muon(parameters) if name == "Muon" else (torch.optim.Adam(parameters.parameters()),)
+    schedule = cosine(rate, steps, warm_up=steps // 50)
+    started = time.monotonic()
+    for step in range(steps):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = schedule(step) * group.get(RELATIVE_RATE, 1.0)
+        reconstruct(targets, next(batches))
+        for optimizer in optimizers:
+            optimizer.step()
+    seconds = time.monotonic() - started
+    return {"relative_error": evaluate(targets, None, steps).relative_error, "seconds": seconds}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What the code may know, and what the documents must say."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from fastapi.routing import APIRoute
+
+from service import cli
+from service.api import checkpoints, datasets, events, jobs, operations, predictors
+from service.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("nern", "service", "worker", "migrations")
+FORBIDDEN = {
+    "nern": {"service", "worker", "migrations"},
+    "service": {"worker"},
+    "worker": {"migrations"},
+    "migrations": {"worker", "nern"},
+    "scripts": {"worker"},
+    "bench": {"worker"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Names of the modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_know_only_what_they_may(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        known = {name.partition(".")[0] for name in imports(path)}
+        assert not known & FORBIDDEN[package], f"{path} imports {known & FORBIDDEN[package]}"
+
+
+def test_the_method_knows_no_http_no_database_and_no_queue() -> None:
+    known = {name.partition(".")[0] for path in (ROOT / "nern").rglob("*.py") for name in imports(path)}
+    assert not known & {"fastapi", "starlette", "sqlalchemy", "celery", "redis", "httpx", "uvicorn", "obstore", "alembic"}
+
+
+def test_only_the_inspecting_process_reads_pickles() -> None:
+    readers = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")
+               if re.search(r"torch\.load\(|pickle\.loads?\(|torch\.jit\.load", path.read_text())}  # fmt: skip
+    assert readers == {"service/inspection/torch_files.py"}
+    assert "weights_only=False" not in "".join(path.read_text() for p in PACKAGES for path in (ROOT / p).rglob("*.py"))
+
+
+def test_every_setting_is_documented() -> None:
+    documented = (ROOT / "docs/settings.md").read_text()
+    for name in Settings.model_fields:
+        assert f"`NERN_{name.upper()}`" in documented, name
+    for name in re.findall(r"`NERN_([A-Z_]+)` \|", documented):
+        assert name.lower() in Settings.model_fields, name
+
+
+def test_every_route_is_documented() -> None:
+    documented = (ROOT / "docs/api.md").read_text()
+    routers = [module.router for module in (checkpoints, datasets, jobs, events, predictors, operations)]
+    routes = {(method, route.path) for router in routers for route in router.routes if isinstance(route, APIRoute)
+              for method in route.methods if route.include_in_schema}  # fmt: skip
+    assert len(routes) > 20
+    for method, path in routes:
+        assert f"`{method} {path}`" in documented, (method, path)
+
+
+def test_every_command_and_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    documented = (ROOT / "docs/settings.md").read_text()
+    for command in ("serve", "worker", "migrate"):
+        assert f"`nern {command}`" in documented
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        for option in re.findall(r"--[a-z-]+", capsys.readouterr().out):
+            assert option == "--help" or f"`{option}`" in documented, option
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_public_module_says_what_it_is() -> None:
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+def test_the_compose_file_uses_settings_that_exist() -> None:
+    composed = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+    used = composed["x-nern"]["environment"].keys()
+    assert {name.removeprefix("NERN_").lower() for name in used} <= Settings.model_fields.keys()
