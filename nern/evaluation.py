@@ -78,7 +78,8 @@ class Judge:
     @torch.no_grad()
     def _logits(self, weights: Mapping[str, Tensor]) -> Tensor:
         device = next(self.network.parameters()).device
-        answers = [functional_call(self.network, dict(weights), (x.to(device),)) for x in self.held_out.batches()]
+        theirs = {name: weight.to(device) for name, weight in weights.items()}
+        answers = [functional_call(self.network, theirs, (x.to(device),)) for x in self.held_out.batches()]
         return torch.cat(answers).float().cpu()
 
 

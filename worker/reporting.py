@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Any, Literal
 
 from nern.training import Evaluation, Progress
@@ -63,5 +64,7 @@ class Reporter:
 
 
 def _flat(evaluation: Evaluation) -> dict[str, Any]:
-    values = {"evaluated_at_step": evaluation.step, "relative_error": evaluation.relative_error}
-    return values | (asdict(evaluation.comparison) if evaluation.comparison else {})
+    values: dict[str, Any] = {"evaluated_at_step": evaluation.step, "relative_error": evaluation.relative_error}
+    values |= asdict(evaluation.comparison) if evaluation.comparison else {}
+    # JSON has no word for what is not finite.
+    return {name: value if value is None or isfinite(value) else None for name, value in values.items()}

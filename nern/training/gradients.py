@@ -43,6 +43,7 @@ def distil(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, index: Ten
     number of kernels x the predictor's width.
     """
     representation = targets.representation
+    inputs_BCHW = inputs_BCHW.to(representation.device)
     rendered = render_all(representation)
     leaves = {layer.name: weight.requires_grad_() for layer, weight in zip(representation.layers, rendered, strict=True)}
     values: dict[str, Tensor] = {}

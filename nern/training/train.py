@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ class Evaluation:
     @property
     def rank(self) -> float:
         """What model selection minimises: the divergence from the original, or else the error of the weights."""
-        return self.comparison.divergence if self.comparison else self.relative_error
+        value = self.comparison.divergence if self.comparison else self.relative_error
+        return value if isfinite(value) else inf
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ def train(
         on_progress(progress)
     assert best is not None, "the last step is always evaluated"
     assert last is not None
+    if best.rank == inf:
+        raise TrainingDiverged("no evaluation of the rebuilt network gave finite numbers")
     representation.predictor.load_state_dict(best_weights)
     return Trained(representation.to(CPU), config, best, last, judge, time.monotonic() - started)
 

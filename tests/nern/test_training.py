@@ -215,6 +215,27 @@ def test_the_callback_can_end_the_training() -> None:
         train(resnet8(), DecoupledConfig(steps=10, hidden=8), on_progress=stop)
 
 
+def test_an_evaluation_without_finite_numbers_is_never_the_best() -> None:
+    ranks = iter([float("nan"), 0.5, float("inf")])
+    with (
+        patch("nern.training.train.evaluate", lambda targets, judge, step: training.Evaluation(step, next(ranks), None)),
+        patch("nern.training.train.MIN_INTERVAL", 1),
+    ):
+        assert train(resnet8(), DecoupledConfig(steps=3, hidden=8)).best.step == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("config", [DecoupledConfig(steps=12, hidden=8), PaperConfig(steps=4, hidden=8, image_batch=4)])
+def test_training_on_a_cuda_device(config: DecoupledConfig | PaperConfig) -> None:
+    device = torch.device("cuda")
+    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), device=device)
+    assert trained.representation.device == CPU
+    assert trained.judge is not None
+    layers = trained.representation.layers
+    rebuilt = dict(zip([layer.name for layer in layers], gradients.render_all(trained.representation), strict=True))
+    assert trained.judge.compare(rebuilt).divergence == pytest.approx(trained.best.rank, rel=1e-2)
+
+
 def test_the_schedule_rises_and_falls() -> None:
     from nern.training.recipes import cosine
 
