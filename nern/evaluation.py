@@ -58,6 +58,8 @@ class Judge:
         self.held_out = held_out
         try:
             self._original = self._logits({})
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError, AssertionError) as error:
             raise UnusableImages(f"the network can't take these images: {str(error).splitlines()[0]}") from error
         classes = self._original.shape[1]

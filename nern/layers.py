@@ -96,7 +96,3 @@ class Coordinates:
         within = index - self._starts[layer]
         channels = self._channels[layer]
         return layer, within // channels, within % channels
-
-    def index(self, layer: int, filter: int, channel: int) -> int:
-        """Flat index of one kernel, which must exist."""
-        return self.starts[layer] + filter * self.layers[layer].channels + channel

@@ -6,6 +6,7 @@ assigned the coordinate (layer, position[n] // channels, position[n] % channels)
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -15,40 +16,51 @@ from torch import Tensor
 
 PermutationKind = Literal["cross-filter", "in-filter", "none"]
 
+Check = Callable[[], None]
+
+# Positions of a path between two calls of a check.
+CHECK_EVERY = 256
+
 # Kernels of smaller norm have no direction worth following.
 TINY = 1e-12
 
 
-def permute(weight: Tensor, kind: PermutationKind) -> Tensor:
+def _nothing() -> None:
+    pass
+
+
+def permute(weight: Tensor, kind: PermutationKind, check: Check = _nothing) -> Tensor:
     """Positions of the kernels of one weight (filters, channels, *size): int64 of shape (filters * channels,).
 
     "cross-filter" follows one greedy path through all kernels of the layer; "in-filter" one path through the kernels of
-    each filter and then one through the filters.
+    each filter and then one through the filters. `check` is called now and then; what it raises ends the search.
     """
     filters, channels = weight.shape[:2]
     if kind == "none":
         return torch.arange(filters * channels)
     kernels = weight.detach().float().reshape(filters, channels, -1)
     if kind == "cross-filter":
-        return _invert(kernel_path(kernels.flatten(0, 1)))
-    paths = torch.stack([kernel_path(kernels[i]) for i in range(filters)])
-    ordered = torch.stack([_unit(kernels[i])[paths[i]].flatten() for i in range(filters)])
-    rank_of_filter = _invert(greedy_path(ordered))
+        return _invert(kernel_path(kernels.flatten(0, 1), check))
+    paths = torch.stack([kernel_path(kernels[i], check) for i in range(filters)])
+    # Filters of single weights are compared by their ordered values: a weight alone has only a sign for a direction.
+    directions = _unit(kernels.flatten(0, 1)).view_as(kernels) if kernels.shape[2] > 1 else _unit(kernels[..., 0])[..., None]
+    ordered = torch.stack([directions[i][paths[i]].flatten() for i in range(filters)])
+    rank_of_filter = _invert(greedy_path(ordered, check))
     rank_in_filter = torch.stack([_invert(path) for path in paths])
     return (rank_of_filter[:, None] * channels + rank_in_filter).flatten()
 
 
-def kernel_path(kernels: Tensor) -> Tensor:
+def kernel_path(kernels: Tensor, check: Check = _nothing) -> Tensor:
     """A path through n kernels (n, weights) along which neighbours are similar: a permutation, int64 (n,).
 
     Kernels of one weight have no direction, so they are sorted by value.
     """
     if kernels.shape[1] == 1:
         return kernels[:, 0].argsort(stable=True)
-    return greedy_path(_unit(kernels))
+    return greedy_path(_unit(kernels), check)
 
 
-def greedy_path(vectors: Tensor) -> Tensor:
+def greedy_path(vectors: Tensor, check: Check = _nothing) -> Tensor:
     """Starts at row 0 and always goes on to the unvisited row of largest dot product (ties: the lowest); int64 (n,).
 
     Takes n matrix-vector products, so time grows with n squared and memory with n.
@@ -57,6 +69,8 @@ def greedy_path(vectors: Tensor) -> Tensor:
     path = np.zeros(len(rows), dtype=np.int64)
     visited = np.zeros(len(rows), dtype=np.float32)
     for position in range(1, len(rows)):
+        if position % CHECK_EVERY == 0:
+            check()
         current = path[position - 1]
         visited[current] = -np.inf
         path[position] = np.argmax(rows @ rows[current] + visited)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from math import hypot
+from math import hypot, isfinite
 from typing import Any
 
 from torch import Tensor
@@ -36,7 +36,7 @@ def make_report(trained: Trained, artefact: Artefact, sizes: Sizes, state_dict: 
             "reconstructed": comparison.accuracy if comparison else None,
         },
         "agreement": comparison.agreement if comparison else None,
-        "divergence": comparison.divergence if comparison else None,
+        "divergence": finite(comparison.divergence) if comparison else None,
         "relative_error": {
             "overall": _ratio(hypot(*errors), hypot(*norms)),
             "layers": [
@@ -59,12 +59,17 @@ def make_report(trained: Trained, artefact: Artefact, sizes: Sizes, state_dict: 
     }
 
 
+def finite(value: float | None) -> float | None:
+    """The value, or None where JSON has no word for it."""
+    return value if value is not None and isfinite(value) else None
+
+
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     comparison = asdict(evaluation.comparison) if evaluation.comparison else {}
     return {
         "step": evaluation.step,
-        "relative_error": evaluation.relative_error,
-        **{name: comparison.get(name) for name in ("accuracy", "agreement", "divergence")},
+        "relative_error": finite(evaluation.relative_error),
+        **{name: finite(comparison.get(name)) for name in ("accuracy", "agreement", "divergence")},
     }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nern.layers import Coordinates, Layer
-from nern.permutation import PermutationKind, permute
+from nern.permutation import Check, PermutationKind, permute
 from nern.predictor import Predictor, PredictorConfig
 
 
@@ -47,12 +47,14 @@ class Representation:
         *,
         permutation: PermutationKind,
         scaled: bool,
+        check: Check = lambda: None,
     ) -> "Representation":
         """A predictor with fresh weights (torch's global generator), and the layers' permutations.
 
         `scaled` makes the root mean square of all that it has to predict 1, whatever the size of the weights.
+        `check` is called now and then while paths are searched; what it raises ends that.
         """
-        positions = [permute(state_dict[layer.name], permutation) for layer in layers]
+        positions = [permute(state_dict[layer.name], permutation, check) for layer in layers]
         norm = hypot(*(state_dict[layer.name].double().norm().item() for layer in layers))
         scale = norm / sqrt(sum(layer.weights for layer in layers)) if scaled and norm else 1.0
         return cls(layers, Predictor(config, layers), permutation=permutation, positions=positions, scale=scale)

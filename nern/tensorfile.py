@@ -6,6 +6,7 @@ data that follows it.
 
 import json
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,19 +91,27 @@ def header_length(first_eight: bytes) -> int:
 def parse_header(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     """The tensors by name and the metadata of a file whose JSON header is `text`. Raises BadArtefact."""
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=_without_repeats)
         metadata = header.pop("__metadata__", {})
         entries = {}
         for name, entry in header.items():
-            start, stop = (8 + len(text) + offset for offset in entry["data_offsets"])
+            start, stop = (8 + len(text) + operator.index(offset) for offset in entry["data_offsets"])
+            if entry["dtype"] not in DTYPES:
+                raise BadArtefact(f"tensor {name!r} is {entry['dtype']}, which can't be read here")
             entries[name] = Entry(name, DTYPES[entry["dtype"]], tuple(entry["shape"]), start, stop)
-            if any(extent < 0 for extent in entry["shape"]):
+            if any(operator.index(extent) < 0 for extent in entry["shape"]):
                 raise BadArtefact(f"tensor {name!r} has a negative extent")
             if stop - start != size_of(entries[name].dtype, entries[name].shape):
                 raise BadArtefact(f"tensor {name!r} has another size than its shape says")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadArtefact("the header of the safetensors file can't be read") from error
     return entries, metadata
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise BadArtefact("the header of the safetensors file has a name twice")
+    return found
 
 
 def load(path: Path) -> dict[str, Tensor]:

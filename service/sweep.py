@@ -13,12 +13,15 @@ from service.wake import AGAIN_AFTER, Waker
 
 log = logging.getLogger(__name__)
 
+# Busy workers take no messages, so a long queue must not be announced as a whole again and again.
+ANNOUNCED = 4
+
 
 def sweep(database: Database, waker: Waker, settings: Settings, *, now: datetime) -> None:
     """Once. Safe to run in any number of processes at any time."""
     with database.write() as session:
         jobs.sweep(session, now=now, max_attempts=settings.max_attempts)
-        waiting = jobs.to_wake(session, now=now, again_after=timedelta(seconds=AGAIN_AFTER))
+        waiting = jobs.to_wake(session, now=now, again_after=timedelta(seconds=AGAIN_AFTER), limit=ANNOUNCED)
     for job_id in waiting:
         waker.wake(job_id)
 

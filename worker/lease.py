@@ -1,10 +1,12 @@
 """Keeping a lease alive while a job runs, and hearing of cancellation."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
+
+from sqlalchemy.exc import OperationalError
 
 from service.settings import Settings
 from service.store import jobs
@@ -25,7 +27,10 @@ class Stopped(Exception):
 
 
 class Pulse:
-    """What the heartbeat has learned; `check` raises it in the thread that trains."""
+    """What the heartbeat has learned; `check` raises it in the thread that trains.
+
+    The database may go away and come back: a job outlives that as long as its lease does.
+    """
 
     def __init__(self, stopping: Event) -> None:
         self._stopping = stopping
@@ -40,6 +45,16 @@ class Pulse:
             raise Cancelled
         if self._stopping.is_set():
             raise Stopped
+
+    def persist(self, write: Callable[[], None]) -> None:
+        """Writes what must be written, again and again while the database is away. Raises LeaseLost."""
+        while True:
+            try:
+                return write()
+            except OperationalError:
+                log.warning("the database does not answer; trying again", exc_info=True)
+                if self.lost.wait(HEARTBEAT_SECONDS):
+                    raise LeaseLost("the lease ended while the database was away") from None
 
 
 @contextmanager

@@ -1,16 +1,21 @@
 """Showing clients how far a training is."""
 
+import logging
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from math import isfinite
 from typing import Any, Literal
 
+from sqlalchemy.exc import OperationalError
+
+from nern.report import finite
 from nern.training import Evaluation, Progress
 from service.store import jobs
 from service.store.database import Database
 from service.store.jobs import Lease
 from worker.lease import Pulse
+
+log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 0.5
 
@@ -29,6 +34,8 @@ class Reporter:
         self._written = 0.0
         self._percent = -1
         self._metrics: dict[str, Any] = {}
+        # Events that are due; they wait here while the database is away.
+        self._kinds: list[Literal["progress", "metrics"]] = []
 
     def __call__(self, progress: Progress) -> None:
         self._pulse.check()
@@ -37,13 +44,18 @@ class Reporter:
             return
         self._written = time.monotonic()
         self._metrics |= progress.losses
-        kinds: list[Literal["progress", "metrics"]] = []
         if progress.evaluation:
             self._metrics |= _flat(progress.evaluation)
-            kinds.append("metrics")
+            self._kinds.append("metrics")
         if (percent := 100 * progress.step // progress.steps) != self._percent:
             self._percent = percent
-            kinds.append("progress")
+            self._kinds.append("progress")
+        try:
+            self._write(progress)
+        except OperationalError:
+            log.warning("the database does not answer; the training goes on", exc_info=True)
+
+    def _write(self, progress: Progress) -> None:
         now = datetime.now(UTC)
         with self._database.write() as session:
             jobs.report_progress(
@@ -59,12 +71,12 @@ class Reporter:
                 },
                 metrics=self._metrics,
                 estimated_finish_at=now + timedelta(seconds=progress.seconds_left),
-                kinds=kinds,
+                kinds=self._kinds,
             )
+        self._kinds = []
 
 
 def _flat(evaluation: Evaluation) -> dict[str, Any]:
     values: dict[str, Any] = {"evaluated_at_step": evaluation.step, "relative_error": evaluation.relative_error}
     values |= asdict(evaluation.comparison) if evaluation.comparison else {}
-    # JSON has no word for what is not finite.
-    return {name: value if value is None or isfinite(value) else None for name, value in values.items()}
+    return {name: finite(value) for name, value in values.items()}

@@ -101,10 +101,11 @@ class Worker:
             data=load_data(self._blobs, job, dataset, state_dict),
             device=self._device,
             on_progress=Reporter(self._database, lease, pulse),
+            check=pulse.check,
         )
-        self._store(lease, job, state_dict, trained)
+        self._store(lease, pulse, job, state_dict, trained)
 
-    def _store(self, lease: Lease, job: Job, state_dict: StateDict, trained: Trained) -> None:
+    def _store(self, lease: Lease, pulse: Pulse, job: Job, state_dict: StateDict, trained: Trained) -> None:
         """Writes the artefact to a file, judges what comes back out of it, then stores both in one transaction."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "artefact.safetensors"
@@ -130,9 +131,13 @@ class Worker:
                 sha256=hash.hexdigest(),
                 created_at=datetime.now(UTC),
             )
-            with self._database.write() as session:
-                predictors.add(session, predictor, _pieces(path))
-                jobs.finish(session, lease, "succeeded", now=datetime.now(UTC), predictor_id=predictor.id)
+
+            def write() -> None:
+                with self._database.write() as session:
+                    predictors.add(session, predictor, _pieces(path))
+                    jobs.finish(session, lease, "succeeded", now=datetime.now(UTC), predictor_id=predictor.id)
+
+            pulse.persist(write)
 
     def _finish(
         self, lease: Lease, state: Literal["failed", "cancelled"], type: str | None = None, detail: str | None = None

@@ -34,42 +34,43 @@ class LossWeights:
     eps: float = 0.0
 
 
-def distil(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, index: Tensor, weights: LossWeights) -> dict[str, float]:
-    """Of the three losses, as they reach the predictor through the kernels at sorted flat indices.
+def all_at_once(
+    network: nn.Module | None, targets: Targets, inputs_BCHW: Tensor | None, index: Tensor, weights: LossWeights
+) -> dict[str, float]:
+    """Of all losses that have a weight, as they reach the predictor through the kernels at sorted flat indices.
 
-    The network is the teacher, and with rendered weights the student. First the losses' gradients with respect to all
-    rendered weights are found; then the chosen kernels are rendered once more, and the gradients go on from them into
-    the predictor. With all kernels chosen this is the exact gradient, at a memory that does not grow with the network's
-    number of kernels x the predictor's width.
+    The network is the teacher, and with rendered weights the student; without network and inputs there is only L_rec. First
+    the losses' gradients with respect to all rendered weights are found; then the chosen kernels are rendered once more,
+    and the gradients go on from them into the predictor. With all kernels chosen this is the exact gradient, at a memory
+    that does not grow with the number of kernels x the predictor's width.
     """
     representation = targets.representation
-    inputs_BCHW = inputs_BCHW.to(representation.device)
-    rendered = render_all(representation)
-    leaves = {layer.name: weight.requires_grad_() for layer, weight in zip(representation.layers, rendered, strict=True)}
+    rendered = [weight.requires_grad_() for weight in render_all(representation)]
     values: dict[str, Tensor] = {}
     if weights.reconstruction:
         values["reconstruction"] = losses.reconstruction(
-            [leaf - weight for leaf, weight in zip(rendered, targets.weights, strict=True)],
+            [ours - theirs for ours, theirs in zip(rendered, targets.weights, strict=True)],
             sum(layer.weights for layer in representation.layers),
         )
-    if weights.feature_maps:
-        with torch.no_grad(), maps.recorded(network) as teacher_maps:
-            teacher = network(inputs_BCHW)
-        with maps.recorded(network) as student_maps:
-            student = functional_call(network, leaves, (inputs_BCHW,))
-        values["feature_maps"] = losses.feature_maps(teacher_maps, student_maps)
-    else:
-        with torch.no_grad():
-            teacher = network(inputs_BCHW)
-        student = functional_call(network, leaves, (inputs_BCHW,))
-    values["distillation"] = losses.distillation(teacher, student, weights.eps)
-    total = weights.logits * values["distillation"]
-    if weights.reconstruction:
-        total = total + weights.reconstruction * values["reconstruction"]
-    if weights.feature_maps:
-        total = total + weights.feature_maps * values["feature_maps"]
+    if network is not None and inputs_BCHW is not None:
+        named = {layer.name: weight for layer, weight in zip(representation.layers, rendered, strict=True)}
+        values |= _distillation(network, named, inputs_BCHW.to(representation.device), weights)
+    factors = {"reconstruction": weights.reconstruction, "feature_maps": weights.feature_maps, "distillation": weights.logits}
+    total = torch.stack([factors[name] * value for name, value in values.items()]).sum()
     pull_back(representation, torch.autograd.grad(total, rendered), index)
     return {name: value.item() for name, value in values.items()}
+
+
+def _distillation(
+    network: nn.Module, rendered: dict[str, Tensor], inputs_BCHW: Tensor, weights: LossWeights
+) -> dict[str, Tensor]:
+    """L_kd and, if it has a weight, L_fmd."""
+    with torch.no_grad(), maps.recorded(network, enabled=weights.feature_maps > 0) as theirs:
+        teacher = network(inputs_BCHW)
+    with maps.recorded(network, enabled=weights.feature_maps > 0) as ours:
+        student = functional_call(network, rendered, (inputs_BCHW,))
+    values = {"feature_maps": losses.feature_maps(theirs, ours)} if weights.feature_maps else {}
+    return values | {"distillation": losses.distillation(teacher, student, weights.eps)}
 
 
 def render_all(representation: Representation) -> list[Tensor]:

@@ -10,13 +10,16 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @contextmanager
-def recorded(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the maps of the forward passes inside the context, in the order of computation.
+def recorded(network: nn.Module, *, enabled: bool = True) -> Iterator[list[Tensor]]:
+    """Collects the maps of the forward passes inside the context, in the order of computation; none unless `enabled`.
 
     Maps are copied, because networks overwrite them in place. In a residual block (a module with `bn2` and `relu`, as
     in the CIFAR and torchvision ResNets) the sum is what goes into the block's last activation.
     """
     maps: list[Tensor] = []
+    if not enabled:
+        yield maps
+        return
     sums: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, args: Any, output: Tensor) -> None:

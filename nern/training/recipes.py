@@ -12,7 +12,7 @@ from nern.images import ImageSource
 from nern.optim import Ranger
 from nern.training import sampling
 from nern.training.config import DecoupledConfig, PaperConfig
-from nern.training.gradients import LossWeights, distil, reconstruct
+from nern.training.gradients import LossWeights, all_at_once, reconstruct
 from nern.training.targets import Targets
 
 PhaseName = Literal["reconstruction", "distillation"]
@@ -83,7 +83,7 @@ def decoupled(
             steps,
             (torch.optim.Adam(representation.predictor.parameters()),),
             cosine(config.distillation_learning_rate, steps, warm_up=steps // 50),
-            lambda: distil(
+            lambda: all_at_once(
                 teaching.network,
                 targets,
                 teaching.images.batch(config.image_batch, generator),
@@ -100,7 +100,15 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None, gene
     batches = sampling.uniform_or_by_magnitude(targets.weights, config.kernel_batch, config.magnitude_probability, generator)
     schedule = cosine(config.learning_rate, config.steps, floor=1e-6)
     warm_up = config.reconstruction_steps
-    yield Phase("reconstruction", warm_up, (optimizer,), schedule, lambda: reconstruct(targets, next(batches)))
+    alone = LossWeights(reconstruction=1.0)
+    yield Phase(
+        "reconstruction",
+        warm_up,
+        (optimizer,),
+        schedule,
+        lambda: all_at_once(None, targets, None, next(batches), alone),
+        evaluations=5,
+    )
     if teaching:
         weights = LossWeights(reconstruction=1.0, feature_maps=config.feature_map_weight, logits=config.logit_weight, eps=1e-4)
         yield Phase(
@@ -108,7 +116,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None, gene
             config.steps - warm_up,
             (optimizer,),
             lambda step: schedule(warm_up + step),
-            lambda: distil(
+            lambda: all_at_once(
                 teaching.network,
                 targets,
                 teaching.images.batch(config.image_batch, generator),

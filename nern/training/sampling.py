@@ -31,6 +31,8 @@ def uniform_or_by_magnitude(
     drawable = min(batch, int(norms.count_nonzero()))
     while True:
         if torch.rand((), generator=generator) < probability and drawable:
-            yield torch.multinomial(norms, drawable, generator=generator).sort().values
+            # The smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006): for any number of kernels.
+            keys = torch.empty_like(norms).exponential_(generator=generator) / norms
+            yield keys.topk(drawable, largest=False).indices.sort().values
         else:
             yield torch.randperm(len(norms), generator=generator)[:batch].sort().values

@@ -14,6 +14,7 @@ from nern.errors import TrainingDiverged, UnusableImages
 from nern.evaluation import MAX_HELD_OUT, Comparison, HeldOut, Judge
 from nern.images import Images, ImageSource, Noise
 from nern.layers import Layer, find_layers, select_layers
+from nern.permutation import Check
 from nern.representation import Representation
 from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.gradients import render_all
@@ -89,11 +90,13 @@ def train(
     data: Images | Noise | None = None,
     device: torch.device = CPU,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    check: Check = lambda: None,
 ) -> Trained:
     """Trains a predictor for the convolutions of `state_dict`.
 
-    Without an architecture or without data there is no distillation. `on_progress` is called after every step; whatever
-    it raises ends the training. Raises NotRepresentable, UnknownArchitecture, UnusableImages, TrainingDiverged.
+    Without an architecture or without data there is no distillation. `on_progress` is called after every step, `check`
+    now and then before the first one; whatever they raise ends the training. Raises NotRepresentable,
+    UnknownArchitecture, UnusableImages, TrainingDiverged.
     """
     started = time.monotonic()
     generator = torch.Generator().manual_seed(config.seed)
@@ -113,11 +116,13 @@ def train(
             config.predictor(layers),
             permutation=config.permutation,
             scaled=isinstance(config, DecoupledConfig),
+            check=check,
         ).to(device)
     targets = Targets(representation, state_dict, device)
 
     best: Evaluation | None = None
     last: Evaluation | None = None
+    check()
     for progress in run(list(phases(config, targets, teaching, generator)), lambda step: evaluate(targets, judge, step)):
         last = progress.evaluation or last
         if progress.evaluation and (best is None or progress.evaluation.rank < best.rank):

@@ -13,6 +13,7 @@ from service.api import checkpoints, datasets, errors, events, jobs, operations,
 from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.keys import ApiKeys, parse_keys
+from service.api.staging import clear_abandoned
 from service.blobs import Blobs
 from service.intake import Intake
 from service.serving.predictors import Predictors
@@ -46,6 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        clear_abandoned(settings)
         sweeping = asyncio.create_task(sweep_forever(database, context.waker, settings))
         yield
         sweeping.cancel()

@@ -121,16 +121,16 @@ async def delete_checkpoint(id: str, context: Ctx) -> None:
         await context.blobs.delete(key)
 
 
-def find(session: Session, id: str) -> Checkpoint:
+def find(session: Session, id: str, *, lock: bool = False) -> Checkpoint:
     """The checkpoint of this id. Raises NotFound."""
-    if (row := checkpoints.get(session, id)) is None:
+    if (row := checkpoints.get(session, id, lock=lock)) is None:
         raise problems.NotFound(f"there is no checkpoint {id}")
     return row
 
 
 def _delete(context: Context, id: str) -> None:
     with context.database.write() as session:
-        row = find(session, id)
+        row = find(session, id, lock=True)
         if jobs.uses(session, checkpoint_id=id):
             raise problems.InUse(f"a job that is not over needs checkpoint {id}; cancel it first")
         checkpoints.delete(session, row, now())

@@ -12,7 +12,7 @@ from service import blobs, problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
 from service.api.context import Context, Ctx, Reading, now
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
-from service.api.staging import staged
+from service.api.staging import clean_filename, staged
 from service.intake import Normalisation
 from service.store import datasets, jobs
 from service.store.tables import Dataset
@@ -65,7 +65,7 @@ async def upload(
     """
     normalisation = _normalisation(mean, std)
     async with staged(request, context.settings, filename) as file:
-        dataset, created = await context.intake.dataset(file, name, normalisation)
+        dataset, created = await context.intake.dataset(file, clean_filename(name) if name else "", normalisation)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{router.prefix}/{dataset.id}"
     return DatasetOut.model_validate(dataset)
@@ -91,9 +91,9 @@ async def delete_dataset(id: str, context: Ctx) -> None:
     await context.blobs.delete(blobs.dataset_tensors(id))
 
 
-def find(session: Session, id: str) -> Dataset:
+def find(session: Session, id: str, *, lock: bool = False) -> Dataset:
     """The dataset of this id. Raises NotFound."""
-    if (row := datasets.get(session, id)) is None:
+    if (row := datasets.get(session, id, lock=lock)) is None:
         raise problems.NotFound(f"there is no dataset {id}")
     return row
 
@@ -111,7 +111,7 @@ def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
 
 def _delete(context: Context, id: str) -> None:
     with context.database.write() as session:
-        row = find(session, id)
+        row = find(session, id, lock=True)
         if jobs.uses(session, dataset_id=id):
             raise problems.InUse(f"a job that is not over needs dataset {id}; cancel it first")
         datasets.delete(session, row, now())

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from service import problems
@@ -23,6 +23,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(OperationalError, _on_database_error)
+    app.add_exception_handler(DataError, _on_data_error)
     app.add_exception_handler(Exception, _on_fault)
 
 
@@ -70,6 +71,11 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 async def _on_database_error(request: Request, error: Exception) -> JSONResponse:
     log.error("the database does not answer", exc_info=error)
     return respond(request, problems.Unavailable("the database does not answer; try again", headers={"Retry-After": "5"}))
+
+
+async def _on_data_error(request: Request, error: Exception) -> JSONResponse:
+    """Text that the database can't hold, such as a NUL."""
+    return respond(request, problems.BadRequest("a value in the request has characters that no name or id can have"))
 
 
 async def _on_fault(request: Request, error: Exception) -> JSONResponse:

@@ -24,6 +24,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 PAGE = 200
 
+MAX_NUMBER = 10**12
+
 # A comment now and then keeps proxies from closing a quiet stream.
 KEEP_ALIVE_SECONDS = 15
 
@@ -39,7 +41,9 @@ class EventOut(BaseModel):
     created_at: datetime
 
 
-LastEventId = Annotated[int | None, Header(ge=0, description="Number of the last event received, to go on after it")]
+LastEventId = Annotated[
+    int | None, Header(ge=0, le=MAX_NUMBER, description="Number of the last event received, to go on after it")
+]
 
 
 @router.get("/{id}/events", response_model=ListOf[EventOut], responses={200: {"content": {"text/event-stream": {}}}})
@@ -61,7 +65,7 @@ async def job_events(
         )
     page = page_arguments(limit, cursor)
     try:
-        after = int(page["cursor"] or last_event_id or 0)
+        after = min(int(page["cursor"] or last_event_id or 0), MAX_NUMBER)
     except ValueError:
         raise problems.Invalid("cursor is not the next_cursor of an earlier page", errors=[]) from None
     rows = await run_in_threadpool(_after, context, id, after, page["limit"] + 1)

@@ -179,9 +179,9 @@ def _create(context: Context, body: DecoupledJob | PaperJob, key: str | None, di
             if earlier.request_digest != digest:
                 raise problems.KeyReused(f"Idempotency-Key {key!r} was used for job {earlier.id}, with another body")
             return earlier
-        checkpoint = checkpoints.find(session, body.checkpoint_id)
+        checkpoint = checkpoints.find(session, body.checkpoint_id, lock=True)
         if isinstance(body.data, DatasetSource):
-            datasets.find(session, body.data.dataset_id)
+            datasets.find(session, body.data.dataset_id, lock=True)
         job = _plan(body, checkpoint)
         job.idempotency_key, job.request_digest = key, digest
         jobs.add(session, job)
@@ -221,6 +221,7 @@ def _plan(body: DecoupledJob | PaperJob, checkpoint: Checkpoint) -> Job:
         fence=0,
         cancel_requested=False,
         created_at=now(),
+        woken_at=now(),
     )
 
 

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import re
+import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,12 +22,14 @@ from service.settings import Settings
 # Bytes are handed to the disk in pieces of this size, each in one hop to a thread.
 PIECE = 2**20
 
+ABANDONED_SECONDS = 24 * 3600
+
 
 @asynccontextmanager
 async def staged(request: Request, settings: Settings, filename: str) -> AsyncIterator[Received]:
     """Receives the file in a request's body: the whole body, or the part `file` of a multipart form.
 
-    Whatever happens, nothing of it stays in the staging folder afterwards. Raises Problem.
+    Nothing of it stays in the staging folder afterwards. Raises Problem.
     """
     expected = _announced_digest(request)
     limit = settings.max_upload_bytes
@@ -49,6 +53,13 @@ async def staged(request: Request, settings: Settings, filename: str) -> AsyncIt
         if expected is not None and expected != digest:
             raise problems.DigestMismatch("the file's sha-256 is not the one that Content-Digest announced; send it again")
         yield Received(folder / "upload", folder, clean_filename(filename), size, digest.hex())
+
+
+def clear_abandoned(settings: Settings) -> None:
+    """Removes what uploads left behind whose process was killed: folders that are a day old."""
+    for folder in settings.staging.glob("*"):
+        if folder.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def clean_filename(name: str) -> str:

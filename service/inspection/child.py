@@ -5,8 +5,10 @@ python -I -m service.inspection.child checkpoint|dataset INPUT OUTPUT SECONDS MA
 
 import json
 import sys
+from io import BytesIO
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 from nern import tensorfile
@@ -19,14 +21,14 @@ from service.inspection.state_dicts import check
 
 def main(kind: str, source: str, target: str, seconds: str, max_bytes: str) -> None:
     torch.set_num_threads(1)
-    torch_files.warm_up()
+    _warm_up()
     with open(source, "rb") as file, open(target, "wb") as output:
         size = file.seek(0, 2)
         room = int(max_bytes) if kind == "dataset" else 2 * size
         limit(memory=2 * room, output=4 * size + room, seconds=int(seconds))
         try:
             answer = (
-                _inspect_dataset(file, output, int(max_bytes)) if kind == "dataset" else _inspect_checkpoint(file, output, size)
+                inspect_dataset(file, output, int(max_bytes)) if kind == "dataset" else inspect_checkpoint(file, output, size)
             )
         except Refusal as refusal:
             answer = {"refused": [refusal.slug, refusal.detail]}
@@ -35,7 +37,19 @@ def main(kind: str, source: str, target: str, seconds: str, max_bytes: str) -> N
     print(json.dumps(answer))
 
 
-def _inspect_checkpoint(file: BinaryIO, output: BinaryIO, size: int) -> dict[str, Any]:
+def _warm_up() -> None:
+    """Reads a small file of each kind, so that everything is imported before no file can be opened any more."""
+    for zipped in (True, False):
+        saved = BytesIO()
+        torch.save({"weight": torch.zeros(1, 1, 3, 3)}, saved, _use_new_zipfile_serialization=zipped)
+        inspect_checkpoint(saved, BytesIO(), len(saved.getvalue()))
+    images = BytesIO()
+    np.savez_compressed(images, images=np.zeros((1, 1, 1, 1), np.uint8), labels=np.zeros(1, np.int64))
+    inspect_dataset(images, BytesIO(), 2**20)
+
+
+def inspect_checkpoint(file: BinaryIO, output: BinaryIO, size: int) -> dict[str, Any]:
+    """Writes the tensors of a checkpoint of `size` bytes to `output`; what to answer. Raises Refusal."""
     file.seek(0)
     start = file.read(64)
     if safetensors_files.sniff(start):
@@ -50,7 +64,8 @@ def _inspect_checkpoint(file: BinaryIO, output: BinaryIO, size: int) -> dict[str
     return {"format": format, "tensors": tensors}
 
 
-def _inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:
+def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:
+    """Writes the images and labels of a dataset to `output`; what to answer. Raises Refusal."""
     tensors = datasets.read(file, max_bytes=max_bytes)
     _write(tensors, output)
     labels, pixels = tensors.get("labels"), tensors["images"]

@@ -1,7 +1,9 @@
 """Image datasets in .npz files (zip archives of .npy arrays), read without pickles and without trusting sizes."""
 
 import zipfile
-from typing import Any, BinaryIO
+import zlib
+from io import BufferedIOBase
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,7 @@ def read(file: BinaryIO, *, max_bytes: int) -> StateDict:
     try:
         with zipfile.ZipFile(file) as archive:
             return _read_archive(archive, max_bytes)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise Refusal(
             "bad-dataset", f"the file can't be read as a zip archive, perhaps it was cut off; send {EXPECTED}"
         ) from error
@@ -51,17 +53,19 @@ def _read_archive(archive: zipfile.ZipFile, max_bytes: int) -> StateDict:
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     try:
-        with archive.open(name) as file:
+        with cast(BufferedIOBase, archive.open(name)) as file:
             version = npy.read_magic(file)
             read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read_header(file)
             if dtype.hasobject:
                 raise Refusal("bad-dataset", f"{name} holds Python objects; send {EXPECTED}")
-            data = file.read()
+            announced = int(np.prod(shape, dtype=object)) * dtype.itemsize
+            held = archive.getinfo(name).file_size - file.tell()
+            if announced != held:
+                raise Refusal("bad-dataset", f"{name} has {held} bytes, but its header announces {announced}")
+            data = np.empty(announced, dtype=np.uint8)
+            if file.readinto(data.data) != announced:
+                raise EOFError
     except ValueError as error:
         raise Refusal("bad-dataset", f"{name} is no array; send {EXPECTED}") from error
-    count = int(np.prod(shape, dtype=object))
-    if len(data) != count * dtype.itemsize:
-        raise Refusal("bad-dataset", f"{name} has {len(data)} bytes, but its header announces {count * dtype.itemsize}")
-    array = np.frombuffer(bytearray(data), dtype=dtype)
-    return np.ascontiguousarray(array.reshape(shape, order="F" if fortran else "C"))
+    return np.ascontiguousarray(data.view(dtype).reshape(shape, order="F" if fortran else "C"))

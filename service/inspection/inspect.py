@@ -53,7 +53,16 @@ async def inspect_dataset(path: Path, tensors: Path, *, seconds: int, max_bytes:
     return DatasetFacts(tuple(answer["shape"]), answer["classes"], tuple(answer["mean"]), tuple(answer["std"]))
 
 
+# Each takes a core, and memory by the size of its file.
+_places = asyncio.Semaphore(2)
+
+
 async def _run(kind: Literal["checkpoint", "dataset"], source: Path, target: Path, seconds: int, max_bytes: int) -> Any:
+    async with _places:
+        return await _run_now(kind, source, target, seconds, max_bytes)
+
+
+async def _run_now(kind: Literal["checkpoint", "dataset"], source: Path, target: Path, seconds: int, max_bytes: int) -> Any:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-m", "service.inspection.child", kind, source, target, str(seconds), str(max_bytes)),
         stdin=asyncio.subprocess.DEVNULL,

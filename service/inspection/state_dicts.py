@@ -27,6 +27,10 @@ WRAPPERS = (
     "module",
 )
 
+# The largest networks have some thousands of tensors, and kernels of 31 x 31.
+MAX_TENSORS = 50_000
+MAX_KERNEL = 64
+
 # What wrappers put in front of every name.
 PREFIX = re.compile(r"(?:module|_orig_mod|model|net|network)\.")
 
@@ -44,13 +48,19 @@ def find_state_dict(loaded: object) -> StateDict:
 
 def check(state_dict: StateDict) -> None:
     """Raises Refusal for tensors that can't be stored, or whose values are not numbers."""
+    if len(state_dict) > MAX_TENSORS:
+        raise Refusal("too-demanding", f"the checkpoint has more than {MAX_TENSORS} tensors")
     for name, tensor in state_dict.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.dtype not in NAMES:
             kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
             raise Refusal("unsupported-tensor", f"tensor {name!r} is {kind}; convert it to a floating-point or integer dtype")
         if tensor.is_floating_point() and not _finite(tensor):
             raise Refusal("non-finite-weights", f"tensor {name!r} holds NaN or infinity")
-    if not find_layers(state_dict):
+    layers = find_layers(state_dict)
+    for layer in layers:
+        if max(layer.size) > MAX_KERNEL:
+            raise Refusal("unsupported-tensor", f"the kernels of {layer.name!r} are larger than {MAX_KERNEL} x {MAX_KERNEL}")
+    if not layers:
         raise Refusal("no-convolutions", "the checkpoint has no convolution (a weight with 4 dimensions) to represent")
 
 

@@ -3,7 +3,6 @@
 import pickle
 import re
 import zipfile
-from io import BytesIO
 from typing import BinaryIO, Literal
 
 import torch
@@ -25,15 +24,6 @@ def sniff(start: bytes) -> Format | None:
     if start.startswith(b"PK\x03\x04"):
         return "torch-zip"
     return "torch-legacy" if start.startswith(pickle.PROTO) else None
-
-
-def warm_up() -> None:
-    """Makes the unpickler import all that it needs, before no file can be opened any more."""
-    for zipped in (True, False):
-        buffer = BytesIO()
-        torch.save({"weight": torch.zeros(2)}, buffer, _use_new_zipfile_serialization=zipped)
-        buffer.seek(0)
-        torch.load(buffer, map_location="cpu", weights_only=True)
 
 
 def read(file: BinaryIO, format: Format, size: int) -> StateDict:

@@ -66,15 +66,14 @@ class Predictors:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = Lock()
+        self._loading = Lock()
         self._loaded: LRUCache[str, Served] = LRUCache(MAX_LOADED)
         self._rendered: LRUCache[Hashable, Tensor] = LRUCache(MAX_RENDERED_BYTES, getsizeof=lambda block: block.nbytes)
 
     def load(self, id: str) -> Served:
         """A predictor that is known to exist. Blocks while it is read from the database."""
-        with self._lock:
+        with self._loading:
             if found := self._loaded.get(id):
                 return found
-        served = Served(id, self._database, self._rendered, self._lock)
-        with self._lock:
-            self._loaded[id] = served
-        return served
+            served = self._loaded[id] = Served(id, self._database, self._rendered, self._lock)
+            return served

@@ -98,6 +98,10 @@ def _numbers(axis: str, text: str | None, count: int, layer: int | None = None) 
                 coordinate={"axis": axis, "asked": part.strip(), "count": count, "layer": layer},
             )
         numbers.extend(range(start, stop))
+        if len(numbers) > count:
+            raise _malformed(axis, "names something twice; send the coordinates with POST")
+    if len(set(numbers)) < len(numbers):
+        raise _malformed(axis, "names something twice; send the coordinates with POST")
     return numbers
 
 

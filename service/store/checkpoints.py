@@ -9,8 +9,10 @@ from service.store.pages import Page, newest_first
 from service.store.tables import Checkpoint
 
 
-def get(session: Session, id: str) -> Checkpoint | None:
-    return session.scalar(select(Checkpoint).where(Checkpoint.id == id, Checkpoint.deleted_at.is_(None)))
+def get(session: Session, id: str, *, lock: bool = False) -> Checkpoint | None:
+    """The row; with `lock` nobody else can use or delete it until the transaction ends."""
+    query = select(Checkpoint).where(Checkpoint.id == id, Checkpoint.deleted_at.is_(None))
+    return session.scalar(query.with_for_update() if lock else query)
 
 
 def with_hash(session: Session, sha256: str) -> Checkpoint | None:

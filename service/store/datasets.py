@@ -9,8 +9,10 @@ from service.store.pages import Page, newest_first
 from service.store.tables import Dataset
 
 
-def get(session: Session, id: str) -> Dataset | None:
-    return session.scalar(select(Dataset).where(Dataset.id == id, Dataset.deleted_at.is_(None)))
+def get(session: Session, id: str, *, lock: bool = False) -> Dataset | None:
+    """The row; with `lock` nobody else can use or delete it until the transaction ends."""
+    query = select(Dataset).where(Dataset.id == id, Dataset.deleted_at.is_(None))
+    return session.scalar(query.with_for_update() if lock else query)
 
 
 def with_identity(session: Session, identity: str) -> Dataset | None:

@@ -65,12 +65,13 @@ def add(session: Session, job: Job) -> None:
 
 def request_cancel(session: Session, id: str, now: datetime) -> bool:
     """Cancels a waiting job at once and asks the worker of a running one; False if the job is over otherwise."""
-    if _change(session, Job.id == id, Job.state.in_(("queued", "paused")), state="cancelled", finished_at=now):
+    state = session.scalar(select(Job.state).where(Job.id == id).with_for_update())
+    if state in ("queued", "paused"):
+        _change(session, Job.id == id, state="cancelled", finished_at=now)
         _record_state(session, id, "cancelled", now)
-        return True
-    if _change(session, Job.id == id, Job.state == "running", cancel_requested=True):
-        return True
-    return session.scalar(select(Job.state).where(Job.id == id)) == "cancelled"
+    elif state == "running":
+        _change(session, Job.id == id, cancel_requested=True)
+    return state in ("queued", "paused", "running", "cancelled")
 
 
 def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, prefer: str | None = None) -> Lease | None:
@@ -88,7 +89,6 @@ def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, pref
             lease_expires_at=now + lease,
             attempt=Job.attempt + 1,
             fence=Job.fence + 1,
-            cancel_requested=False,
             started_at=func.coalesce(Job.started_at, now),
         ):
             _record_state(session, found.id, "running", now)
@@ -118,11 +118,6 @@ def report_progress(
         _record(session, lease.job_id, kind, progress if kind == "progress" else metrics, now)
 
 
-def resolve(session: Session, lease: Lease, *, config: Json, notes: list[str]) -> None:
-    """Echoes the configuration back with what was left open filled in. Raises LeaseLost."""
-    _held(session, lease, config=config, notes=notes)
-
-
 def finish(
     session: Session,
     lease: Lease,
@@ -148,17 +143,15 @@ def finish(
 
 
 def give_back(session: Session, lease: Lease, *, now: datetime) -> None:
-    """Returns the job to the queue because the worker stops, without using up an attempt. Raises LeaseLost."""
-    _held(
-        session,
-        lease,
-        state="queued",
-        attempt=Job.attempt - 1,
-        lease_owner=None,
-        lease_expires_at=None,
-        estimated_finish_at=None,
-        woken_at=None,
-    )
+    """Returns the job to the queue because the worker stops, without using up an attempt. Raises LeaseLost.
+
+    A job that is to be cancelled ends instead.
+    """
+    _held(session, lease, attempt=Job.attempt - 1, estimated_finish_at=None, woken_at=None)
+    if session.scalar(select(Job.cancel_requested).where(Job.id == lease.job_id)):
+        finish(session, lease, "cancelled", now=now)
+        return
+    _held(session, lease, state="queued", lease_owner=None, lease_expires_at=None)
     _record_state(session, lease.job_id, "queued", now)
 
 
@@ -191,10 +184,10 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
             _record_state(session, job.id, state, now, error=error)
 
 
-def to_wake(session: Session, *, now: datetime, again_after: timedelta) -> Sequence[str]:
-    """Queued jobs for which no worker was woken lately; they count as woken from now on."""
+def to_wake(session: Session, *, now: datetime, again_after: timedelta, limit: int) -> Sequence[str]:
+    """The first queued jobs, as far as no worker was woken for them lately; they count as woken from now on."""
     due = or_(Job.woken_at.is_(None), Job.woken_at < now - again_after)
-    ids = session.scalars(select(Job.id).where(Job.state == "queued", due).order_by(Job.id)).all()
+    ids = session.scalars(select(Job.id).where(Job.state == "queued", due).order_by(Job.id).limit(limit)).all()
     return [id for id in ids if _change(session, Job.id == id, Job.state == "queued", due, woken_at=now)]
 
 

@@ -1,7 +1,6 @@
-import pytest
 import torch
 
-from nern.rendering import BLOCK, blocks_of, render_block, render_layer
+from nern.rendering import render_layer
 from tests.support.networks import odd, resnet8
 from tests.support.representations import untrained
 
@@ -31,19 +30,6 @@ def test_a_permuted_kernel_is_predicted_at_the_coordinate_of_its_position() -> N
     expected = representation.predictor(torch.tensor([layer]), torch.tensor([filter]), torch.tensor([channel]))
     index = torch.tensor([representation.coordinates.starts[layer] + number])
     torch.testing.assert_close(representation.predict(index), expected)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_kernel_has_the_same_bits_whatever_else_is_rendered(threads: int) -> None:
-    representation = untrained(resnet8(), hidden=64)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        whole = torch.cat(list(render_layer(representation, 6)))
-        for block in (0, 7, blocks_of(representation.layers[6].kernels) - 1):
-            assert torch.equal(render_block(representation, 6, block), whole[block * BLOCK : (block + 1) * BLOCK])
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_blocks_have_the_layers_dtype_and_cover_it_once() -> None:

@@ -64,7 +64,7 @@ def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int
     expected = direct(targets, inputs, weights)
     everything = torch.arange(len(targets.representation.coordinates))
     with patch.object(gradients, "CHUNK", chunk):
-        gradients.distil(build("cifar/resnet8", state_dict), targets, inputs, everything, weights)
+        gradients.all_at_once(build("cifar/resnet8", state_dict), targets, inputs, everything, weights)
     found = grads(targets)
     assert all(gradient.abs().max() > 0 for gradient in found)
     for ours, theirs in zip(found, expected, strict=True):
@@ -79,7 +79,7 @@ def test_a_batch_of_kernels_carries_its_share_of_the_gradient() -> None:
     shares = []
     for index in (torch.arange(0, count, 2), torch.arange(1, count, 2), torch.arange(count)):
         targets.representation.predictor.zero_grad()
-        gradients.distil(network, targets, inputs, index, weights)
+        gradients.all_at_once(network, targets, inputs, index, weights)
         shares.append(grads(targets))
     for even, odd_ones, whole in zip(*shares, strict=True):
         torch.testing.assert_close(even + odd_ones, whole, rtol=1e-3, atol=1e-6)

@@ -5,6 +5,8 @@ import collections
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
@@ -18,8 +20,9 @@ import torch
 
 from nern import tensorfile
 from service import problems
-from service.inspection import inspect
+from service.inspection import child, inspect
 from service.inspection.inspect import CheckpointFacts, DatasetFacts
+from service.inspection.refusal import Refusal
 from tests.support.networks import npz, resnet8, saved
 
 Check = Callable[[bytes], CheckpointFacts]
@@ -27,13 +30,44 @@ Check = Callable[[bytes], CheckpointFacts]
 NETWORK = resnet8()
 
 
+def in_process(content: bytes, folder: Path) -> CheckpointFacts:
+    """As the service does it: in a process of its own."""
+    (folder / "upload").write_bytes(content)
+    return asyncio.run(inspect.inspect_checkpoint(folder / "upload", folder / "tensors", seconds=60))
+
+
 @pytest.fixture
 def check(tmp_path: Path) -> Check:
+    """What that process does, in this one."""
+
     def inspect_bytes(content: bytes) -> CheckpointFacts:
-        (tmp_path / "upload").write_bytes(content)
-        return asyncio.run(inspect.inspect_checkpoint(tmp_path / "upload", tmp_path / "tensors", seconds=60))
+        output = BytesIO()
+        try:
+            answer = child.inspect_checkpoint(BytesIO(content), output, len(content))
+        except Refusal as refusal:
+            raise problems.KINDS[refusal.slug](refusal.detail) from None
+        (tmp_path / "tensors").write_bytes(output.getvalue())
+        tensors = {
+            name: torch.empty(shape, dtype=tensorfile.DTYPES[dtype], device="meta") for name, dtype, shape in answer["tensors"]
+        }
+        return CheckpointFacts(answer["format"], tensors)
 
     return inspect_bytes
+
+
+@pytest.mark.parametrize("content", [saved(NETWORK), saved(NETWORK, legacy=True), safetensors.torch.save(NETWORK)])
+def test_a_file_is_read_by_a_process_of_its_own(check: Check, tmp_path: Path, content: bytes) -> None:
+    facts = in_process(content, tmp_path)
+    tensors = tensorfile.load(tmp_path / "tensors")
+    assert facts.format == check(content).format
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in NETWORK.items())
+
+
+def test_a_refusal_comes_back_from_that_process(tmp_path: Path) -> None:
+    for content, kind in [(saved(Runs("touch pwned")), problems.ForbiddenPickle), (WHOLE[:-9], problems.TruncatedFile)]:
+        with pytest.raises(kind):
+            in_process(content, tmp_path)
+    assert not list(tmp_path.rglob("pwned"))
 
 
 @pytest.mark.parametrize(
@@ -162,6 +196,19 @@ REFUSED: list[tuple[str, bytes, type[problems.Problem], str]] = [
         "gap",
     ),
     (
+        "a dtype of tomorrow",
+        safetensors_file(b'{"a":{"dtype":"F4","shape":[8],"data_offsets":[0,4]}}', b"\0" * 4),
+        problems.NotACheckpoint,
+        "F4",
+    ),
+    (
+        "a shape that is no integer",
+        safetensors_file(b'{"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}', b"\0" * 4),
+        problems.NotACheckpoint,
+        "header",
+    ),
+    ("huge kernels", saved({"c.weight": torch.ones(1, 1, 65, 3)}), problems.UnsupportedTensor, "64 x 64"),
+    (
         "bytes behind",
         safetensors_file(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 9),
         problems.NotACheckpoint,
@@ -188,6 +235,7 @@ REFUSED: list[tuple[str, bytes, type[problems.Problem], str]] = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore:Detected pickle protocol")
 @pytest.mark.parametrize(("content", "kind", "detail"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 def test_bad_files_are_refused_with_the_reason(
     check: Check, tmp_path: Path, content: bytes, kind: type[problems.Problem], detail: str
@@ -208,22 +256,56 @@ def test_a_compressed_archive_is_refused(check: Check) -> None:
         check(buffer.getvalue())
 
 
-def test_a_pickle_that_grows_without_end_hits_the_limits(check: Check) -> None:
-    # Doubles a list again and again: 2^40 entries from a few bytes.
-    body = b"\x80\x02]q\x00" + b"(h\x00h\x00e" * 0 + b"".join(b"]q%c(h%ch%ce" % (n + 1, n, n) for n in range(40)) + b"."
-    with pytest.raises((problems.NotACheckpoint, problems.ForbiddenPickle, problems.TooDemanding, problems.TruncatedFile)):
-        check(body)
+def test_a_name_twice_is_refused(check: Check) -> None:
+    entry = b'"c.weight":{"dtype":"F32","shape":[1,1,1,1],"data_offsets":[0,4]}'
+    with pytest.raises(problems.NotACheckpoint, match="twice"):
+        check(safetensors_file(b"{" + entry + b"," + entry + b"}", b"\0" * 4))
 
 
 def test_reading_too_long_is_ended(tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(WHOLE)
-    with pytest.raises(problems.TooDemanding):
-        asyncio.run(inspect.inspect_checkpoint(tmp_path / "upload", tmp_path / "tensors", seconds=0))
+    # Python and torch alone take longer to load.
+    with pytest.raises(problems.TooDemanding, match="longer than 1 seconds"):
+        asyncio.run(inspect.inspect_checkpoint(tmp_path / "upload", tmp_path / "tensors", seconds=1))
+
+
+@pytest.mark.parametrize(
+    ("attempt", "outcome"),
+    [
+        ("open('/etc/hostname')", "OSError"),
+        ("open('new', 'wb')", "OSError"),
+        ("__import__('socket').socket()", "OSError"),
+        ("bytearray(3 * 2**30)", "MemoryError"),
+        ("output.write(bytes(2000)) and output.flush()", "OSError"),
+    ],
+)
+def test_the_inspecting_process_can_do_little(tmp_path: Path, attempt: str, outcome: str) -> None:
+    script = f"""
+import signal, socket
+from service.inspection.limits import limit
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+output = open("output", "wb")
+limit(memory=2**20, output=1000, seconds=60)
+try:
+    {attempt}
+except {outcome}:
+    print("refused")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.stdout == "refused\n", ended.stderr
 
 
 def check_dataset(folder: Path, content: bytes, max_bytes: int = 10**7) -> DatasetFacts:
-    (folder / "upload").write_bytes(content)
-    return asyncio.run(inspect.inspect_dataset(folder / "upload", folder / "tensors", seconds=60, max_bytes=max_bytes))
+    """What the inspecting process does with a dataset, in this one."""
+    output = BytesIO()
+    try:
+        answer = child.inspect_dataset(BytesIO(content), output, max_bytes)
+    except Refusal as refusal:
+        raise problems.KINDS[refusal.slug](refusal.detail) from None
+    (folder / "tensors").write_bytes(output.getvalue())
+    return DatasetFacts(tuple(answer["shape"]), answer["classes"], tuple(answer["mean"]), tuple(answer["std"]))
 
 
 IMAGES = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from sqlalchemy.exc import OperationalError
 
 from nern.training import DecoupledConfig
 from service import blobs
@@ -229,6 +230,54 @@ def test_a_long_training_keeps_its_lease(place: Place) -> None:
     until(lambda: (place.job(id).lease_expires_at or NOW) > first, what="an extended lease")
     place.stopping.set()
     thread.join(30)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_training_outlives_a_database_that_is_away_for_a_moment(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None, steps=30)
+    away, real = iter([True, False] * 1000), jobs.report_progress
+
+    def report(*args: Any, **kwargs: Any) -> None:
+        if next(away):
+            raise OperationalError("", {}, Exception())
+        real(*args, **kwargs)
+
+    with patch.object(jobs, "report_progress", report), patch.object(jobs, "finish", flaky(jobs.finish)):
+        place.worker.work()
+    assert place.job(id).state == "succeeded"
+    with place.database.read() as session:
+        events = jobs.events(session, id, after=0, limit=1000)
+    assert [event.kind for event in events].count("metrics") >= 1
+
+
+def flaky(real: Callable[..., None]) -> Callable[..., None]:
+    """Fails once."""
+    calls: list[int] = []
+
+    def write(*args: Any, **kwargs: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OperationalError("", {}, Exception())
+        real(*args, **kwargs)
+
+    return write
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_worker_stops_while_it_still_searches_paths(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None)
+    started = Event()
+
+    def check(pulse: lease.Pulse) -> None:
+        started.set()
+        place.stopping.set()
+        real(pulse)
+
+    real = lease.Pulse.check
+    with patch.object(lease.Pulse, "check", check), patch("nern.training.train.run", side_effect=AssertionError):
+        place.worker.work()
+    assert started.is_set()
+    assert (place.job(id).state, place.job(id).attempt) == ("queued", 0)
 
 
 def test_events_stay_few_however_many_steps(place: Place) -> None:

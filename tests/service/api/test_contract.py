@@ -336,6 +336,7 @@ def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
         ("POST", "/v1/jobs", {"json": {"x": "y" * 30_000}}, 413, "too-large"),
         ("POST", "/v1/checkpoints", {"files": {"other": b"x"}}, 400, "bad-request"),
         ("GET", "/v1/jobs/nope/events", {"headers": {"last-event-id": "x"}}, 422, "invalid"),
+        ("GET", "/v1/jobs/nope/events", {"headers": {"last-event-id": "9" * 30}}, 422, "invalid"),
     ],
 )
 def test_every_error_has_the_same_shape(

@@ -133,6 +133,8 @@ def test_kernels_of_several_sizes(client: httpx.Client, database: Database) -> N
         ({"layer": "one"}, 422, "invalid", "'one'"),
         ({"layer": "1,"}, 422, "invalid", "''"),
         ({"filter": "1:2:3"}, 422, "invalid", "1:2:3"),
+        ({"layer": "1,1"}, 422, "invalid", "twice"),
+        ({"layer": "0:,0:,0:"}, 422, "invalid", "twice"),
         ({"layer": "9" * 40}, 422, "invalid", "slice"),
     ],
 )

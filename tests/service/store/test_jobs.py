@@ -174,6 +174,17 @@ def test_giving_back_does_not_use_up_an_attempt(database: Database, add_job: Cal
     assert (given_back.state, given_back.attempt, given_back.fence) == ("queued", 0, 1)
 
 
+def test_a_cancelled_job_that_is_given_back_ends(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    lease = held(database)
+    with database.write() as session:
+        jobs.request_cancel(session, id, NOW)
+    with database.write() as session:
+        jobs.give_back(session, lease, now=NOW)
+    assert job(database, id).state == "cancelled"
+    assert claim(database) is None
+
+
 def test_cancelling(database: Database, add_job: Callable[[], str]) -> None:
     waiting, done = add_job(), add_job()
     with database.write() as session:
@@ -209,4 +220,4 @@ def test_queued_jobs_are_woken_once_and_again_only_after_a_while(database: Datab
     id = add_job()
     for now, expected in [(NOW, [id]), (NOW, []), (LATER, []), (NOW + timedelta(seconds=61), [id])]:
         with database.write() as session:
-            assert jobs.to_wake(session, now=now, again_after=timedelta(seconds=60)) == expected
+            assert jobs.to_wake(session, now=now, again_after=timedelta(seconds=60), limit=9) == expected
