@@ -20,7 +20,7 @@ Weight = Annotated[float, Field(ge=0, le=1e6)]
 class TrainingConfig(BaseModel):
     """The hyper-parameters that all recipes have. An explicit null stands for the default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     layers: Literal["all", "paper"] | Annotated[list[str], Field(min_length=1)] = Field(
         "all", description="Convolutions to represent: all, the ones that the authors predict, or names of weights"

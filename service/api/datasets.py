@@ -1,5 +1,6 @@
 """Datasets: images to distil from and to evaluate with."""
 
+import math
 from datetime import datetime
 from typing import Annotated
 
@@ -42,7 +43,7 @@ class DatasetOut(BaseModel):
 Numbers = Annotated[
     str | None,
     Query(
-        pattern=r"^-?\d*\.?\d+(,-?\d*\.?\d+)*$",
+        pattern=r"^-?[0-9]*\.?[0-9]+(,-?[0-9]*\.?[0-9]+)*$",
         description="A number a channel, separated by commas. Default: ImageNet's for RGB, else those of the images",
     ),
 ]
@@ -104,8 +105,9 @@ def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
     if mean is None or std is None:
         raise problems.Invalid("give both mean and std, or neither", errors=[{"pointer": "query:std", "detail": "missing"}])
     given = Normalisation(tuple(map(float, mean.split(","))), tuple(map(float, std.split(","))))
-    if not all(value > 0 for value in given.std):
-        raise problems.Invalid("std must be positive", errors=[{"pointer": "query:std", "detail": "must be positive"}])
+    if not all(0 < value < math.inf for value in given.std) or not all(map(math.isfinite, given.mean)):
+        detail = "must be finite, and std positive"
+        raise problems.Invalid(f"mean and std {detail}", errors=[{"pointer": "query:std", "detail": detail}])
     return given
 
 

@@ -1,11 +1,13 @@
 """One shape for every error: application/problem+json."""
 
+import json
 import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
+from pydantic_core import PydanticSerializationError
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
@@ -23,11 +25,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(OperationalError, _on_database_error)
-    app.add_exception_handler(DataError, _on_data_error)
+    for kind in (DataError, UnicodeEncodeError, PydanticSerializationError):
+        app.add_exception_handler(kind, _on_bad_text)
     app.add_exception_handler(Exception, _on_fault)
 
 
-def respond(request: Request, problem: Problem, *, status: int | None = None) -> JSONResponse:
+def respond(request: Request, problem: Problem, *, status: int | None = None) -> Response:
     """A problem as a response."""
     body = {
         "type": f"/problems/{problem.slug}",
@@ -37,15 +40,16 @@ def respond(request: Request, problem: Problem, *, status: int | None = None) ->
         "instance": request.url.path,
         **problem.extra,
     }
-    return JSONResponse(body, status or problem.status, problem.headers, media_type=MEDIA_TYPE)
+    # Whatever the request brought along comes out as ASCII here.
+    return Response(json.dumps(body), status or problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 
-async def _on_problem(request: Request, error: Exception) -> JSONResponse:
+async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return respond(request, error)
 
 
-async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     """What the framework itself raises: unknown routes, wrong methods, bodies that are not JSON."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
@@ -59,7 +63,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     return respond(request, problems.BadRequest(str(error.detail), headers=headers), status=error.status_code)
 
 
-async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     if any(item["type"] == "json_invalid" for item in error.errors()):
         reason = error.errors()[0].get("ctx", {}).get("error", "it can't be parsed")
@@ -68,17 +72,17 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     return respond(request, problems.Invalid(_sentence(errors), errors=errors))
 
 
-async def _on_database_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_database_error(request: Request, error: Exception) -> Response:
     log.error("the database does not answer", exc_info=error)
     return respond(request, problems.Unavailable("the database does not answer; try again", headers={"Retry-After": "5"}))
 
 
-async def _on_data_error(request: Request, error: Exception) -> JSONResponse:
-    """Text that the database can't hold, such as a NUL."""
+async def _on_bad_text(request: Request, error: Exception) -> Response:
+    """Text that is no Unicode, or that the database can't hold: half a surrogate pair, a NUL."""
     return respond(request, problems.BadRequest("a value in the request has characters that no name or id can have"))
 
 
-async def _on_fault(request: Request, error: Exception) -> JSONResponse:
+async def _on_fault(request: Request, error: Exception) -> Response:
     return respond(request, problems.Broken("something went wrong here, and has been logged"))
 
 

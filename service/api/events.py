@@ -12,10 +12,9 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
-from service import problems
 from service.api.context import Context, Ctx
 from service.api.jobs import find
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments, unknown_cursor
 from service.api.negotiation import choose
 from service.store import jobs
 from service.store.tables import JobEvent
@@ -64,10 +63,9 @@ async def job_events(
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
     page = page_arguments(limit, cursor)
-    try:
-        after = min(int(page["cursor"] or last_event_id or 0), MAX_NUMBER)
-    except ValueError:
-        raise problems.Invalid("cursor is not the next_cursor of an earlier page", errors=[]) from None
+    if page["cursor"] and not page["cursor"].isdigit():
+        raise unknown_cursor()
+    after = int(page["cursor"] or last_event_id or 0)
     rows = await run_in_threadpool(_after, context, id, after, page["limit"] + 1)
     shown = rows[: page["limit"]]
     items = [EventOut.model_validate(row) for row in shown]

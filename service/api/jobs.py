@@ -110,7 +110,10 @@ class JobOut(BaseModel):
 
 
 IdempotencyKey = Annotated[
-    str | None, Header(max_length=255, description="The same key with the same body creates one job, however often it is sent")
+    str | None,
+    Header(
+        min_length=1, max_length=255, description="The same key with the same body creates one job, however often it is sent"
+    ),
 ]
 
 

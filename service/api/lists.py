@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
@@ -29,10 +30,16 @@ def page_arguments(limit: int, cursor: str | None) -> dict[str, Any]:
     try:
         last = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode("ascii") if cursor else None
     except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise problems.Invalid(
-            "cursor is not the next_cursor of an earlier page", errors=[{"pointer": "query:cursor", "detail": "unknown cursor"}]
-        ) from None
+        raise unknown_cursor() from None
+    if last and not re.fullmatch(r"[0-9a-f-]{36}|[0-9]{1,12}", last):
+        raise unknown_cursor()
     return {"limit": min(limit, MAX_LIMIT), "cursor": last}
+
+
+def unknown_cursor() -> problems.Invalid:
+    """What to raise for a cursor that was not made here."""
+    errors = [{"pointer": "query:cursor", "detail": "unknown cursor"}]
+    return problems.Invalid("cursor is not the next_cursor of an earlier page", errors=errors)
 
 
 def opaque(cursor: str | None) -> str | None:

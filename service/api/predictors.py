@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.orm import Session
 
 from service import problems
@@ -17,7 +17,7 @@ from service.api.negotiation import choose
 from service.serving import formats
 from service.serving.network import NetworkFile
 from service.serving.predictors import Served
-from service.serving.selection import Coordinate, Listed, Slices
+from service.serving.selection import Listed, Slices
 from service.store import predictors
 from service.store.tables import Predictor
 
@@ -66,7 +66,7 @@ class Coordinates(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    coordinates: list[Coordinate]
+    coordinates: list[tuple[StrictInt, StrictInt, StrictInt]]
 
 
 Format = Annotated[str | None, Query(description="json, jsonl or raw; instead of Accept")]

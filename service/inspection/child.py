@@ -5,6 +5,7 @@ python -I -m service.inspection.child checkpoint|dataset INPUT OUTPUT SECONDS MA
 
 import json
 import sys
+import traceback
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -34,6 +35,10 @@ def main(kind: str, source: str, target: str, seconds: str, max_bytes: str) -> N
             answer = {"refused": [refusal.slug, refusal.detail]}
         except (MemoryError, RecursionError):
             answer = {"refused": ["too-demanding", "reading the file takes far more memory than its size justifies"]}
+        except Exception:  # somebody's file: whatever its reader stumbles over, the file is at fault
+            traceback.print_exc()
+            slug = "bad-dataset" if kind == "dataset" else "not-a-checkpoint"
+            answer = {"refused": [slug, "the file is malformed; write it again with the usual library"]}
     print(json.dumps(answer))
 
 

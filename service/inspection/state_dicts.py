@@ -30,6 +30,7 @@ WRAPPERS = (
 # The largest networks have some thousands of tensors, and kernels of 31 x 31.
 MAX_TENSORS = 50_000
 MAX_KERNEL = 64
+MAX_NAME = 1000
 
 # What wrappers put in front of every name.
 PREFIX = re.compile(r"(?:module|_orig_mod|model|net|network)\.")
@@ -51,11 +52,15 @@ def check(state_dict: StateDict) -> None:
     if len(state_dict) > MAX_TENSORS:
         raise Refusal("too-demanding", f"the checkpoint has more than {MAX_TENSORS} tensors")
     for name, tensor in state_dict.items():
+        if not name.isprintable() or len(name) > MAX_NAME or name == "__metadata__":
+            raise Refusal("not-a-checkpoint", f"{name[:50]!a} can't be the name of a tensor")
+        if tensor.is_meta:
+            raise Refusal("unsupported-tensor", f"tensor {name!r} has no values: it was saved from the meta device")
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.dtype not in NAMES:
             kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
             raise Refusal("unsupported-tensor", f"tensor {name!r} is {kind}; convert it to a floating-point or integer dtype")
         if tensor.is_floating_point() and not _finite(tensor):
-            raise Refusal("non-finite-weights", f"tensor {name!r} holds NaN or infinity")
+            raise Refusal("non-finite-weights", f"tensor {name!r} holds NaN, infinity or values that no float32 can hold")
     layers = find_layers(state_dict)
     for layer in layers:
         if max(layer.size) > MAX_KERNEL:
@@ -78,4 +83,4 @@ def _candidates(loaded: object, depth: int = 0) -> Iterator[StateDict]:
 
 def _finite(tensor: Any) -> bool:
     # Piece by piece, so that a large tensor does not need its size again.
-    return all(bool(piece.isfinite().all()) for piece in tensor.reshape(-1).split(2**22))
+    return all(bool(piece.float().isfinite().all()) for piece in tensor.reshape(-1).split(2**22))

@@ -207,6 +207,20 @@ REFUSED: list[tuple[str, bytes, type[problems.Problem], str]] = [
         problems.NotACheckpoint,
         "header",
     ),
+    ("a name that is no text", saved({"\ud800.weight": torch.ones(1, 1, 3, 3)}), problems.NotACheckpoint, "name of a tensor"),
+    (
+        "a reserved name",
+        saved({"c.weight": torch.ones(1, 1, 3, 3), "__metadata__": torch.ones(1)}),
+        problems.NotACheckpoint,
+        "name",
+    ),
+    (
+        "too large for float32",
+        saved({"c.weight": torch.full((1, 1, 3, 3), 1e300, dtype=torch.float64)}),
+        problems.NonFiniteWeights,
+        "c.w",
+    ),
+    ("no values", saved({"c.weight": torch.ones(1, 1, 3, 3, device="meta")}), problems.UnsupportedTensor, "meta"),
     ("huge kernels", saved({"c.weight": torch.ones(1, 1, 65, 3)}), problems.UnsupportedTensor, "64 x 64"),
     (
         "bytes behind",
@@ -254,6 +268,15 @@ def test_a_compressed_archive_is_refused(check: Check) -> None:
             archive.writestr(member.filename, source.read(member))
     with pytest.raises(problems.NotACheckpoint, match="compressed"):
         check(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    "shape", ["[100000000000000000000,0,3,3]", "[0,9223372036854775808,3,3]", "[4611686018427387904,4,1,0]"]
+)
+def test_absurd_shapes_are_the_files_fault(tmp_path: Path, shape: str) -> None:
+    header = f'{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}'
+    with pytest.raises(problems.NotACheckpoint):
+        in_process(safetensors_file(header.encode()), tmp_path)
 
 
 def test_a_name_twice_is_refused(check: Check) -> None:

@@ -164,7 +164,14 @@ def test_normalisation_is_the_clients_or_that_of_the_images(client: httpx.Client
 
 
 @pytest.mark.parametrize(
-    "params", [{"mean": "0.5"}, {"mean": "0,0", "std": "1,1"}, {"mean": "0,0,0", "std": "0,1,1"}, {"mean": "x"}]
+    "params",
+    [
+        {"mean": "0.5"},
+        {"mean": "0,0", "std": "1,1"},
+        {"mean": "0,0,0", "std": "0,1,1"},
+        {"mean": "x"},
+        {"mean": "9" * 400 + ",0,0", "std": "1,1,1"},
+    ],
 )
 def test_a_normalisation_that_makes_no_sense_is_refused(client: httpx.Client, params: dict[str, str]) -> None:
     assert is_problem(client.post("/v1/datasets", params=params, files={"file": DATASET}), 422, "invalid")
@@ -230,6 +237,8 @@ def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
         ({"data": {"noise": "pink"}}, "/data"),
         ({"architecture": "cifar/resnet9"}, "/architecture"),
         ({"layers": []}, "/layers"),
+        ({"steps": True}, "/steps"),
+        ({"seed": "1"}, "/seed"),
     ],
 )
 def test_invalid_fields_are_pointed_at(client: httpx.Client, fields: dict[str, Any], pointer: str) -> None:
@@ -253,6 +262,16 @@ def test_an_idempotency_key_creates_one_job(client: httpx.Client) -> None:
     assert [answer.status_code for answer in made] == [202, 202, 202, 422]
     assert made[0].json()["id"] == made[1].json()["id"] != made[2].json()["id"]
     assert is_problem(made[3], 422, "idempotency-key-reused")
+
+
+def test_text_that_is_no_unicode_is_refused(client: httpx.Client) -> None:
+    checkpoint = upload(client).json()["id"]
+    for field in ('"architecture":"\\ud800"', '"layers":["\\ud800"]', '"data":{"dataset_id":"\\ud800"}'):
+        body = f'{{"checkpoint_id":"{checkpoint}",{field}}}'
+        answer = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (400, 404, 422), answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert is_problem(client.post("/v1/jobs", json={}, headers={"Idempotency-Key": ""}), 422, "invalid")
 
 
 def test_cancelling(client: httpx.Client, database: Database) -> None:
@@ -315,6 +334,7 @@ def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
     assert client.get("/v1/jobs", params={"limit": 1000}).status_code == 200
     assert is_problem(client.get("/v1/jobs", params={"limit": 0}), 422, "invalid")
     assert is_problem(client.get("/v1/jobs", params={"cursor": "%%%"}), 422, "invalid", "cursor")
+    assert is_problem(client.get("/v1/jobs", params={"cursor": "YWJj"}), 422, "invalid", "cursor")
     assert is_problem(client.get("/v1/jobs", params={"state": "asleep"}), 422, "invalid")
 
 

@@ -146,6 +146,12 @@ def test_what_is_outside_or_malformed_is_named(
     assert named in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("coordinate", [["0", 0, 0], [True, 0, 0], [0, 0], [0, 0, 0, 0], [0.5, 0, 0], None])
+def test_a_coordinate_is_three_integers(client: httpx.Client, url: str, coordinate: Any) -> None:
+    answer = client.post(f"{url}/kernels", json={"coordinates": [coordinate]})
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid")
+
+
 @pytest.mark.parametrize("coordinate", [[7, 0, 0], [0, 16, 0], [0, 0, 3], [-1, 0, 0], [0, -1, 0]])
 def test_a_coordinate_outside_the_network_is_named(client: httpx.Client, url: str, coordinate: list[int]) -> None:
     answer = client.post(f"{url}/kernels", json={"coordinates": [[0, 0, 0], coordinate]})
