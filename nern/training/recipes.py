@@ -129,7 +129,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None, gene
 def muon(predictor: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the matrices, Adam for the biases, which have no singular values to make equal.
 
-    Fitting kernels this way takes about a tenth of the steps that Adam alone needs; see docs/method.md.
+    Kernels are fitted in a fraction of the steps that Adam alone needs; see docs/method.md.
     """
     matrices = [parameter for parameter in predictor.parameters() if parameter.ndim == 2]
     biases = [parameter for parameter in predictor.parameters() if parameter.ndim < 2]

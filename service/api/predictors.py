@@ -26,12 +26,17 @@ router = APIRouter(prefix="/v1/predictors", tags=["predictors"])
 # Raw answers say their layout in a header, and clients and proxies limit those.
 MAX_LAYOUT = 4096
 
-MEDIA_TYPES = {"json": "application/json", "jsonl": "application/jsonl", "raw": "application/octet-stream"}
-ALIASES = {"jsonl-old": "application/x-ndjson"}
+MEDIA_TYPES = {
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+    "ndjson": "application/x-ndjson",
+    "raw": "application/octet-stream",
+}
 
 WRITERS: dict[str, Callable[[Served, formats.Selection], Iterator[bytes]]] = {
     "json": formats.as_json,
     "jsonl": formats.as_jsonl,
+    "ndjson": formats.as_jsonl,
     "raw": formats.as_raw,
 }
 
@@ -69,7 +74,7 @@ class Coordinates(BaseModel):
     coordinates: list[tuple[StrictInt, StrictInt, StrictInt]]
 
 
-Format = Annotated[str | None, Query(description="json, jsonl or raw; instead of Accept")]
+Format = Annotated[str | None, Query(description="json, jsonl, ndjson or raw; instead of Accept")]
 
 
 def _axis(what: str) -> Any:
@@ -127,7 +132,7 @@ def kernels(
 ) -> StreamingResponse:
     """Rebuilds the kernels of a grid of coordinates, layer by layer, filter by filter, channel by channel."""
     find(session, id)
-    chosen = _format(request, format)
+    chosen = choose(request, MEDIA_TYPES, format)
     served = context.predictors.load(id)
     return _answer(served, Slices(served.layers, layer, filter, channel), chosen)
 
@@ -138,7 +143,7 @@ def kernels_of(
 ) -> StreamingResponse:
     """Rebuilds the kernels at any coordinates, in the order asked for."""
     find(session, id)
-    chosen = _format(request, format)
+    chosen = choose(request, MEDIA_TYPES, format)
     served = context.predictors.load(id)
     return _answer(served, Listed(served.layers, body.coordinates), chosen)
 
@@ -164,11 +169,6 @@ def find(session: Session, id: str) -> Predictor:
     if (row := predictors.get(session, id)) is None:
         raise problems.NotFound(f"there is no predictor {id}")
     return row
-
-
-def _format(request: Request, format: str | None) -> str:
-    chosen = choose(request, MEDIA_TYPES | (ALIASES if format is None else {}), format)
-    return "jsonl" if chosen in ALIASES else chosen
 
 
 def _answer(served: Served, selection: formats.Selection, format: str) -> StreamingResponse:

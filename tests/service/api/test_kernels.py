@@ -93,7 +93,7 @@ def test_every_format_has_the_same_bits(client: httpx.Client, url: str) -> None:
     [
         ({}, {}, "application/json"),
         ({"accept": "*/*"}, {}, "application/json"),
-        ({"accept": "application/x-ndjson"}, {}, "application/jsonl"),
+        ({"accept": "application/x-ndjson"}, {}, "application/x-ndjson"),
         ({"accept": "text/html, application/octet-stream;q=0.5"}, {}, "application/octet-stream"),
         ({"accept": "application/json;q=0.1, application/jsonl"}, {}, "application/jsonl"),
         ({"accept": "application/json"}, {"format": "raw"}, "application/octet-stream"),
