@@ -1,9 +1,8 @@
 """The artefact: one safetensors file from which the whole network can be rebuilt.
 
-Tensors `predictor.*`, `permutation.{layer}` as packed bits, and `kept.*`: the tensors of the state_dict that
-are not represented. The metadata entry `nern` is a JSON object: version, architecture, names (all tensors of the
-state_dict, in order), layers, predictor,
-scale and permutation.
+Tensors `predictor.*`, `permutation.{layer}` as packed bits, and `kept.*`: the tensors of the state_dict that are not
+represented. The metadata entry `nern` is a JSON object: version, architecture, names (all tensors of the state_dict, in
+order), layers, predictor, scale and permutation.
 """
 
 import json

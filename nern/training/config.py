@@ -1,7 +1,7 @@
 """What can be chosen about a training. One class a recipe, so that every default is the recipe's own."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -21,6 +21,9 @@ class TrainingConfig(BaseModel):
     """The hyper-parameters that all recipes have. An explicit null stands for the default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    # Which part of the steps goes without distillation if the user does not say.
+    reconstruction_share: ClassVar[float] = 0.0
 
     layers: Literal["all", "paper"] | Annotated[list[str], Field(min_length=1)] = Field(
         "all", description="Convolutions to represent: all, the ones that the authors predict, or names of weights"
@@ -62,17 +65,13 @@ class TrainingConfig(BaseModel):
             raise ValueError("reconstruction_steps must not exceed steps")
         return self
 
-    def default_reconstruction_steps(self) -> int:
-        """How many steps of this recipe go without distillation if the user does not say."""
-        raise NotImplementedError
-
     def resolve(self, layers: Sequence[Layer], *, distil: bool) -> Self:
         """The same with what depends on the network filled in; without `distil` all steps are reconstruction."""
         hidden, reconstruction_steps = self.hidden, self.reconstruction_steps
         if hidden is None:
             hidden = hidden_for_ratio(self.ratio or DEFAULT_RATIO, layers, self.embedding)
         if reconstruction_steps is None:
-            reconstruction_steps = self.default_reconstruction_steps()
+            reconstruction_steps = round(self.steps * self.reconstruction_share)
         if not distil:
             reconstruction_steps = self.steps
         return self.model_copy(update={"hidden": hidden, "ratio": None, "reconstruction_steps": reconstruction_steps})
@@ -90,12 +89,11 @@ class TrainingConfig(BaseModel):
 class DecoupledConfig(TrainingConfig):
     """Reconstruction alone, then distillation of the logits alone (Choi et al., arXiv 2407.00356)."""
 
+    reconstruction_share: ClassVar[float] = 5 / 6
+
     recipe: Literal["decoupled"] = "decoupled"
     distillation_learning_rate: LearningRate = Field(1e-4, description="Peak learning rate of the second phase")
     feature_map_weight: Weight = Field(0.0, description="Weight of L_fmd beside L_kd in the second phase")
-
-    def default_reconstruction_steps(self) -> int:
-        return round(self.steps * 5 / 6)
 
 
 class PaperConfig(TrainingConfig):
@@ -116,6 +114,3 @@ class PaperConfig(TrainingConfig):
     magnitude_probability: float = Field(
         0.2, ge=0, le=1, description="Fraction of the kernel batches that are drawn in proportion to the kernels' norms"
     )
-
-    def default_reconstruction_steps(self) -> int:
-        return 0

@@ -15,7 +15,7 @@ from service.inspection.refusal import Refusal
 
 EXPECTED = "an .npz with `images` (uint8, N x H x W x C, C of 1 to 4) and perhaps `labels` (integers, N)"
 
-# 2 GiB of classes would be a list of 16 GiB of logits a batch; no dataset has more than ImageNet-21k's.
+# Far more than any dataset's: a label beyond is a mistake.
 MAX_CLASSES = 100_000
 
 

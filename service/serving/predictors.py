@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from threading import Lock
-from typing import TypeVar
 
 from cachetools import LRUCache
 from torch import Tensor
@@ -15,8 +14,6 @@ from service.store.database import Database
 
 MAX_LOADED = 8
 MAX_RENDERED_BYTES = 64 * 2**20
-
-Value = TypeVar("Value")
 
 
 class Served:

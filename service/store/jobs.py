@@ -16,7 +16,6 @@ from service.store.tables import Job, JobEvent, Json
 
 State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
-STATES: tuple[State, ...] = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 FINAL: tuple[State, ...] = ("succeeded", "failed", "cancelled")
 
 
