@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nern.layers import StateDict, find_layers
+from nern.permutation import permutations
 from nern.representation import Representation
 from nern.training import DecoupledConfig, sampling
 from nern.training.gradients import reconstruct
@@ -54,10 +55,13 @@ def fit(state_dict: StateDict, name: str, rate: float, steps: int, seed: int) ->
     torch.manual_seed(seed)
     layers = find_layers(state_dict)
     config = DecoupledConfig(steps=steps, seed=seed).resolve(layers, distil=False)
-    predictor = config.predictor(layers)
-    representation = Representation.untrained(layers, state_dict, predictor, permutation="cross-filter", scaled=True)
+    tiles = config.tiles(layers)
+    positions = permutations(tiles, state_dict, config.permutation, config.path)
+    representation = Representation.untrained(
+        tiles, state_dict, config.predictor, permutation=config.permutation, positions=positions, scaled=True
+    )
     targets = Targets(representation, state_dict, torch.device("cpu"))
-    batches = sampling.shuffled(len(representation.coordinates), config.kernel_batch, torch.Generator().manual_seed(seed))
+    batches = sampling.Shuffled(len(tiles), config.kernel_batch, seed)
     parameters = representation.predictor
     optimizers: Optimizers = muon(parameters) if name == "Muon" else (torch.optim.Adam(parameters.parameters()),)
     schedule = cosine(rate, steps, warm_up=steps // 50)
@@ -67,7 +71,7 @@ def fit(state_dict: StateDict, name: str, rate: float, steps: int, seed: int) ->
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = schedule(step) * group.get(RELATIVE_RATE, 1.0)
-        reconstruct(targets, next(batches))
+        reconstruct(targets, batches.batch(step))
         for optimizer in optimizers:
             optimizer.step()
     seconds = time.monotonic() - started

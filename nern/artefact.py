@@ -2,14 +2,13 @@
 
 Tensors `predictor.*`, `permutation.{layer}` as packed bits, and `kept.*`: the tensors of the state_dict that are not
 represented. The metadata entry `nern` is a JSON object: version, architecture, names (all tensors of the state_dict, in
-order), layers, predictor, scale and permutation.
+order), layers, small_kernels, predictor, scale and permutation.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nern import tensorfile
@@ -20,8 +19,9 @@ from nern.predictor import Predictor, PredictorConfig
 from nern.rendering import render_layer
 from nern.representation import Representation
 from nern.tensorfile import Entry
+from nern.tiles import Tiles
 
-VERSION = 1
+VERSION = 2
 
 Read = Callable[[int, int], bytes]
 """Bytes start..stop of a file."""
@@ -45,11 +45,14 @@ def write(
     representation: Representation, state_dict: Mapping[str, Tensor], *, architecture: str | None = None
 ) -> tuple[Iterator[bytes], Sizes]:
     """The artefact of a representation of `state_dict`, piece by piece, and its size."""
+    tiles = representation.tiles
     represented = {layer.name for layer in representation.layers}
     predictor = {f"predictor.{name}": tensor for name, tensor in representation.predictor.state_dict().items()}
     permutation = {
-        f"permutation.{number}": pack(position, layer.filters, layer.channels, representation.permutation)
-        for number, (layer, position) in enumerate(zip(representation.layers, representation.positions, strict=True))
+        f"permutation.{number}": pack(
+            representation.positions(number), layer.filters, tiles.per_filter[number], representation.permutation
+        )
+        for number, layer in enumerate(representation.layers)
     }
     kept = {f"kept.{name}": tensor for name, tensor in state_dict.items() if name not in represented}
     about = {
@@ -60,6 +63,7 @@ def write(
             {"name": layer.name, "shape": layer.shape, "dtype": tensorfile.NAMES[layer.dtype]}
             for layer in representation.layers
         ],
+        "small_kernels": tiles.small,
         "predictor": representation.predictor.config.model_dump(mode="json"),
         "scale": representation.scale,
         "permutation": representation.permutation,
@@ -96,20 +100,21 @@ class Artefact:
             layers = [
                 Layer(layer["name"], tuple(layer["shape"]), tensorfile.DTYPES[layer["dtype"]]) for layer in about["layers"]
             ]
-            predictor = Predictor(PredictorConfig(**about["predictor"]), layers)
+            tiles = Tiles(layers, about["small_kernels"])
+            predictor = Predictor(PredictorConfig(**about["predictor"]), tiles)
             predictor.load_state_dict(
                 {name.removeprefix("predictor."): self.tensor(name) for name in self.entries if name.startswith("predictor.")}
             )
             kind = about["permutation"]
             positions = [
-                unpack(self.tensor(f"permutation.{number}"), layer.filters, layer.channels, kind)
+                unpack(self.tensor(f"permutation.{number}"), layer.filters, tiles.per_filter[number], kind)
                 for number, layer in enumerate(layers)
             ]
             scale = float(about["scale"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BadArtefact("the file is not an artefact, or is damaged") from error
         predictor.requires_grad_(False)
-        self.representation = Representation(layers, predictor, permutation=kind, positions=positions, scale=scale)
+        self.representation = Representation(tiles, predictor, permutation=kind, positions=positions, scale=scale)
 
     def kept(self, name: str) -> Entry:
         """Where a tensor that is not represented lies in the file."""
@@ -124,13 +129,7 @@ class Artefact:
         """The whole network: represented tensors rendered, the others as they were, in the original order."""
         number = {layer.name: number for number, layer in enumerate(self.representation.layers)}
         return {
-            name: (
-                torch.cat(list(render_layer(self.representation, number[name]))).view(
-                    self.representation.layers[number[name]].shape
-                )
-                if name in number
-                else self.tensor(f"kept.{name}")
-            )
+            name: render_layer(self.representation, number[name]) if name in number else self.tensor(f"kept.{name}")
             for name in self.names
         }
 

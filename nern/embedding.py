@@ -1,6 +1,6 @@
 """Positional embedding of integer coordinates (Ashkenazi et al., arXiv 2212.13554, section 3).
 
-For v in (layer, filter, channel) and k = 0..levels-1: sin(pi base^k v), cos(pi base^k v); the three embeddings side by
+For v in (layer, filter, tile) and k = 0..levels-1: sin(pi base^k v), cos(pi base^k v); the three embeddings side by
 side. With base < 1 the frequencies fall from Nyquist; with base > 1 they rise and alias.
 """
 
@@ -10,8 +10,6 @@ from collections.abc import Sequence
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-
-from nern.layers import Layer
 
 
 class EmbeddingConfig(BaseModel):
@@ -36,17 +34,17 @@ def axis_table(config: EmbeddingConfig, length: int) -> Tensor:
 class Embedding(nn.Module):
     """Looks coordinates up in one small table an axis: never kernels x width floats."""
 
-    def __init__(self, config: EmbeddingConfig, layers: Sequence[Layer]) -> None:
+    def __init__(self, config: EmbeddingConfig, extents: Sequence[int]) -> None:
+        """`extents` are the lengths of the three axes."""
         super().__init__()
-        lengths = (len(layers), max(layer.filters for layer in layers), max(layer.channels for layer in layers))
-        for axis, length in zip(("layer", "filter", "channel"), lengths, strict=True):
+        for axis, length in zip(("layer", "filter", "tile"), extents, strict=True):
             # The tables follow from the configuration, so they are not part of the artefact.
             self.register_buffer(axis, axis_table(config, length), persistent=False)
 
     layer: Tensor
     filter: Tensor
-    channel: Tensor
+    tile: Tensor
 
-    def forward(self, layer: Tensor, filter: Tensor, channel: Tensor) -> Tensor:
+    def forward(self, layer: Tensor, filter: Tensor, tile: Tensor) -> Tensor:
         """Embeds n coordinates, three int64 tensors of shape (n,), into (n, width)."""
-        return torch.cat([self.layer[layer], self.filter[filter], self.channel[channel]], dim=1)
+        return torch.cat([self.layer[layer], self.filter[filter], self.tile[tile]], dim=1)

@@ -1,14 +1,13 @@
-"""Which tensors of a state_dict are convolutions, and the coordinates of their kernels.
+"""Which tensors of a state_dict a predictor can stand for.
 
 A *kernel* is addressed by (layer, filter, channel): it connects input channel `channel` to output channel `filter` of
-the `layer`-th represented layer. Kernels are also numbered flat, layer by layer and row-major (filter outer, channel
-inner); that number is called `index` throughout.
+the `layer`-th represented layer. A transposed convolution stores its weight the other way round, so that there `filter`
+is the input channel.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -20,7 +19,9 @@ StateDict = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution: a weight of shape (filters, channels, *size), where channels is input channels / groups."""
+    """One weight: of a convolution (filters, channels, *size), where channels is input channels / groups, or of a linear
+    layer (filters, channels).
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -35,9 +36,9 @@ class Layer:
         return self.shape[1]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of a kernel."""
-        return self.shape[2], self.shape[3]
+    def size(self) -> tuple[int, ...]:
+        """Extents of a kernel, one for each dimension that the convolution moves in; a linear layer's is 1 x 1."""
+        return self.shape[2:] or (1, 1)
 
     @property
     def kernels(self) -> int:
@@ -49,50 +50,34 @@ class Layer:
 
 
 def find_layers(state_dict: Mapping[str, Tensor]) -> list[Layer]:
-    """All 2-D convolutions, in the order of the state_dict.
+    """All convolutions (1-D, 2-D, 3-D, transposed, grouped), in the order of the state_dict.
 
-    A convolution is recognised by its shape: a floating-point weight with four dimensions.
+    They are recognised by their shape: a floating-point weight with three to five dimensions.
     """
+    return _weights(state_dict, range(3, 6))
+
+
+def find_linear(state_dict: Mapping[str, Tensor]) -> list[Layer]:
+    """All matrices: linear layers, and tables of embeddings, which look the same."""
+    return _weights(state_dict, range(2, 3))
+
+
+def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
+    """The layers of these names, in the order of `layers`.
+
+    Raises NotRepresentable for a name that is not there, and when nothing is left.
+    """
+    wanted = set(names)
+    if unknown := wanted - {layer.name for layer in layers}:
+        raise NotRepresentable(f"{sorted(unknown)[0]!r} is neither a convolution nor a linear layer of this network")
+    if selected := [layer for layer in layers if layer.name in wanted]:
+        return selected
+    raise NotRepresentable("the network has no convolution to represent")
+
+
+def _weights(state_dict: Mapping[str, Tensor], dimensions: range) -> list[Layer]:
     return [
         Layer(name, tuple(tensor.shape), tensor.dtype)
         for name, tensor in state_dict.items()
-        if tensor.ndim == 4 and tensor.is_floating_point() and name.endswith("weight") and tensor.numel() > 0
+        if tensor.ndim in dimensions and tensor.is_floating_point() and name.endswith("weight") and tensor.numel() > 0
     ]
-
-
-def select_layers(layers: Sequence[Layer], names: Iterable[str] | None) -> list[Layer]:
-    """The layers of these names in network order, or all of them.
-
-    Raises NotRepresentable for a name that is no convolution, and when nothing is left.
-    """
-    wanted = {layer.name for layer in layers} if names is None else set(names)
-    if unknown := wanted - {layer.name for layer in layers}:
-        raise NotRepresentable(f"{sorted(unknown)[0]!r} is not a convolution of this network")
-    selected = [layer for layer in layers if layer.name in wanted]
-    if not selected:
-        raise NotRepresentable("the network has no convolution to represent")
-    return selected
-
-
-class Coordinates:
-    """Maps flat kernel indices to (layer, filter, channel) and back.
-
-    Holds a few integers a layer, never a table of all kernels.
-    """
-
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self.layers = tuple(layers)
-        self.starts = tuple(accumulate((layer.kernels for layer in layers), initial=0))
-        self._starts = torch.tensor(self.starts[:-1])
-        self._channels = torch.tensor([layer.channels for layer in layers])
-
-    def __len__(self) -> int:
-        """How many kernels there are."""
-        return self.starts[-1]
-
-    def of(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Layer, filter and channel of flat indices; three int64 tensors of the same shape."""
-        layer = torch.searchsorted(self._starts, index, right=True) - 1
-        within = index - self._starts[layer]
-        channels = self._channels[layer]
-        return layer, within // channels, within % channels

@@ -1,12 +1,12 @@
-"""Smoothness by permutation: neighbouring coordinates get similar kernels (arXiv 2212.13554, section 4.2).
+"""Smoothness by permutation: neighbouring coordinates get similar tiles (arXiv 2212.13554, section 4.2).
 
-The weights stay where they are; only the coordinate that a kernel is assigned changes. Per layer a permutation is the
-*position* of every kernel, an int64 tensor of shape (kernels,): the kernel with flat number n inside its layer is
-assigned the coordinate (layer, position[n] // channels, position[n] % channels).
+The weights stay where they are; only the coordinate that a tile is assigned changes. In each layer a permutation is the
+*position* of every tile, an int64 tensor of shape (tiles,): of f filters with t tiles each, the tile with the flat number n
+is assigned the coordinate (layer, position[n] // t, position[n] % t).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -14,112 +14,100 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nern.paths import PATHS, Check, PathKind, nothing
+from nern.tiles import Tiles
+
 PermutationKind = Literal["cross-filter", "in-filter", "none"]
 
-Check = Callable[[], None]
-
-# Positions of a path between two calls of a check.
-CHECK_EVERY = 256
-
-# Kernels of smaller norm have no direction worth following.
+# Tiles of smaller norm have no direction worth following.
 TINY = 1e-12
 
+# Ranks turned into bits at a time; a multiple of eight, so that a piece is whole bytes.
+PIECE = 2**16
 
-def _nothing() -> None:
-    pass
+
+def permutations(
+    tiles: Tiles, state_dict: Mapping[str, Tensor], kind: PermutationKind, path: PathKind, check: Check = nothing
+) -> list[Tensor]:
+    """The permutation of every layer; see `permute`."""
+    cut = (tiles.cut(number, state_dict[layer.name]) for number, layer in enumerate(tiles.layers))
+    return [
+        permute(some.reshape(layer.filters, per_filter, -1), kind, path, check)
+        for layer, per_filter, some in zip(tiles.layers, tiles.per_filter, cut, strict=True)
+    ]
 
 
-def permute(weight: Tensor, kind: PermutationKind, check: Check = _nothing) -> Tensor:
-    """Positions of the kernels of one weight (filters, channels, *size): int64 of shape (filters * channels,).
+def permute(tiles: Tensor, kind: PermutationKind, path: PathKind = "fragments", check: Check = nothing) -> Tensor:
+    """Positions of the tiles of one layer (filters, tiles, weights): int64 of shape (filters * tiles,).
 
-    "cross-filter" follows one greedy path through all kernels of the layer; "in-filter" one path through the kernels of
-    each filter and then one through the filters. `check` is called now and then; what it raises ends the search.
+    "cross-filter" follows one path through all tiles of the layer; "in-filter" one path through the tiles of each filter
+    and then one through the filters. `check` is called now and then; what it raises ends the search.
     """
-    filters, channels = weight.shape[:2]
+    filters, per_filter = tiles.shape[:2]
     if kind == "none":
-        return torch.arange(filters * channels)
-    kernels = weight.detach().float().reshape(filters, channels, -1)
+        return torch.arange(filters * per_filter)
+    tiles = tiles.detach().float().cpu()
     if kind == "cross-filter":
-        return _invert(kernel_path(kernels.flatten(0, 1), check))
-    paths = torch.stack([kernel_path(kernels[i], check) for i in range(filters)])
+        return _invert(tile_path(tiles.flatten(0, 1), path, check))
+    paths = torch.stack([tile_path(tiles[i], path, check) for i in range(filters)])
     # Filters of single weights are compared by their ordered values: a weight alone has only a sign for a direction.
-    directions = _unit(kernels.flatten(0, 1)).view_as(kernels) if kernels.shape[2] > 1 else _unit(kernels[..., 0])[..., None]
+    directions = _unit(tiles.flatten(0, 1)).view_as(tiles) if tiles.shape[2] > 1 else _unit(tiles[..., 0])[..., None]
     ordered = torch.stack([directions[i][paths[i]].flatten() for i in range(filters)])
-    rank_of_filter = _invert(greedy_path(ordered, check))
+    rank_of_filter = _invert(PATHS[path](_unit(ordered), check))
     rank_in_filter = torch.stack([_invert(path) for path in paths])
-    return (rank_of_filter[:, None] * channels + rank_in_filter).flatten()
+    return (rank_of_filter[:, None] * per_filter + rank_in_filter).flatten()
 
 
-def kernel_path(kernels: Tensor, check: Check = _nothing) -> Tensor:
-    """A path through n kernels (n, weights) along which neighbours are similar: a permutation, int64 (n,).
+def tile_path(tiles: Tensor, path: PathKind = "fragments", check: Check = nothing) -> Tensor:
+    """A path through n tiles (n, weights) along which neighbours are similar: a permutation, int64 (n,).
 
-    Kernels of one weight have no direction, so they are sorted by value.
+    Tiles of one weight have no direction, so they are sorted by value.
     """
-    if kernels.shape[1] == 1:
-        return kernels[:, 0].argsort(stable=True)
-    return greedy_path(_unit(kernels), check)
+    if tiles.shape[1] == 1:
+        return tiles[:, 0].argsort(stable=True)
+    return PATHS[path](_unit(tiles), check)
 
 
-def greedy_path(vectors: Tensor, check: Check = _nothing) -> Tensor:
-    """Starts at row 0 and always goes on to the unvisited row of largest dot product (ties: the lowest); int64 (n,).
-
-    Takes n matrix-vector products, so time grows with n squared and memory with n.
-    """
-    rows: npt.NDArray[np.float32] = vectors.float().numpy()
-    path = np.zeros(len(rows), dtype=np.int64)
-    visited = np.zeros(len(rows), dtype=np.float32)
-    for position in range(1, len(rows)):
-        if position % CHECK_EVERY == 0:
-            check()
-        current = path[position - 1]
-        visited[current] = -np.inf
-        path[position] = np.argmax(rows @ rows[current] + visited)
-    return torch.from_numpy(path)
+def mean_consecutive_cosine(tiles: Tensor, position: Tensor) -> float:
+    """How similar neighbours on the path are: the mean cosine of consecutive tiles, 1.0 where there are no pairs."""
+    ordered = _unit(tiles.detach().float().reshape(position.numel(), -1))[_invert(position)]
+    return (ordered[1:] * ordered[:-1]).sum(1).mean().item() if len(ordered) > 1 else 1.0
 
 
-def mean_consecutive_cosine(weight: Tensor, position: Tensor) -> float:
-    """How similar neighbours on the path are: the mean cosine of consecutive kernels, 1.0 where there are no pairs."""
-    kernels = _unit(weight.detach().float().reshape(position.numel(), -1))[_invert(position)]
-    return (kernels[1:] * kernels[:-1]).sum(1).mean().item() if len(kernels) > 1 else 1.0
+def pack(position: Tensor, filters: int, per_filter: int, kind: PermutationKind) -> Tensor:
+    """A permutation as a string of bytes, uint8: ceil(log2 n) bits for each rank among n; see `unpack`.
 
-
-def pack(position: Tensor, filters: int, channels: int, kind: PermutationKind) -> Tensor:
-    """A permutation as a bit string, uint8: ceil(log2 n) bits for each rank among n; see `unpack`.
-
-    Cross-filter: the position of every kernel. In-filter: the rank of every filter, then the rank of every kernel inside
-    its filter.
+    Cross-filter: the position of every tile. In-filter: the rank of every filter; then, from a new byte on, the rank of
+    every tile inside its filter.
     """
     if kind == "none":
         return torch.empty(0, dtype=torch.uint8)
     if kind == "cross-filter":
-        bits = _to_bits(position, filters * channels)
-    else:
-        table = position.reshape(filters, channels)
-        bits = np.concatenate([_to_bits(table[:, 0] // channels, filters), _to_bits(table.flatten() % channels, channels)])
-    return torch.from_numpy(np.packbits(bits, bitorder="little"))
+        return _pack(position, filters * per_filter)
+    table = position.reshape(filters, per_filter)
+    return torch.cat([_pack(table[:, 0] // per_filter, filters), _pack(table.flatten() % per_filter, per_filter)])
 
 
-def unpack(packed: Tensor, filters: int, channels: int, kind: PermutationKind) -> Tensor:
-    """The inverse of `pack`. Raises ValueError if the bits are no permutation of this layer."""
-    count = filters * channels
+def unpack(packed: Tensor, filters: int, per_filter: int, kind: PermutationKind) -> Tensor:
+    """The inverse of `pack`. Raises ValueError if the bytes are no permutation of this layer."""
+    count = filters * per_filter
     if kind == "none":
         return torch.arange(count)
-    bits = np.unpackbits(packed.numpy(), bitorder="little")
     if kind == "cross-filter":
-        position = _from_bits(bits, count, count)
+        position = _unpack(packed, count, count)
     else:
-        split = filters * _width(filters)
-        rank_of_filter = _from_bits(bits[:split], filters, filters)
-        rank_in_filter = _from_bits(bits[split:], count, channels).reshape(filters, channels)
-        position = (rank_of_filter[:, None] * channels + rank_in_filter).flatten()
-    if not np.array_equal(np.sort(position), np.arange(count)):
-        raise ValueError("the bits are not a permutation of the layer's kernels")
-    return torch.from_numpy(position)
+        split = _bytes(filters, filters)
+        rank_of_filter = _unpack(packed[:split], filters, filters)
+        rank_in_filter = _unpack(packed[split:], count, per_filter).reshape(filters, per_filter)
+        position = (rank_of_filter[:, None] * per_filter + rank_in_filter).flatten()
+    if position.max() >= count or not (position.bincount(minlength=count) == 1).all():
+        raise ValueError("the bits are not a permutation of the layer's tiles")
+    return position
 
 
-def _unit(kernels: Tensor) -> Tensor:
-    norms: Tensor = kernels.norm(dim=1, keepdim=True)
-    return kernels / norms.clamp_min(TINY)
+def _unit(tiles: Tensor) -> Tensor:
+    norms: Tensor = tiles.norm(dim=1, keepdim=True)
+    return tiles / norms.clamp_min(TINY)
 
 
 def _invert(path: Tensor) -> Tensor:
@@ -132,14 +120,28 @@ def _width(count: int) -> int:
     return math.ceil(math.log2(count)) if count > 1 else 0
 
 
-def _to_bits(ranks: Tensor, count: int) -> npt.NDArray[np.uint8]:
+def _bytes(ranks: int, count: int) -> int:
+    return -(-ranks * _width(count) // 8)
+
+
+def _pack(ranks: Tensor, count: int) -> Tensor:
     shifts = np.arange(_width(count))
-    return ((ranks.numpy()[:, None] >> shifts) & 1).astype(np.uint8).ravel()
+    pieces = [
+        np.packbits(((piece.numpy()[:, None] >> shifts) & 1).astype(np.uint8), bitorder="little")
+        for piece in ranks.split(PIECE)
+    ]
+    return torch.from_numpy(np.concatenate(pieces))
 
 
-def _from_bits(bits: npt.NDArray[np.uint8], ranks: int, count: int) -> npt.NDArray[np.int64]:
+def _unpack(packed: Tensor, ranks: int, count: int) -> Tensor:
+    if packed.numel() != _bytes(ranks, count):
+        raise ValueError("another number of bits than the layer's tiles need")
     width = _width(count)
-    if bits.size < ranks * width:
-        raise ValueError("too few bits for the layer's kernels")
-    table = bits[: ranks * width].reshape(ranks, width).astype(np.int64)
-    return table @ (1 << np.arange(width, dtype=np.int64))
+    values = 1 << np.arange(width, dtype=np.int64)
+    pieces: list[npt.NDArray[np.int64]] = []
+    for first in range(0, ranks, PIECE):
+        number = min(PIECE, ranks - first)
+        part = packed[_bytes(first, count) : _bytes(first + number, count)].numpy()
+        bits = np.unpackbits(part, count=number * width, bitorder="little")
+        pieces.append(bits.reshape(number, width) @ values)
+    return torch.from_numpy(np.concatenate(pieces))

@@ -1,62 +1,73 @@
-"""The predictor: a small MLP from an embedded coordinate to the weights of one kernel."""
+"""The predictor: a small MLP from an embedded coordinate to the weights of one tile."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from nern.embedding import Embedding, EmbeddingConfig
-from nern.layers import Layer
+from nern.tiles import Tiles
+
+Activation = Literal["relu", "silu"]
+
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
 class PredictorConfig(BaseModel):
-    """Five linear layers, width -> hidden (x 4) -> kernel height x kernel width, with ReLU between them."""
+    """Five linear layers, width of the embedding -> hidden (x 4) -> weights of a tile, with an activation between them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     embedding: EmbeddingConfig = EmbeddingConfig()
     hidden: int = Field(ge=1)
-    size: tuple[int, int] = Field(description="Height and width of the predicted kernel: the largest of the network")
+    activation: Activation = "relu"
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return (self.embedding.width, *[self.hidden] * 4, math.prod(self.size))
+        """Of the embedding and of the hidden layers."""
+        return (self.embedding.width, *[self.hidden] * 4)
 
-    @property
-    def parameters(self) -> int:
-        return sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.widths))
-
-
-def largest_size(layers: Sequence[Layer]) -> tuple[int, int]:
-    """The smallest kernel that every kernel of these layers is a crop of."""
-    return max(layer.size[0] for layer in layers), max(layer.size[1] for layer in layers)
+    def parameters(self, tiles: Tiles) -> int:
+        """How many parameters the predictor of these tiles has."""
+        return sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.widths)) + (self.hidden + 1) * _outputs(tiles)
 
 
-def hidden_for_ratio(ratio: float, layers: Sequence[Layer], embedding: EmbeddingConfig) -> int:
+def hidden_for_ratio(ratio: float, tiles: Tiles, embedding: EmbeddingConfig) -> int:
     """The widest predictor whose parameters number at most `ratio` of the represented weights (at least 1)."""
-    budget = ratio * sum(layer.weights for layer in layers)
-    size = largest_size(layers)
-    # Parameters are a h^2 + b h + c with a = 3; the root is exact up to rounding.
-    linear = embedding.width + 4 + math.prod(size)
-    root = (-linear + math.sqrt(linear**2 + 12 * max(budget - math.prod(size), 0))) / 6
-    return max(1, int(root))
+    budget = ratio * sum(layer.weights for layer in tiles.layers)
+    # Parameters are 3 h^2 + b h + c; the root is exact up to rounding.
+    constant = _outputs(tiles)
+    linear = embedding.width + 4 + constant
+    return max(1, int((-linear + math.sqrt(linear**2 + 12 * max(budget - constant, 0))) / 6))
 
 
 class Predictor(nn.Module):
-    """Predicts kernels of the largest size; see `Representation` for what is cut out of them."""
+    """Predicts tiles in the shapes that `Tiles.heads` lists, with one head for each."""
 
-    def __init__(self, config: PredictorConfig, layers: Sequence[Layer]) -> None:
+    def __init__(self, config: PredictorConfig, tiles: Tiles) -> None:
         super().__init__()
         self.config = config
-        self.embedding = Embedding(config.embedding, layers)
+        self.shapes = tiles.heads
+        self.embedding = Embedding(config.embedding, tiles.extents)
         modules: list[nn.Module] = []
         for inputs, outputs in pairwise(config.widths):
-            modules += [nn.Linear(inputs, outputs), nn.ReLU()]
-        self.mlp = nn.Sequential(*modules[:-1])
+            modules += [nn.Linear(inputs, outputs), ACTIVATIONS[config.activation]()]
+        self.trunk = nn.Sequential(*modules)
+        self.heads = nn.ModuleList(nn.Linear(config.hidden, math.prod(shape)) for shape in tiles.heads)
 
-    def forward(self, layer: Tensor, filter: Tensor, channel: Tensor) -> Tensor:
-        """Kernels at n coordinates (three int64 tensors of shape (n,)): float32 of shape (n, height, width)."""
-        out: Tensor = self.mlp(self.embedding(layer, filter, channel))
-        return out.view(-1, *self.config.size)
+    def features(self, layer: Tensor, filter: Tensor, tile: Tensor) -> Tensor:
+        """What the heads see of n coordinates, three int64 tensors of shape (n,): float32 (n, hidden)."""
+        out: Tensor = self.trunk(self.embedding(layer, filter, tile))
+        return out
+
+    def predict(self, head: int, features: Tensor) -> Tensor:
+        """Tiles (n, *shape of the head) from features (n, hidden)."""
+        out: Tensor = self.heads[head](features)
+        return out.view(-1, *self.shapes[head])
+
+
+def _outputs(tiles: Tiles) -> int:
+    return sum(math.prod(shape) for shape in tiles.heads)

@@ -1,7 +1,7 @@
 """Rendering: from a representation to weights, reproducibly.
 
 A kernel's bits must not depend on what else is asked for, but the sums inside a matrix product may be ordered
-differently for different numbers of rows. So kernels are always rendered in the same aligned blocks of one layer, padded
+differently for different numbers of rows. So tiles are always rendered in the same aligned blocks of one layer, padded
 to the same number of rows.
 """
 
@@ -16,22 +16,28 @@ from nern.representation import Representation
 BLOCK = 256
 
 
-def blocks_of(kernels: int) -> int:
-    """How many blocks a layer of that many kernels has."""
-    return -(-kernels // BLOCK)
+def blocks_of(tiles: int) -> int:
+    """How many blocks a layer of that many tiles has."""
+    return -(-tiles // BLOCK)
 
 
 @torch.inference_mode()
 def render_block(representation: Representation, layer: int, block: int) -> Tensor:
-    """Kernels block * BLOCK and the following of one layer, in the layer's dtype: (at most BLOCK, *size)."""
+    """Tiles block * BLOCK and the following of one layer, in the layer's dtype: (at most BLOCK, width, *size)."""
     first = block * BLOCK
-    count = min(BLOCK, representation.layers[layer].kernels - first)
+    count = min(BLOCK, representation.tiles.count(layer) - first)
     row = torch.arange(BLOCK).clamp_max(count - 1)
-    predicted = representation.predict(representation.coordinates.starts[layer] + first + row)[:count]
-    return representation.kernels(layer, predicted).to(representation.layers[layer].dtype).contiguous()
+    [(_, _, tiles)] = representation.render(representation.tiles.starts[layer] + first + row)
+    return tiles[:count].to(representation.layers[layer].dtype).contiguous()
 
 
-def render_layer(representation: Representation, layer: int) -> Iterator[Tensor]:
+def render_blocks(representation: Representation, layer: int) -> Iterator[Tensor]:
     """All blocks of a layer, in order."""
-    for block in range(blocks_of(representation.layers[layer].kernels)):
+    for block in range(blocks_of(representation.tiles.count(layer))):
         yield render_block(representation, layer, block)
+
+
+def render_layer(representation: Representation, layer: int) -> Tensor:
+    """The whole weight of a layer, in its shape and dtype."""
+    tiles = torch.cat(list(render_blocks(representation, layer)))
+    return representation.tiles.join(layer, tiles).reshape(representation.layers[layer].shape)

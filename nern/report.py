@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nern import tensorfile
 from nern.artefact import Artefact, Sizes
-from nern.training.train import Evaluation, Trained
+from nern.training.selection import Evaluation
+from nern.training.train import Trained
 
 Report = dict[str, Any]
 
@@ -52,7 +53,7 @@ def make_report(trained: Trained, artefact: Artefact, sizes: Sizes, state_dict: 
             "represented": _bytes(state_dict[layer.name] for layer in layers),
             "original": _bytes(state_dict.values()),
         },
-        "parameters": artefact.representation.predictor.config.parameters,
+        "parameters": sum(parameter.numel() for parameter in artefact.representation.predictor.parameters()),
         "best": _evaluation(trained.best),
         "last": _evaluation(trained.last),
         "seconds": {"training": trained.seconds, "rendering": rendering_seconds},

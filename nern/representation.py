@@ -1,103 +1,84 @@
-"""A neural representation: the layers it stands for, the predictor, and what turns its predictions into weights."""
+"""A neural representation: the tiles it stands for, the predictor, and what turns its predictions into weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby
 from math import hypot, sqrt
 
 import torch
 from torch import Tensor
 
-from nern.layers import Coordinates, Layer
-from nern.permutation import Check, PermutationKind, permute
+from nern.layers import Layer
+from nern.permutation import PermutationKind
 from nern.predictor import Predictor, PredictorConfig
+from nern.tiles import Tiles
 
 
 class Representation:
-    """Predicts every kernel of `layers`.
-
-    The kernel (l, i, j) is the centre crop of `scale` times the prediction at its permuted coordinate, where crops
-    take rows and columns int(K/2 - k/2) to int(K/2 - k/2) + k, as the authors' code does.
-    """
+    """Predicts every tile of some layers: `scale` times what the predictor says at the tile's permuted coordinate."""
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        tiles: Tiles,
         predictor: Predictor,
         *,
         permutation: PermutationKind,
         positions: Sequence[Tensor],
         scale: float,
     ) -> None:
-        self.layers = tuple(layers)
-        self.coordinates = Coordinates(layers)
+        self.tiles = tiles
         self.predictor = predictor
-        self.permutation = permutation
-        self.positions = tuple(positions)
+        self.permutation: PermutationKind = permutation
         self.scale = scale
-        # Flat index -> flat index of the coordinate assigned: 8 bytes a kernel, where a 3x3 kernel itself has 36.
-        starts = self.coordinates.starts
-        self._assigned = torch.cat([start + position for start, position in zip(starts, self.positions, strict=False)])
+        # Flat index -> flat index of the coordinate assigned: four bytes a tile, where a tile itself has 36 or more.
+        assigned = [(start + position).int() for start, position in zip(tiles.starts, positions, strict=False)]
+        self._assigned = torch.cat(assigned)
 
     @classmethod
     def untrained(
         cls,
-        layers: Sequence[Layer],
+        tiles: Tiles,
         state_dict: Mapping[str, Tensor],
         config: PredictorConfig,
         *,
         permutation: PermutationKind,
+        positions: Sequence[Tensor],
         scaled: bool,
-        check: Check = lambda: None,
     ) -> "Representation":
-        """A predictor with fresh weights (torch's global generator), and the layers' permutations.
+        """A predictor with fresh weights, from torch's global generator.
 
         `scaled` makes the root mean square of all that it has to predict 1, whatever the size of the weights.
-        `check` is called now and then while paths are searched; what it raises ends that.
         """
-        positions = [permute(state_dict[layer.name], permutation, check) for layer in layers]
-        norm = hypot(*(state_dict[layer.name].double().norm().item() for layer in layers))
-        scale = norm / sqrt(sum(layer.weights for layer in layers)) if scaled and norm else 1.0
-        return cls(layers, Predictor(config, layers), permutation=permutation, positions=positions, scale=scale)
+        norm = hypot(*(state_dict[layer.name].double().norm().item() for layer in tiles.layers))
+        scale = norm / sqrt(sum(layer.weights for layer in tiles.layers)) if scaled and norm else 1.0
+        return cls(tiles, Predictor(config, tiles), permutation=permutation, positions=positions, scale=scale)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self.tiles.layers
+
+    @property
+    def device(self) -> torch.device:
+        return self.predictor.embedding.layer.device
 
     def to(self, device: torch.device) -> "Representation":
         """The same representation, its predictor on `device`."""
         self.predictor.to(device)
         return self
 
-    @property
-    def device(self) -> torch.device:
-        return self.predictor.embedding.layer.device
-
-    def predict(self, index: Tensor) -> Tensor:
-        """Kernels before scaling and cropping, at flat indices (n,): float32 (n, height, width) with gradients.
-
-        The indices live on the CPU, the result where the predictor is.
-        """
-        layer, filter, channel = self.coordinates.of(self._assigned[index])
-        out: Tensor = self.predictor(layer.to(self.device), filter.to(self.device), channel.to(self.device))
-        return out
-
-    def kernels(self, layer: int, predicted: Tensor) -> Tensor:
-        """Scales and crops predictions (n, height, width) for one layer: (n, *layer.size)."""
-        (top, left), (height, width) = self._corner(layer), self.layers[layer].size
-        return predicted[:, top : top + height, left : left + width] * self.scale
-
-    def by_layer(self, index: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
-        """Cuts sorted flat indices at the layers' borders: (layer, the slice of `index`, numbers inside the layer)."""
-        borders = torch.searchsorted(index, torch.tensor(self.coordinates.starts)).tolist()
-        for layer, (first, last) in enumerate(pairwise(borders)):
-            if first < last:
-                yield layer, slice(first, last), index[first:last] - self.coordinates.starts[layer]
+    def positions(self, layer: int) -> Tensor:
+        """The permutation of one layer; see `nern.permutation`."""
+        start, stop = self.tiles.starts[layer : layer + 2]
+        return self._assigned[start:stop].long() - start
 
     def render(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Kernels at sorted flat indices, with gradients: (layer, numbers inside the layer, kernels (n, *size)) for each
-        layer that occurs.
+        """Tiles at sorted flat indices (n,), with gradients, where the predictor is: for each layer that occurs, its number,
+        the tiles' numbers inside it, and the tiles (m, width, *size) in float32.
         """
-        predicted = self.predict(index)
-        for layer, where, number in self.by_layer(index):
-            yield layer, number, self.kernels(layer, predicted[where])
-
-    def _corner(self, layer: int) -> tuple[int, int]:
-        size = self.predictor.config.size
-        top, left = (int(whole / 2 - part / 2) for whole, part in zip(size, self.layers[layer].size, strict=True))
-        return top, left
+        coordinate = self.tiles.of(self._assigned[index].long())
+        features = self.predictor.features(*(axis.to(self.device) for axis in coordinate))
+        for head, stretch in groupby(self.tiles.by_layer(index), key=lambda part: self.tiles.head[part[0]]):
+            parts = list(stretch)
+            first = parts[0][1].start
+            predicted = self.predictor.predict(head, features[first : parts[-1][1].stop]) * self.scale
+            for layer, where, number in parts:
+                yield layer, number, self.tiles.crop(layer, predicted[where.start - first : where.stop - first])

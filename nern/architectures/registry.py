@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torchvision
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from nern.architectures import cifar
 from nern.architectures.skeleton import skeleton
@@ -68,7 +69,7 @@ def groups(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, int]:
     """The number of groups of every convolution, by the name of its weight."""
     variant = _fit_of(name, state_dict).variant
     module = skeleton(partial(variant.build, variant.classes))
-    return {f"{path}.weight": conv.groups for path, conv in module.named_modules() if isinstance(conv, nn.Conv2d)}
+    return {f"{path}.weight": conv.groups for path, conv in module.named_modules() if isinstance(conv, _ConvNd)}
 
 
 def input_shape(name: str, state_dict: Mapping[str, Tensor]) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Training predictors."""
 
 from nern.training.config import DecoupledConfig, PaperConfig
-from nern.training.train import Evaluation, Progress, Trained, choose_layers, train
+from nern.training.selection import Evaluation
+from nern.training.train import Progress, Snapshot, Trained, choose_layers, train
 
-__all__ = ["DecoupledConfig", "Evaluation", "PaperConfig", "Progress", "Trained", "choose_layers", "train"]
+__all__ = ["DecoupledConfig", "Evaluation", "PaperConfig", "Progress", "Snapshot", "Trained", "choose_layers", "train"]

@@ -7,8 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nern.embedding import EmbeddingConfig
 from nern.layers import Layer
+from nern.paths import PathKind
 from nern.permutation import PermutationKind
-from nern.predictor import PredictorConfig, hidden_for_ratio, largest_size
+from nern.predictor import Activation, PredictorConfig, hidden_for_ratio
+from nern.tiles import SmallKernels, Tiles
 
 DEFAULT_RATIO = 0.4
 
@@ -26,22 +28,36 @@ class TrainingConfig(BaseModel):
     reconstruction_share: ClassVar[float] = 0.0
 
     layers: Literal["all", "paper"] | Annotated[list[str], Field(min_length=1)] = Field(
-        "all", description="Convolutions to represent: all, the ones that the authors predict, or names of weights"
+        "all",
+        description="All convolutions, the ones that the authors predict, or names of weights, those of linear layers too",
+    )
+    small_kernels: SmallKernels = Field(
+        "tiled",
+        description="Kernels of few weights: predicted several channels at a time by a head of their own (tiled), "
+        "or one by one as the centre of a prediction of the largest size (cropped)",
     )
     permutation: PermutationKind = Field("cross-filter", description="Order of the kernels, for smoothness")
+    path: PathKind = Field(
+        "fragments",
+        description="How the order is found: most similar pairs first, or from each to the nearest one that is left",
+    )
     hidden: int | None = Field(None, ge=1, le=4096, description="Width of the predictor; excludes ratio")
     ratio: float | None = Field(
         None, gt=0, le=4, description=f"Parameters of the predictor / represented weights; {DEFAULT_RATIO} if hidden is null"
     )
     base: float = Field(1.25, gt=0, le=4, description="Ratio of neighbouring embedding frequencies")
     levels: int = Field(20, ge=1, le=128, description="Embedding frequencies an axis")
+    activation: Activation = Field("silu", description="Activation function of the predictor")
 
     steps: Steps = Field(3000, description="Optimisation steps in all")
     reconstruction_steps: int | None = Field(
         None, ge=0, le=10_000_000, description="How many of them, at the start, go without distillation"
     )
     kernel_batch: int = Field(
-        8192, ge=1, le=1_048_576, description="Kernels a step through which the gradient of the reconstruction flows"
+        8192,
+        ge=1,
+        le=1_048_576,
+        description="Kernels (or tiles of small ones) a step through which the reconstruction's gradient flows",
     )
     image_batch: int = Field(128, ge=1, le=4096, description="Images a step of distillation")
     learning_rate: LearningRate = Field(0.05, description="Peak learning rate")
@@ -69,7 +85,7 @@ class TrainingConfig(BaseModel):
         """The same with what depends on the network filled in; without `distil` all steps are reconstruction."""
         hidden, reconstruction_steps = self.hidden, self.reconstruction_steps
         if hidden is None:
-            hidden = hidden_for_ratio(self.ratio or DEFAULT_RATIO, layers, self.embedding)
+            hidden = hidden_for_ratio(self.ratio or DEFAULT_RATIO, self.tiles(layers), self.embedding)
         if reconstruction_steps is None:
             reconstruction_steps = round(self.steps * self.reconstruction_share)
         if not distil:
@@ -80,10 +96,15 @@ class TrainingConfig(BaseModel):
     def embedding(self) -> EmbeddingConfig:
         return EmbeddingConfig(base=self.base, levels=self.levels)
 
-    def predictor(self, layers: Sequence[Layer]) -> PredictorConfig:
+    @property
+    def predictor(self) -> PredictorConfig:
         """The predictor that a resolved configuration asks for."""
         assert self.hidden is not None, "resolve() comes first"
-        return PredictorConfig(embedding=self.embedding, hidden=self.hidden, size=largest_size(layers))
+        return PredictorConfig(embedding=self.embedding, hidden=self.hidden, activation=self.activation)
+
+    def tiles(self, layers: Sequence[Layer]) -> Tiles:
+        """The layers, cut as the configuration says."""
+        return Tiles(layers, self.small_kernels)
 
 
 class DecoupledConfig(TrainingConfig):
@@ -100,6 +121,9 @@ class PaperConfig(TrainingConfig):
     """The published recipe: all losses at once, Ranger, kernel batches (Ashkenazi et al., arXiv 2212.13554)."""
 
     recipe: Literal["paper"] = "paper"
+    small_kernels: SmallKernels = Field("cropped", description="Kernels of few weights; see the decoupled recipe")
+    path: PathKind = Field("nearest", description="How the order is found; see the decoupled recipe")
+    activation: Activation = Field("relu", description="Activation function of the predictor")
     base: float = Field(0.76, gt=0, le=4, description="Ratio of neighbouring embedding frequencies")
     levels: int = Field(40, ge=1, le=128, description="Embedding frequencies an axis")
     steps: Steps = Field(68_600, description="Optimisation steps in all")

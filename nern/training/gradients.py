@@ -1,5 +1,6 @@
 """Gradients of one step. Each function leaves them in the predictor's parameters and returns the losses' values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,12 @@ from nern.representation import Representation
 from nern.training import maps
 from nern.training.targets import Targets
 
-# Kernels rendered at a time: bounds the memory of a step, whatever the network's size.
+# Tiles rendered at a time: bounds the memory of a step, whatever the network's size.
 CHUNK = 16_384
 
 
 def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
-    """Of the mean squared error over the kernels at sorted flat indices, in units of the representation's scale."""
+    """Of the mean squared error over the tiles at sorted flat indices, in units of the representation's scale."""
     errors = targets.errors(index)
     squared = torch.stack([error.square().sum() for error in errors]).sum()
     loss = squared / sum(error.numel() for error in errors)
@@ -37,12 +38,12 @@ class LossWeights:
 def all_at_once(
     network: nn.Module | None, targets: Targets, inputs_BCHW: Tensor | None, index: Tensor, weights: LossWeights
 ) -> dict[str, float]:
-    """Of all losses that have a weight, as they reach the predictor through the kernels at sorted flat indices.
+    """Of all losses that have a weight, as they reach the predictor through the tiles at sorted flat indices.
 
     The network is the teacher, and with rendered weights the student; without network and inputs there is only L_rec. First
-    the losses' gradients with respect to all rendered weights are found; then the chosen kernels are rendered once more,
-    and the gradients go on from them into the predictor. With all kernels chosen this is the exact gradient, at a memory
-    that does not grow with the number of kernels x the predictor's width.
+    the losses' gradients with respect to all rendered weights are found; then the chosen tiles are rendered once more,
+    and the gradients go on from them into the predictor. With all tiles chosen this is the exact gradient, at a memory
+    that does not grow with the number of tiles x the predictor's width.
     """
     representation = targets.representation
     rendered = [weight.requires_grad_() for weight in render_all(representation)]
@@ -75,19 +76,24 @@ def _distillation(
 
 def render_all(representation: Representation) -> list[Tensor]:
     """All represented weights, without gradients, in the shapes of the layers."""
-    rendered = [torch.empty(layer.shape, device=representation.device) for layer in representation.layers]
+    tiles = representation.tiles
+    rendered = [
+        torch.empty(tiles.count(number), tiles.width[number], *layer.size, device=representation.device)
+        for number, layer in enumerate(tiles.layers)
+    ]
     with torch.no_grad():
-        for index in torch.arange(len(representation.coordinates)).split(CHUNK):
-            for layer, number, kernels in representation.render(index):
-                rendered[layer].flatten(0, 1)[number] = kernels
-    return rendered
+        for index in torch.arange(len(tiles)).split(CHUNK):
+            for layer, number, some in representation.render(index):
+                rendered[layer][number] = some
+    return [tiles.join(number, rendered[number]).reshape(layer.shape) for number, layer in enumerate(tiles.layers)]
 
 
-def pull_back(representation: Representation, gradients: tuple[Tensor, ...], index: Tensor) -> None:
-    """Carries gradients with respect to all rendered weights on into the predictor, through the kernels at `index`."""
+def pull_back(representation: Representation, gradients: Sequence[Tensor], index: Tensor) -> None:
+    """Carries gradients with respect to all rendered weights on into the predictor, through the tiles at `index`."""
+    cut = [representation.tiles.cut(layer, gradient) for layer, gradient in enumerate(gradients)]
     for chunk in index.split(CHUNK):
-        kernels, theirs = [], []
+        tiles, theirs = [], []
         for layer, number, rendered in representation.render(chunk):
-            kernels.append(rendered)
-            theirs.append(gradients[layer].flatten(0, 1)[number])
-        torch.autograd.backward(kernels, theirs)
+            tiles.append(rendered)
+            theirs.append(cut[layer][number])
+        torch.autograd.backward(tiles, theirs)

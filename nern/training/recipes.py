@@ -20,12 +20,13 @@ PhaseName = Literal["reconstruction", "distillation"]
 # A parameter group's learning rate is the phase's times this entry of the group, or times 1.
 RELATIVE_RATE = "relative_rate"
 
-Gradients = Callable[[], dict[str, float]]
+Gradients = Callable[[int], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """`gradients` fills the predictor's gradients and returns the losses; `learning_rate` is a function of the steps done.
+    """`gradients` fills the predictor's gradients and returns the losses; it and `learning_rate` are functions of the number
+    of steps that the phase has behind it.
 
     `evaluations` says how often, over the phase, it is worth looking at the whole network.
     """
@@ -46,25 +47,18 @@ class Teaching:
     images: ImageSource
 
 
-def phases(
-    config: DecoupledConfig | PaperConfig, targets: Targets, teaching: Teaching | None, generator: torch.Generator
-) -> Iterator[Phase]:
+def phases(config: DecoupledConfig | PaperConfig, targets: Targets, teaching: Teaching | None) -> list[Phase]:
     """The phases of a resolved configuration that have any steps."""
-    if isinstance(config, PaperConfig):
-        recipe = paper(config, targets, teaching, generator)
-    else:
-        recipe = decoupled(config, targets, teaching, generator)
-    return (phase for phase in recipe if phase.steps)
+    recipe = paper(config, targets, teaching) if isinstance(config, PaperConfig) else decoupled(config, targets, teaching)
+    return [phase for phase in recipe if phase.steps]
 
 
-def decoupled(
-    config: DecoupledConfig, targets: Targets, teaching: Teaching | None, generator: torch.Generator
-) -> Iterator[Phase]:
-    """Kernel batches against the weights alone; then all kernels against the teacher alone, in small steps."""
+def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | None) -> Iterator[Phase]:
+    """Batches of tiles against the weights alone; then all tiles against the teacher alone, in small steps."""
     assert config.reconstruction_steps is not None, "resolve() comes first"
     representation = targets.representation
-    count = len(representation.coordinates)
-    batches = sampling.shuffled(count, config.kernel_batch, generator)
+    count = len(representation.tiles)
+    batches = sampling.Shuffled(count, config.kernel_batch, config.seed)
     steps = config.reconstruction_steps
     schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
     yield Phase(
@@ -72,7 +66,7 @@ def decoupled(
         steps,
         muon(representation.predictor),
         schedule,
-        lambda: reconstruct(targets, next(batches)),
+        lambda step: reconstruct(targets, batches.batch(step)),
         evaluations=5,
     )
     if teaching:
@@ -83,21 +77,21 @@ def decoupled(
             steps,
             (torch.optim.Adam(representation.predictor.parameters()),),
             cosine(config.distillation_learning_rate, steps, warm_up=steps // 50),
-            lambda: all_at_once(
+            lambda step: all_at_once(
                 teaching.network,
                 targets,
-                teaching.images.batch(config.image_batch, generator),
+                teaching.images.batch(config.image_batch, sampling.generator(config.seed, "images", step)),
                 torch.arange(count),
                 weights,
             ),
         )
 
 
-def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None, generator: torch.Generator) -> Iterator[Phase]:
-    """All losses at once, their gradient through a batch of kernels; one optimizer and schedule throughout."""
+def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> Iterator[Phase]:
+    """All losses at once, their gradient through a batch of tiles; one optimizer and schedule throughout."""
     assert config.reconstruction_steps is not None, "resolve() comes first"
     optimizer = Ranger(targets.representation.predictor.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    batches = sampling.uniform_or_by_magnitude(targets.weights, config.kernel_batch, config.magnitude_probability, generator)
+    batches = sampling.UniformOrByMagnitude(targets.tiles, config.kernel_batch, config.magnitude_probability, config.seed)
     schedule = cosine(config.learning_rate, config.steps, floor=1e-6)
     warm_up = config.reconstruction_steps
     alone = LossWeights(reconstruction=1.0)
@@ -106,7 +100,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None, gene
         warm_up,
         (optimizer,),
         schedule,
-        lambda: all_at_once(None, targets, None, next(batches), alone),
+        lambda step: all_at_once(None, targets, None, batches.batch(step), alone),
         evaluations=5,
     )
     if teaching:
@@ -116,11 +110,11 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None, gene
             config.steps - warm_up,
             (optimizer,),
             lambda step: schedule(warm_up + step),
-            lambda: all_at_once(
+            lambda step: all_at_once(
                 teaching.network,
                 targets,
-                teaching.images.batch(config.image_batch, generator),
-                next(batches),
+                teaching.images.batch(config.image_batch, sampling.generator(config.seed, "images", step)),
+                batches.batch(warm_up + step),
                 weights,
             ),
         )

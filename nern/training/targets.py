@@ -1,4 +1,4 @@
-"""What the predictor should output, gathered batch by batch: no table of all kernels is made."""
+"""What the predictor should output, gathered batch by batch: no table of all tiles is made."""
 
 from collections.abc import Mapping
 
@@ -9,18 +9,22 @@ from nern.representation import Representation
 
 
 class Targets:
-    """The original kernels, addressed by flat index."""
+    """The original weights, in the shapes of the layers (`weights`) and as tiles (`tiles`)."""
 
     def __init__(self, representation: Representation, state_dict: Mapping[str, Tensor], device: torch.device) -> None:
         self.representation = representation
         self.weights = [state_dict[layer.name].float().to(device) for layer in representation.layers]
+        # Views of the weights, unless a filter's last tile overhangs.
+        self.tiles = [representation.tiles.cut(number, weight) for number, weight in enumerate(self.weights)]
 
     def errors(self, index: Tensor) -> list[Tensor]:
         """Rebuilt minus original at sorted flat indices, in units of the representation's scale, with gradients.
 
-        One tensor (n, *size) for each layer that occurs.
+        One tensor for each layer that occurs, without what overhangs.
         """
-        return [
-            (kernels - self.weights[layer].flatten(0, 1)[number]) / self.representation.scale
-            for layer, number, kernels in self.representation.render(index)
-        ]
+        errors = []
+        for layer, number, tiles in self.representation.render(index):
+            error = (tiles - self.tiles[layer][number]) / self.representation.scale
+            inside = self.representation.tiles.inside(layer, number)
+            errors.append(error if inside is None else error[inside])
+        return errors

@@ -1,24 +1,27 @@
 """The training of one predictor."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nern import architectures
-from nern.errors import TrainingDiverged, UnusableImages
-from nern.evaluation import MAX_HELD_OUT, Comparison, HeldOut, Judge
+from nern.errors import NotRepresentable, TrainingDiverged, UnusableImages
+from nern.evaluation import MAX_HELD_OUT, HeldOut, Judge
 from nern.images import Images, ImageSource, Noise
-from nern.layers import Layer, find_layers, select_layers
-from nern.permutation import Check
+from nern.layers import Layer, find_layers, find_linear, select_layers
+from nern.paths import Check, nothing
+from nern.permutation import permutations
 from nern.representation import Representation
+from nern.training import sampling
 from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.gradients import render_all
 from nern.training.recipes import RELATIVE_RATE, Phase, PhaseName, Teaching, phases
+from nern.training.selection import Evaluation, Selection
 from nern.training.targets import Targets
 
 # Steps between evaluations, at least: with few steps they would take longer than the training.
@@ -26,28 +29,16 @@ MIN_INTERVAL = 25
 
 CPU = torch.device("cpu")
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How good the representation is after `step` steps.
-
-    `relative_error` is the norm of the error over the norm of the weights; `comparison` is None without distillation.
-    """
-
-    step: int
-    relative_error: float
-    comparison: Comparison | None
-
-    @property
-    def rank(self) -> float:
-        """What model selection minimises: the divergence from the original, or else the error of the weights."""
-        value = self.comparison.divergence if self.comparison else self.relative_error
-        return value if isfinite(value) else inf
+Snapshot = dict[str, Any]
+"""All that a training needs to go on from a step, bit for bit; torch.save can write it."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands. `step` counts over all phases; `evaluation` is there when it has just been made."""
+    """Where a training stands. `step` counts over all phases; `evaluation` is there when it has just been made.
+
+    `snapshot` is to be called, if at all, before the next step; its tensors are the training's own.
+    """
 
     phase: PhaseName
     step: int
@@ -56,6 +47,7 @@ class Progress:
     evaluation: Evaluation | None
     steps_per_second: float
     seconds_left: float
+    snapshot: Callable[[], Snapshot]
 
 
 @dataclass(frozen=True)
@@ -73,13 +65,17 @@ class Trained:
 def choose_layers(
     state_dict: Mapping[str, Tensor], config: DecoupledConfig | PaperConfig, architecture: str | None
 ) -> list[Layer]:
-    """The convolutions that the configuration asks for. Raises NotRepresentable."""
-    layers = find_layers(state_dict)
+    """The weights that the configuration asks for. Raises NotRepresentable."""
+    convolutions = find_layers(state_dict)
+    if isinstance(config.layers, list):
+        known = {layer.name: layer for layer in convolutions + find_linear(state_dict)}
+        return select_layers([known[name] for name in state_dict if name in known], config.layers)
+    if not convolutions:
+        raise NotRepresentable("the network has no convolution to represent")
     if config.layers == "all":
-        return select_layers(layers, None)
-    if config.layers == "paper":
-        return select_layers(layers, architectures.paper_layers(architecture, {layer.name: layer.shape for layer in layers}))
-    return select_layers(layers, config.layers)
+        return convolutions
+    shapes = {layer.name: layer.shape for layer in convolutions}
+    return select_layers(convolutions, architectures.paper_layers(architecture, shapes))
 
 
 def train(
@@ -90,79 +86,102 @@ def train(
     data: Images | Noise | None = None,
     device: torch.device = CPU,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    check: Check = lambda: None,
+    check: Check = nothing,
+    snapshot: Snapshot | None = None,
 ) -> Trained:
-    """Trains a predictor for the convolutions of `state_dict`.
+    """Trains a predictor for the convolutions of `state_dict`, or goes on from a snapshot of such a training.
 
     Without an architecture or without data there is no distillation. `on_progress` is called after every step, `check`
     now and then before the first one; whatever they raise ends the training. Raises NotRepresentable,
-    UnknownArchitecture, UnusableImages, TrainingDiverged.
+    UnknownArchitecture, UnusableImages, TrainingDiverged, and ValueError for a snapshot of another training.
     """
     started = time.monotonic()
-    generator = torch.Generator().manual_seed(config.seed)
     layers = choose_layers(state_dict, config, architecture)
     teaching, judge = None, None
     if architecture and data:
         network = architectures.build(architecture, state_dict).to(device)
-        images, held_out = hold_out(data, config, generator)
+        images, held_out = hold_out(data, config)
         judge = Judge(network, held_out)
         teaching = Teaching(network, images)
     config = config.resolve(layers, distil=teaching is not None)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        representation = Representation.untrained(
-            layers,
-            state_dict,
-            config.predictor(layers),
-            permutation=config.permutation,
-            scaled=isinstance(config, DecoupledConfig),
-            check=check,
-        ).to(device)
+    representation = _fresh(layers, state_dict, config, snapshot, check).to(device)
     targets = Targets(representation, state_dict, device)
+    selection = Selection(representation.predictor)
+    plan = phases(config, targets, teaching)
+    done, seconds_before = 0, 0.0
+    if snapshot:
+        if snapshot["config"] != config.model_dump(mode="json"):
+            raise ValueError("the snapshot is of another training")
+        done, seconds_before = snapshot["step"], snapshot["seconds"]
+        representation.predictor.load_state_dict(snapshot["predictor"])
+        selection.load_state_dict(snapshot["selection"])
+        _load(plan, done, snapshot["optimizers"])
 
-    best: Evaluation | None = None
-    last: Evaluation | None = None
+    def seconds() -> float:
+        return seconds_before + time.monotonic() - started
+
+    def take(phase: Phase, step: int) -> Snapshot:
+        return {
+            "config": config.model_dump(mode="json"),
+            "step": step,
+            "seconds": seconds(),
+            "positions": [representation.positions(number) for number in range(len(layers))],
+            "predictor": representation.predictor.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in phase.optimizers],
+            "selection": selection.state_dict(),
+        }
+
     check()
-    for progress in run(list(phases(config, targets, teaching, generator)), lambda step: evaluate(targets, judge, step)):
-        last = progress.evaluation or last
-        if progress.evaluation and (best is None or progress.evaluation.rank < best.rank):
-            best, best_weights = progress.evaluation, copy.deepcopy(representation.predictor.state_dict())
+    for progress in run(plan, targets, lambda step: selection.add(evaluate(targets, judge, step)), take, done=done):
         on_progress(progress)
-    assert best is not None, "the last step is always evaluated"
-    assert last is not None
-    if best.rank == inf:
-        raise TrainingDiverged("no evaluation of the rebuilt network gave finite numbers")
-    representation.predictor.load_state_dict(best_weights)
-    return Trained(representation.to(CPU), config, best, last, judge, time.monotonic() - started)
+    best, last = selection.finish()
+    return Trained(representation.to(CPU), config, best, last, judge, seconds())
 
 
-def run(plan: Sequence[Phase], evaluate: Callable[[int], Evaluation]) -> Iterator[Progress]:
-    """Runs phase after phase, step after step. Raises TrainingDiverged at the first loss that is not finite."""
+def run(
+    plan: Sequence[Phase],
+    targets: Targets,
+    evaluate: Callable[[int], Evaluation],
+    take: Callable[[Phase, int], Snapshot],
+    *,
+    done: int = 0,
+) -> Iterator[Progress]:
+    """Runs phase after phase, step after step, but for the first `done` steps.
+
+    Raises TrainingDiverged at the first loss that is not finite.
+    """
     steps = sum(phase.steps for phase in plan)
     pace = [_seconds(phase) for phase in plan]
-    step = 0
+    before = 0
     for number, phase in enumerate(plan):
         started = time.monotonic()
         groups = [group for optimizer in phase.optimizers for group in optimizer.param_groups]
         interval = max(MIN_INTERVAL, -(-phase.steps // phase.evaluations))
-        for done in range(1, phase.steps + 1):
-            step += 1
-            rate = phase.learning_rate(done - 1)
+        first = max(0, done - before)
+        for behind in range(first, phase.steps):
+            step = before + behind + 1
+            rate = phase.learning_rate(behind)
             for group in groups:
                 group["lr"] = rate * group.get(RELATIVE_RATE, 1.0)
             for optimizer in phase.optimizers:
                 optimizer.zero_grad()
-            values = phase.gradients()
+            values = phase.gradients(behind)
             for name, value in values.items():
                 if not isfinite(value):
-                    raise TrainingDiverged(f"the {name} loss became {value} at step {step} of {steps}")
+                    raise TrainingDiverged(f"the {name} loss became {value} at step {step} of {steps}; {suspect(targets)}")
             for optimizer in phase.optimizers:
                 optimizer.step()
-            evaluation = evaluate(step) if done % interval == 0 or done == phase.steps else None
-            pace[number] = (time.monotonic() - started) / done
-            left = pace[number] * (phase.steps - done)
+            due = (behind + 1) % interval == 0 or behind + 1 == phase.steps
+            evaluation = evaluate(step) if due else None
+            pace[number] = (time.monotonic() - started) / (behind + 1 - first)
+            left = pace[number] * (phase.steps - behind - 1)
             left += sum(seconds * later.steps for seconds, later in zip(pace[number + 1 :], plan[number + 1 :], strict=True))
-            yield Progress(phase.name, step, steps, values, evaluation, 1 / pace[number], left)
+
+            def snapshot(phase: Phase = phase, step: int = step) -> Snapshot:
+                return take(phase, step)
+
+            yield Progress(phase.name, step, steps, values, evaluation, 1 / pace[number], left, snapshot)
+        before += phase.steps
 
 
 def evaluate(targets: Targets, judge: Judge | None, step: int) -> Evaluation:
@@ -175,21 +194,66 @@ def evaluate(targets: Targets, judge: Judge | None, step: int) -> Evaluation:
     return Evaluation(step, (error / norm) ** 0.5 if norm else 0.0, comparison)
 
 
-def hold_out(
-    data: Images | Noise, config: DecoupledConfig | PaperConfig, generator: torch.Generator
-) -> tuple[ImageSource, HeldOut]:
+def suspect(targets: Targets) -> str:
+    """Which layer a loss that is not finite may come from."""
+    errors = [
+        (ours - theirs).norm().item() / max(theirs.norm().item(), 1e-30)
+        for ours, theirs in zip(render_all(targets.representation), targets.weights, strict=True)
+    ]
+    names = [layer.name for layer in targets.representation.layers]
+    for name, error in zip(names, errors, strict=True):
+        if not isfinite(error):
+            return f"the first layer whose rebuilt weights are not finite is {name!r}"
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    return f"all rebuilt weights are finite; furthest off is {names[worst]!r}, by {errors[worst]:.3g} of its norm"
+
+
+def hold_out(data: Images | Noise, config: DecoupledConfig | PaperConfig) -> tuple[ImageSource, HeldOut]:
     """Splits a dataset into images to distil from and images to judge by."""
+    chance = sampling.generator(config.seed, "held out")
     if isinstance(data, Noise):
-        return data, HeldOut(data, generator)
+        return data, HeldOut(data, chance)
     if len(data) < 2:
         raise UnusableImages(f"the dataset has {len(data)} images; at least 2 are needed")
     count = min(MAX_HELD_OUT, max(1, round(config.held_out * len(data))))
-    images, held_out = data.split(count, generator)
-    return images, HeldOut(held_out, generator)
+    images, held_out = data.split(count, chance)
+    return images, HeldOut(held_out, chance)
+
+
+def _fresh(
+    layers: Sequence[Layer],
+    state_dict: Mapping[str, Tensor],
+    config: DecoupledConfig | PaperConfig,
+    snapshot: Snapshot | None,
+    check: Check,
+) -> Representation:
+    """A representation before its first step; the permutation is what takes long, so a snapshot has it."""
+    tiles = config.tiles(layers)
+    positions = snapshot["positions"] if snapshot else permutations(tiles, state_dict, config.permutation, config.path, check)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Representation.untrained(
+            tiles,
+            state_dict,
+            config.predictor,
+            permutation=config.permutation,
+            positions=positions,
+            scaled=isinstance(config, DecoupledConfig),
+        )
+
+
+def _load(plan: Sequence[Phase], done: int, optimizers: Sequence[dict[str, Any]]) -> None:
+    """Gives the optimizers of the phase that the last step was in their state back."""
+    for phase in plan:
+        if done <= phase.steps:
+            for optimizer, state in zip(phase.optimizers, optimizers, strict=True):
+                optimizer.load_state_dict(state)
+            return
+        done -= phase.steps
 
 
 def _seconds(phase: Phase) -> float:
     """A first estimate of how long a step of the phase takes; the gradients are thrown away."""
     started = time.monotonic()
-    phase.gradients()
+    phase.gradients(0)
     return time.monotonic() - started

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 import nern.errors
-from nern import architectures
+from nern import architectures, tensorfile
 from nern.images import NoiseKind
 from nern.layers import StateDict
 from nern.training import DecoupledConfig, PaperConfig, choose_layers
@@ -229,5 +229,10 @@ def _plan(body: DecoupledJob | PaperJob, checkpoint: Checkpoint) -> Job:
 
 
 def _shapes(checkpoint: Checkpoint) -> StateDict:
-    """The convolutions of a checkpoint as tensors without values; their dtype does not matter here."""
-    return {layer["name"]: torch.empty(layer["shape"], device="meta") for layer in checkpoint.layers}
+    """The tensors of a checkpoint without their values; the dtype of a convolution does not matter here."""
+    convolutions = {layer["name"]: torch.empty(layer["shape"], device="meta") for layer in checkpoint.layers}
+    kept = {
+        tensor["name"]: torch.empty(tensor["shape"], dtype=tensorfile.DTYPES[tensor["dtype"]], device="meta")
+        for tensor in checkpoint.kept
+    }
+    return convolutions | kept

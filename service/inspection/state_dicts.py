@@ -64,9 +64,9 @@ def check(state_dict: StateDict) -> None:
     layers = find_layers(state_dict)
     for layer in layers:
         if max(layer.size) > MAX_KERNEL:
-            raise Refusal("unsupported-tensor", f"the kernels of {layer.name!r} are larger than {MAX_KERNEL} x {MAX_KERNEL}")
+            raise Refusal("unsupported-tensor", f"the kernels of {layer.name!r} are larger than {MAX_KERNEL} in a dimension")
     if not layers:
-        raise Refusal("no-convolutions", "the checkpoint has no convolution (a weight with 4 dimensions) to represent")
+        raise Refusal("no-convolutions", "the checkpoint has no convolution (a weight with 3 to 5 dimensions) to represent")
 
 
 def _candidates(loaded: object, depth: int = 0) -> Iterator[StateDict]:

@@ -1,7 +1,9 @@
 """Kernels as bytes, in each of the formats, a run at a time."""
 
 import json
+import math
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
@@ -37,10 +39,10 @@ def as_raw(served: Served, selection: Selection) -> Iterator[bytes]:
 
 
 def raw_layout(selection: Selection) -> tuple[str, int]:
-    """What the raw format does not say: `countxheightxwidth` for each stretch of equal sizes; and its bytes."""
+    """What the raw format does not say, `countxheightxwidth` for each stretch of equal sizes, and its bytes."""
     shapes = selection.shapes()
-    layout = ",".join(f"{count}x{height}x{width}" for count, (height, width) in shapes)
-    return layout, sum(4 * count * height * width for count, (height, width) in shapes)
+    layout = ",".join("x".join(map(str, (count, *size))) for count, size in shapes)
+    return layout, sum(4 * count * math.prod(size) for count, size in shapes)
 
 
 def _rendered(served: Served, selection: Selection) -> Iterator[tuple[list[Coordinate], Tensor]]:
@@ -51,5 +53,5 @@ def _rendered(served: Served, selection: Selection) -> Iterator[tuple[list[Coord
             yield coordinates, served.kernels(run.layer, run.numbers).float()
 
 
-def _item(coordinate: Coordinate, weights: list[list[float]]) -> str:
+def _item(coordinate: Coordinate, weights: list[Any]) -> str:
     return f'{{"coordinate": {json.dumps(coordinate)}, "weights": {json.dumps(weights)}}}'

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 import torch
 
 from nern import tensorfile
-from nern.rendering import BLOCK, blocks_of
 from service.serving.predictors import Served
 
 # Kept tensors are copied from the database in pieces of this size.
 PIECE = 2**20
+
+# Kernels rendered at a time.
+KERNELS = 1024
 
 
 class NetworkFile:
@@ -39,9 +41,7 @@ class NetworkFile:
                 yield from self._copy(entry.name)
 
     def _render(self, layer: int) -> Iterator[bytes]:
-        kernels = self._served.layers[layer].kernels
-        for block in range(blocks_of(kernels)):
-            numbers = torch.arange(block * BLOCK, min((block + 1) * BLOCK, kernels))
+        for numbers in torch.arange(self._served.layers[layer].kernels).split(KERNELS):
             yield tensorfile.to_bytes(self._served.kernels(layer, numbers))
 
     def _copy(self, name: str) -> Iterator[bytes]:

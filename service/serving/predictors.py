@@ -37,13 +37,15 @@ class Served:
 
     def kernels(self, layer: int, numbers: Tensor) -> Tensor:
         """Kernels of one layer by their numbers in it (n,), in the layer's dtype: (n, *size). n must not be 0."""
-        blocks, place = (numbers // BLOCK).unique(return_inverse=True)
+        tiles = self.artefact.representation.tiles
+        filter, channel = numbers // self.layers[layer].channels, numbers % self.layers[layer].channels
+        tile = filter * tiles.per_filter[layer] + channel // tiles.width[layer]
+        blocks, place = (tile // BLOCK).unique(return_inverse=True)
         rendered = [self._block(layer, block) for block in blocks.tolist()]
-        size = self.layers[layer].size
-        kernels = rendered[0].new_empty(len(numbers), *size)
+        kernels = rendered[0].new_empty(len(numbers), *self.layers[layer].size)
         for position, block in enumerate(rendered):
             chosen = place == position
-            kernels[chosen] = block[numbers[chosen] % BLOCK]
+            kernels[chosen] = block[tile[chosen] % BLOCK, channel[chosen] % tiles.width[layer]]
         return kernels
 
     def _block(self, layer: int, block: int) -> Tensor:

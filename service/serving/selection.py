@@ -36,7 +36,7 @@ class Slices:
         self._filters = {n: _numbers("filter", filter, layers[n].filters, n) for n in self._chosen}
         self._channels = {n: _numbers("channel", channel, layers[n].channels, n) for n in self._chosen}
 
-    def shapes(self) -> list[tuple[int, tuple[int, int]]]:
+    def shapes(self) -> list[tuple[int, tuple[int, ...]]]:
         """How many kernels of which size come one after the other."""
         counts = ((len(self._filters[n]) * len(self._channels[n]), self._layers[n].size) for n in self._chosen)
         return _merged(counts)
@@ -65,7 +65,7 @@ class Listed:
         self._layers = layers
         self._coordinates = coordinates
 
-    def shapes(self) -> list[tuple[int, tuple[int, int]]]:
+    def shapes(self) -> list[tuple[int, tuple[int, ...]]]:
         """How many kernels of which size come one after the other."""
         return _merged((1, self._layers[layer].size) for layer, _, _ in self._coordinates)
 
@@ -117,8 +117,8 @@ def _malformed(axis: str, detail: str) -> problems.Invalid:
     return problems.Invalid(f"{axis}: {detail}", errors=[{"pointer": f"query:{axis}", "detail": detail}])
 
 
-def _merged(counts: Iterator[tuple[int, tuple[int, int]]]) -> list[tuple[int, tuple[int, int]]]:
-    merged: list[tuple[int, tuple[int, int]]] = []
+def _merged(counts: Iterator[tuple[int, tuple[int, ...]]]) -> list[tuple[int, tuple[int, ...]]]:
+    merged: list[tuple[int, tuple[int, ...]]] = []
     for count, size in counts:
         if merged and merged[-1][1] == size:
             merged[-1] = (merged[-1][0] + count, size)

@@ -31,8 +31,7 @@ def test_the_whole_network_comes_back_from_the_artefact(state_dict: StateDict, p
     represented = {layer.name: number for number, layer in enumerate(representation.layers)}
     for name, tensor in rebuilt.items():
         if name in represented:
-            blocks = list(render_layer(representation, represented[name]))
-            assert torch.equal(tensor, torch.cat(blocks).view(tensor.shape))
+            assert torch.equal(tensor, render_layer(representation, represented[name]))
         else:
             assert torch.equal(tensor, state_dict[name])
 
@@ -68,4 +67,4 @@ def test_a_later_version_is_refused_by_number() -> None:
     state_dict = resnet8()
     content, _ = written(untrained(state_dict), state_dict)
     with pytest.raises(BadArtefact, match="version 9"):
-        opened(content.replace(b'\\"version\\": 1', b'\\"version\\": 9', 1))
+        opened(content.replace(b'\\"version\\": 2', b'\\"version\\": 9', 1))

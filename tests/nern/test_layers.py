@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from nern.errors import NotRepresentable
-from nern.layers import Coordinates, find_layers, select_layers
-from tests.support.networks import odd, resnet8
+from nern.layers import find_layers, find_linear, select_layers
+from tests.support.networks import odd
 
 
 def test_convolutions_are_found_in_network_order() -> None:
@@ -13,7 +13,17 @@ def test_convolutions_are_found_in_network_order() -> None:
         ("depthwise.weight", (8, 1, 3, 3)),
         ("wide.weight", (6, 8, 1, 3)),
         ("point.weight", (4, 6, 1, 1)),
+        ("wide_point.weight", (3, 20, 1, 1)),
+        ("grouped.weight", (6, 4, 3, 3)),
+        ("up.weight", (4, 5, 2, 2)),
+        ("line.weight", (3, 7, 3)),
+        ("volume.weight", (3, 2, 2, 3, 3)),
     ]
+
+
+def test_a_linear_layer_has_kernels_of_one_weight() -> None:
+    [layer] = find_linear(odd())
+    assert (layer.name, layer.filters, layer.channels, layer.size) == ("head.weight", 2, 4, (1, 1))
 
 
 def test_selection_keeps_network_order() -> None:
@@ -28,17 +38,4 @@ def test_selecting_what_is_no_convolution_is_refused_by_name() -> None:
 
 def test_a_network_without_convolutions_is_refused() -> None:
     with pytest.raises(NotRepresentable, match="no convolution"):
-        select_layers(find_layers({"weight": torch.zeros(3, 3)}), None)
-
-
-def test_coordinates_number_kernels_row_major_layer_by_layer() -> None:
-    layers = find_layers(resnet8())
-    coordinates = Coordinates(layers)
-    expected = [
-        (number, filter, channel)
-        for number, layer in enumerate(layers)
-        for filter in range(layer.filters)
-        for channel in range(layer.channels)
-    ]
-    found = coordinates.of(torch.arange(len(coordinates)))
-    assert list(zip(*(axis.tolist() for axis in found), strict=True)) == expected
+        select_layers(find_layers({"weight": torch.zeros(3, 3)}), [])

@@ -23,7 +23,7 @@ def smooth_kernels(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 class Odd(nn.Module):
-    """A network that no registry knows: kernels of several sizes, groups, a layer without weights."""
+    """A network that no registry knows: every kind of convolution, kernels of many sizes, a layer that is not one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,6 +31,11 @@ class Odd(nn.Module):
         self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
         self.wide = nn.Conv2d(8, 6, (1, 3))
         self.point = nn.Conv2d(6, 4, 1, bias=False)
+        self.wide_point = nn.Conv2d(20, 3, 1)
+        self.grouped = nn.Conv2d(8, 6, 3, groups=2)
+        self.up = nn.ConvTranspose2d(4, 5, 2)
+        self.line = nn.Conv1d(7, 3, 3)
+        self.volume = nn.Conv3d(2, 3, (2, 3, 3))
         self.norm = nn.BatchNorm2d(4)
         self.head = nn.Linear(4, 2)
 

@@ -8,17 +8,27 @@ from nern import artefact
 from nern.artefact import Artefact, Sizes
 from nern.embedding import EmbeddingConfig
 from nern.layers import StateDict, find_layers
-from nern.permutation import PermutationKind
-from nern.predictor import PredictorConfig, largest_size
+from nern.paths import PathKind
+from nern.permutation import PermutationKind, permutations
+from nern.predictor import PredictorConfig
 from nern.representation import Representation
+from nern.tiles import SmallKernels, Tiles
 
 
-def untrained(state_dict: StateDict, *, permutation: PermutationKind = "cross-filter", hidden: int = 8) -> Representation:
+def untrained(
+    state_dict: StateDict,
+    *,
+    permutation: PermutationKind = "cross-filter",
+    path: PathKind = "fragments",
+    small: SmallKernels = "tiled",
+    hidden: int = 8,
+) -> Representation:
     """A representation of all convolutions with a fresh predictor."""
     torch.manual_seed(0)
-    layers = find_layers(state_dict)
-    config = PredictorConfig(embedding=EmbeddingConfig(levels=4), hidden=hidden, size=largest_size(layers))
-    return Representation.untrained(layers, state_dict, config, permutation=permutation, scaled=True)
+    tiles = Tiles(find_layers(state_dict), small)
+    config = PredictorConfig(embedding=EmbeddingConfig(levels=4), hidden=hidden)
+    positions = permutations(tiles, state_dict, permutation, path)
+    return Representation.untrained(tiles, state_dict, config, permutation=permutation, positions=positions, scaled=True)
 
 
 def written(representation: Representation, state_dict: StateDict, **about: Any) -> tuple[bytes, Sizes]:

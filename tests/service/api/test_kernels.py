@@ -117,9 +117,21 @@ def test_other_formats_are_not_acceptable(
 def test_kernels_of_several_sizes(client: httpx.Client, database: Database) -> None:
     url = f"/v1/predictors/{store_predictor(database, odd())}"
     raw = client.get(f"{url}/kernels", params={"format": "raw"})
-    assert raw.headers["x-kernel-shapes"] == "24x5x5,8x3x3,48x1x3,24x1x1"
-    assert len(raw.content) == 4 * (24 * 25 + 8 * 9 + 48 * 3 + 24)
-    assert struct.unpack("<f", raw.content[-4:])[0] == kernels(client, url, layer="3")[-1]["weights"][0][0]
+    assert raw.headers["x-kernel-shapes"] == "24x5x5,8x3x3,48x1x3,84x1x1,24x3x3,20x2x2,21x3,6x2x3x3"
+    assert len(raw.content) == 4 * (24 * 25 + 8 * 9 + 48 * 3 + 84 + 24 * 9 + 20 * 4 + 21 * 3 + 6 * 18)
+    line, volume = (kernels(client, url, layer=layer)[-1]["weights"] for layer in ("7", "8"))
+    assert np.shape(line) == (3,)
+    assert np.shape(volume) == (2, 3, 3)
+    assert struct.unpack("<f", raw.content[-4:])[0] == volume[-1][-1][-1]
+
+
+def test_a_kernel_of_one_weight_is_the_same_alone_and_among_others(client: httpx.Client, database: Database) -> None:
+    url = f"/v1/predictors/{store_predictor(database, odd())}"
+    every = kernels(client, url, layer="4")
+    assert len(every) == 60
+    for item in every:
+        layer, filter, channel = item["coordinate"]
+        assert kernels(client, url, layer=str(layer), filter=str(filter), channel=str(channel)) == [item]
 
 
 @pytest.mark.parametrize(

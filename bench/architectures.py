@@ -1,0 +1,103 @@
+"""Does every torchvision classification network come back? Random weights, two steps, the artefact as a file, a strict load.
+
+python -m bench.architectures [NAME ...] [--quick]
+
+--quick leaves out networks of more than 30 million parameters. Permutations of more than 2 million tiles take minutes and
+are left out too, which the table says. The command fails if any network does not come back.
+"""
+
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from bench.tables import Row, parser, progress, show
+from nern import architectures, artefact
+from nern.artefact import Artefact
+from nern.layers import StateDict, find_layers
+from nern.tiles import Tiles
+from nern.training import DecoupledConfig, train
+
+QUICK_PARAMETERS = 30_000_000
+PERMUTED_TILES = 2_000_000
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("names", nargs="*", metavar="NAME", help="of networks; default: all")
+    options = arguments.parse_args()
+    torch.set_num_threads(options.threads)
+    rows: list[Row] = []
+    for name in options.names or torchvision.models.list_models(module=torchvision.models):
+        torch.manual_seed(options.seed)
+        network = random(name)
+        if options.quick and sum(parameter.numel() for parameter in network.parameters()) > QUICK_PARAMETERS:
+            continue
+        rows.append({"network": name, **round_trip(name, network, options.seed)})
+        progress.print(*rows[-1].values())
+    show(rows, f"{len(rows)} networks: train, store, rebuild, strict load", options)
+    sys.exit(any(row["comes back"] != "yes" for row in rows))
+
+
+def round_trip(name: str, network: nn.Module, seed: int) -> dict[str, Any]:
+    """One network's row."""
+    state_dict: StateDict = network.state_dict()
+    layers = find_layers(state_dict)
+    few = len(Tiles(layers, "tiled")) <= PERMUTED_TILES
+    config = DecoupledConfig(steps=2, hidden=16, seed=seed, permutation="cross-filter" if few else "none")
+    started = time.monotonic()
+    trained = train(state_dict, config)
+    training = time.monotonic() - started
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "artefact.safetensors"
+        pieces, sizes = artefact.write(trained.representation, state_dict, architecture=f"torchvision/{name}")
+        with path.open("wb") as file:
+            file.writelines(pieces)
+        started = time.monotonic()
+        rebuilt = Artefact(lambda start, stop: read(path, start, stop)).state_dict()
+        rendering = time.monotonic() - started
+    return {
+        "weights": sum(layer.weights for layer in layers),
+        "tiles": len(trained.representation.tiles),
+        "heads": len(trained.representation.tiles.heads),
+        "permutation": config.permutation,
+        "training, s": training,
+        "rebuilding, s": rendering,
+        "artefact, MB": sizes.total / 1e6,
+        "comes back": verdict(name, network, state_dict, rebuilt, {layer.name for layer in layers}),
+    }
+
+
+def verdict(name: str, network: nn.Module, state_dict: StateDict, rebuilt: StateDict, represented: set[str]) -> str:
+    """ "yes", or what is wrong."""
+    if f"torchvision/{name}" not in architectures.recognise(state_dict):
+        return "not recognised"
+    for key, tensor in state_dict.items():
+        if key not in rebuilt or (rebuilt[key].shape, rebuilt[key].dtype) != (tensor.shape, tensor.dtype):
+            return f"{key} has another shape or dtype"
+        if key not in represented and not torch.equal(rebuilt[key], tensor):
+            return f"{key} was to be kept as it is"
+    network.load_state_dict(rebuilt, strict=True)
+    return "yes"
+
+
+def random(name: str) -> nn.Module:
+    """The network with small random weights: torchvision's own initialisation takes minutes for some."""
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    network: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return network
+
+
+def read(path: Path, start: int, stop: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
+if __name__ == "__main__":
+    main()

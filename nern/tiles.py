@@ -1,0 +1,123 @@
+"""What the predictor predicts at one coordinate.
+
+A *tile* is some consecutive channels of one filter, predicted together: usually one kernel, but of kernels with few
+weights as many as make sixteen. Tiles are addressed by (layer, filter, tile) and numbered flat, layer by layer and
+row-major; that number is called `index` throughout. A *head* is the last layer of the predictor for one shape of tile.
+
+With small kernels "cropped", as the authors of NeRN do it, a tile is always one kernel and there is one head, for the
+largest kernel; smaller ones are its centre.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nern.layers import Layer
+
+SmallKernels = Literal["tiled", "cropped"]
+
+Shape = tuple[int, ...]
+
+# Less than about a 3x3 kernel is not worth a pass through the predictor, nor an index of its own in the permutation.
+TILE_WEIGHTS = 16
+
+
+class Tiles:
+    """The tiles of some layers. Holds a few integers a layer, never a table of all tiles.
+
+    `heads` are the shapes of tiles (channels, *size) that the predictor has to know; `head[l]` says which one the tiles of
+    layer l have, and `width[l]` how many channels they span.
+    """
+
+    def __init__(self, layers: Sequence[Layer], small: SmallKernels) -> None:
+        self.layers = tuple(layers)
+        self.small: SmallKernels = small
+        if small == "cropped":
+            shapes: list[Shape] = [(1, *_largest_size(layers))] * len(layers)
+        else:
+            shapes = [(_width(layer), *layer.size) for layer in layers]
+        self.heads: tuple[Shape, ...] = tuple(dict.fromkeys(shapes))
+        self.head = tuple(self.heads.index(shape) for shape in shapes)
+        self.width = tuple(shape[0] for shape in shapes)
+        self.per_filter = tuple(-(-layer.channels // width) for layer, width in zip(layers, self.width, strict=True))
+        counts = (layer.filters * tiles for layer, tiles in zip(layers, self.per_filter, strict=True))
+        self.starts = tuple(accumulate(counts, initial=0))
+        self._starts = torch.tensor(self.starts[:-1])
+        self._per_filter = torch.tensor(self.per_filter)
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def count(self, layer: int) -> int:
+        """How many tiles one layer has."""
+        return self.starts[layer + 1] - self.starts[layer]
+
+    @property
+    def extents(self) -> tuple[int, int, int]:
+        """How many values each axis of (layer, filter, tile) can have."""
+        return len(self.layers), max(layer.filters for layer in self.layers), max(self.per_filter)
+
+    def of(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Layer, filter and tile of flat indices; three int64 tensors of the same shape."""
+        layer = torch.searchsorted(self._starts, index, right=True) - 1
+        within = index - self._starts[layer]
+        tiles = self._per_filter[layer]
+        return layer, within // tiles, within % tiles
+
+    def by_layer(self, index: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
+        """Cuts sorted flat indices at the layers' borders: (layer, the slice of `index`, numbers inside the layer)."""
+        borders = torch.searchsorted(index, torch.tensor(self.starts)).tolist()
+        for layer, (first, last) in enumerate(pairwise(borders)):
+            if first < last:
+                yield layer, slice(first, last), index[first:last] - self.starts[layer]
+
+    def cut(self, layer: int, weight: Tensor) -> Tensor:
+        """The weight of a layer as tiles: (tiles, width, *size). Where a filter's last tile overhangs, it is zero."""
+        flat = weight.reshape(self.layers[layer].filters, self.layers[layer].channels, -1)
+        over = self.per_filter[layer] * self.width[layer] - flat.shape[1]
+        padded = F.pad(flat, (0, 0, 0, over)) if over else flat
+        return padded.reshape(-1, self.width[layer], *self.layers[layer].size)
+
+    def join(self, layer: int, tiles: Tensor) -> Tensor:
+        """The inverse of `cut`, for all tiles of a layer or those of some of its filters: (filters, channels, *size)."""
+        of_filter = self.per_filter[layer] * self.width[layer]
+        return tiles.reshape(-1, of_filter, *self.layers[layer].size)[:, : self.layers[layer].channels]
+
+    def inside(self, layer: int, number: Tensor) -> Tensor | None:
+        """Which channels of tiles (n,) exist: bool (n, width), or None if no tile of the layer overhangs."""
+        over = self.per_filter[layer] * self.width[layer] - self.layers[layer].channels
+        if not over:
+            return None
+        channel = (number % self.per_filter[layer])[:, None] * self.width[layer] + torch.arange(self.width[layer])
+        return channel < self.layers[layer].channels
+
+    def crop(self, layer: int, predicted: Tensor) -> Tensor:
+        """What a head predicted, (n, *shape of the head), as tiles of one layer: (n, width, *size).
+
+        A smaller kernel takes rows and columns int(K/2 - k/2) to int(K/2 - k/2) + k, as in the authors' code.
+        """
+        size = self.layers[layer].size
+        whole = self.heads[self.head[layer]][1:]
+        corner = [
+            slice(int(K / 2 - k / 2), int(K / 2 - k / 2) + k) for K, k in zip(whole, _aligned(size, len(whole)), strict=True)
+        ]
+        return predicted[(slice(None), slice(None), *corner)].reshape(len(predicted), -1, *size)
+
+
+def _width(layer: Layer) -> int:
+    return min(layer.channels, -(-TILE_WEIGHTS // math.prod(layer.size)) if math.prod(layer.size) < 9 else 1)
+
+
+def _largest_size(layers: Sequence[Layer]) -> Shape:
+    """The smallest extents that every kernel of these layers is a crop of."""
+    dimensions = max(len(layer.size) for layer in layers)
+    return tuple(max(extents) for extents in zip(*(_aligned(layer.size, dimensions) for layer in layers), strict=True))
+
+
+def _aligned(size: Shape, dimensions: int) -> Shape:
+    return (1,) * (dimensions - len(size)) + size
