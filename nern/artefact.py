@@ -1,8 +1,8 @@
 """The artefact: one safetensors file from which the whole network can be rebuilt.
 
-Tensors `predictor.*`, `permutation.{layer}` as packed bits, and `kept.*`: the tensors of the state_dict that are not
-represented. The metadata entry `nern` is a JSON object: version, architecture, names (all tensors of the state_dict, in
-order), layers, small_kernels, predictor, scale and permutation.
+Tensors `predictor.*` (as they are, or coded: see `_coded`), `permutation.{layer}` as packed bits, and `kept.*`: the tensors
+of the state_dict that are not represented. The metadata entry `nern` is a JSON object: version, architecture, names (all
+tensors of the state_dict, in order), layers, small_kernels, predictor, bits, scale and permutation.
 """
 
 import json
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nern import tensorfile
+from nern import coding, tensorfile
 from nern.errors import BadArtefact
 from nern.layers import Layer, StateDict
 from nern.permutation import pack, unpack
@@ -47,7 +47,10 @@ def write(
     """The artefact of a representation of `state_dict`, piece by piece, and its size."""
     tiles = representation.tiles
     represented = {layer.name for layer in representation.layers}
-    predictor = {f"predictor.{name}": tensor for name, tensor in representation.predictor.state_dict().items()}
+    module = representation.predictor
+    predictor = {
+        f"predictor.{name}": tensor for name, tensor in (_coded(module) if module.bits else module.state_dict()).items()
+    }
     permutation = {
         f"permutation.{number}": pack(
             representation.positions(number), layer.filters, tiles.per_filter[number], representation.permutation
@@ -65,6 +68,7 @@ def write(
         ],
         "small_kernels": tiles.small,
         "predictor": representation.predictor.config.model_dump(mode="json"),
+        "bits": module.bits,
         "scale": representation.scale,
         "permutation": representation.permutation,
     }
@@ -102,9 +106,10 @@ class Artefact:
             ]
             tiles = Tiles(layers, about["small_kernels"])
             predictor = Predictor(PredictorConfig(**about["predictor"]), tiles)
-            predictor.load_state_dict(
-                {name.removeprefix("predictor."): self.tensor(name) for name in self.entries if name.startswith("predictor.")}
-            )
+            stored = {
+                name.removeprefix("predictor."): self.tensor(name) for name in self.entries if name.startswith("predictor.")
+            }
+            predictor.load_state_dict(_decoded(predictor, stored) if about["bits"] else stored)
             kind = about["permutation"]
             positions = [
                 unpack(self.tensor(f"permutation.{number}"), layer.filters, tiles.per_filter[number], kind)
@@ -132,6 +137,29 @@ class Artefact:
             name: render_layer(self.representation, number[name]) if name in number else self.tensor(f"kept.{name}")
             for name in self.names
         }
+
+
+def _coded(predictor: Predictor) -> dict[str, Tensor]:
+    """The layers of a rounded predictor: entropy-coded `codes`, and `steps` and `bias` as float16."""
+    parts: dict[str, Tensor] = {}
+    for name, layer in predictor.linear():
+        assert layer.steps is not None
+        parts |= {
+            f"{name}.codes": coding.encode(layer.codes()),
+            f"{name}.steps": layer.steps.detach().half(),
+            f"{name}.bias": layer.bias.detach().half(),
+        }
+    return parts
+
+
+def _decoded(predictor: Predictor, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state_dict of a predictor whose layers were coded: a weight is its code times its row's step."""
+    state_dict = {}
+    for name, layer in predictor.linear():
+        codes = coding.decode(parts[f"{name}.codes"], tuple(layer.weight.shape))
+        state_dict[f"{name}.weight"] = codes.float() * parts[f"{name}.steps"].float()[:, None]
+        state_dict[f"{name}.bias"] = parts[f"{name}.bias"].float()
+    return state_dict
 
 
 def _bytes(tensors: Mapping[str, Tensor]) -> int:

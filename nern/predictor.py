@@ -1,7 +1,7 @@
 """The predictor: a small MLP from an embedded coordinate to the weights of one tile."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Literal
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from nern.embedding import Embedding, EmbeddingConfig
+from nern.quantisation import Linear
 from nern.tiles import Tiles
 
 Activation = Literal["relu", "silu"]
@@ -54,9 +55,25 @@ class Predictor(nn.Module):
         self.embedding = Embedding(config.embedding, tiles.extents)
         modules: list[nn.Module] = []
         for inputs, outputs in pairwise(config.widths):
-            modules += [nn.Linear(inputs, outputs), ACTIVATIONS[config.activation]()]
+            modules += [Linear(inputs, outputs), ACTIVATIONS[config.activation]()]
         self.trunk = nn.Sequential(*modules)
-        self.heads = nn.ModuleList(nn.Linear(config.hidden, math.prod(shape)) for shape in tiles.heads)
+        self.heads = nn.ModuleList(Linear(config.hidden, math.prod(shape)) for shape in tiles.heads)
+
+    @property
+    def bits(self) -> int | None:
+        """What the weights are rounded to, if they are."""
+        return next(layer.bits for _, layer in self.linear()) or None
+
+    def linear(self) -> Iterator[tuple[str, Linear]]:
+        """The linear layers by name, from the embedding to the heads."""
+        return ((name, module) for name, module in self.named_modules() if isinstance(module, Linear))
+
+    def round_to(self, bits: int, sparsity: float) -> None:
+        """Rounds all weights to `bits` bits from now on, and keeps that fraction of each layer's smallest ones at zero."""
+        for _, layer in self.linear():
+            magnitude = layer.weight.detach().abs().flatten()
+            pruned = int(sparsity * magnitude.numel())
+            layer.round_to(bits, smallest=magnitude.sort().values[pruned].item() if pruned else 0.0)
 
     def features(self, layer: Tensor, filter: Tensor, tile: Tensor) -> Tensor:
         """What the heads see of n coordinates, three int64 tensors of shape (n,): float32 (n, hidden)."""

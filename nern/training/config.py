@@ -111,10 +111,44 @@ class DecoupledConfig(TrainingConfig):
     """Reconstruction alone, then distillation of the logits alone (Choi et al., arXiv 2407.00356)."""
 
     reconstruction_share: ClassVar[float] = 5 / 6
+    compression_share: ClassVar[float] = 1 / 6
 
     recipe: Literal["decoupled"] = "decoupled"
     distillation_learning_rate: LearningRate = Field(1e-4, description="Peak learning rate of the second phase")
     feature_map_weight: Weight = Field(0.0, description="Weight of L_fmd beside L_kd in the second phase")
+    bits: int | None = Field(None, ge=2, le=8, description="Bits of the predictor's weights, entropy coded; null for float32")
+    sparsity: float = Field(0.0, ge=0, le=0.95, description="Fraction of the predictor's weights to prune; needs bits")
+    compression_steps: int | None = Field(
+        None, ge=0, le=10_000_000, description="How many of the steps, at the end, train the rounded predictor"
+    )
+    compression_learning_rate: LearningRate = Field(1e-4, description="Peak learning rate of these steps")
+
+    @model_validator(mode="after")
+    def _compresses_or_not(self) -> Self:
+        if self.bits is None and (self.sparsity or self.compression_steps):
+            raise ValueError("sparsity and compression_steps need bits")
+        if self.bits is not None and self.compression_steps == 0:
+            raise ValueError("bits need at least one of compression_steps")
+        if (self.reconstruction_steps or 0) + (self.compression_steps or 0) > self.steps:
+            raise ValueError("reconstruction_steps and compression_steps must not exceed steps")
+        return self
+
+    def resolve(self, layers: Sequence[Layer], *, distil: bool) -> Self:
+        """See `TrainingConfig`; what compression takes is taken from the others in proportion."""
+        compression_steps = self.compression_steps
+        if compression_steps is None:
+            compression_steps = max(1, round(self.steps * self.compression_share)) if self.bits else 0
+        others = self.steps - compression_steps
+        reconstruction_steps = self.reconstruction_steps
+        if reconstruction_steps is None:
+            reconstruction_steps = round(others * self.reconstruction_share)
+        config = super().resolve(layers, distil=distil)
+        return config.model_copy(
+            update={
+                "compression_steps": compression_steps,
+                "reconstruction_steps": min(reconstruction_steps, others) if distil else others,
+            }
+        )
 
 
 class PaperConfig(TrainingConfig):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,25 +15,27 @@ from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.gradients import LossWeights, all_at_once, reconstruct
 from nern.training.targets import Targets
 
-PhaseName = Literal["reconstruction", "distillation"]
+PhaseName = Literal["reconstruction", "distillation", "compression"]
 
 # A parameter group's learning rate is the phase's times this entry of the group, or times 1.
 RELATIVE_RATE = "relative_rate"
 
 Gradients = Callable[[int], dict[str, float]]
 
+Optimizers = tuple[torch.optim.Optimizer, ...]
+
 
 @dataclass(frozen=True)
 class Phase:
-    """`gradients` fills the predictor's gradients and returns the losses; it and `learning_rate` are functions of the number
-    of steps that the phase has behind it.
+    """`begin` makes the predictor ready for the phase and returns what is to train it. `gradients` fills the predictor's
+    gradients and returns the losses; it and `learning_rate` are functions of the number of steps that the phase has behind it.
 
     `evaluations` says how often, over the phase, it is worth looking at the whole network.
     """
 
     name: PhaseName
     steps: int
-    optimizers: tuple[torch.optim.Optimizer, ...]
+    begin: Callable[[], Optimizers]
     learning_rate: Callable[[int], float]
     gradients: Gradients
     evaluations: int = 20
@@ -54,37 +56,42 @@ def phases(config: DecoupledConfig | PaperConfig, targets: Targets, teaching: Te
 
 
 def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | None) -> Iterator[Phase]:
-    """Batches of tiles against the weights alone; then all tiles against the teacher alone, in small steps."""
+    """Batches of tiles against the weights alone; then all tiles against the teacher alone, in small steps; then, if the
+    predictor is to be compressed, the same once more with rounded weights.
+    """
     assert config.reconstruction_steps is not None, "resolve() comes first"
-    representation = targets.representation
-    count = len(representation.tiles)
+    assert config.compression_steps is not None
+    predictor = targets.representation.predictor
+    count = len(targets.representation.tiles)
     batches = sampling.Shuffled(count, config.kernel_batch, config.seed)
+    factors = LossWeights(logits=1.0, feature_maps=config.feature_map_weight)
+
+    def follow_weights(step: int) -> dict[str, float]:
+        return reconstruct(targets, batches.batch(step))
+
+    def follow_teacher(step: int) -> dict[str, float]:
+        assert teaching is not None
+        inputs = teaching.images.batch(config.image_batch, sampling.generator(config.seed, "images", step))
+        return all_at_once(teaching.network, targets, inputs, torch.arange(count), factors)
+
+    def rounded() -> Optimizers:
+        assert config.bits is not None
+        predictor.round_to(config.bits, config.sparsity)
+        weights = [parameter for name, parameter in predictor.named_parameters() if not name.endswith("steps")]
+        steps = [parameter for name, parameter in predictor.named_parameters() if name.endswith("steps")]
+        groups: list[dict[str, Any]] = [{"params": weights}, {"params": steps, RELATIVE_RATE: 0.1}]
+        return (torch.optim.Adam(groups),)
+
     steps = config.reconstruction_steps
     schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
-    yield Phase(
-        "reconstruction",
-        steps,
-        muon(representation.predictor),
-        schedule,
-        lambda step: reconstruct(targets, batches.batch(step)),
-        evaluations=5,
-    )
+    yield Phase("reconstruction", steps, lambda: muon(predictor), schedule, follow_weights, evaluations=5)
     if teaching:
-        weights = LossWeights(logits=1.0, feature_maps=config.feature_map_weight)
-        steps = config.steps - config.reconstruction_steps
-        yield Phase(
-            "distillation",
-            steps,
-            (torch.optim.Adam(representation.predictor.parameters()),),
-            cosine(config.distillation_learning_rate, steps, warm_up=steps // 50),
-            lambda step: all_at_once(
-                teaching.network,
-                targets,
-                teaching.images.batch(config.image_batch, sampling.generator(config.seed, "images", step)),
-                torch.arange(count),
-                weights,
-            ),
-        )
+        steps = config.steps - config.reconstruction_steps - config.compression_steps
+        schedule = cosine(config.distillation_learning_rate, steps, warm_up=steps // 50)
+        yield Phase("distillation", steps, lambda: (torch.optim.Adam(predictor.parameters()),), schedule, follow_teacher)
+    steps = config.compression_steps
+    schedule = cosine(config.compression_learning_rate, steps, warm_up=steps // 50)
+    yield Phase("compression", steps, rounded, schedule, follow_teacher if teaching else follow_weights)
 
 
 def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> Iterator[Phase]:
@@ -98,7 +105,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
     yield Phase(
         "reconstruction",
         warm_up,
-        (optimizer,),
+        lambda: (optimizer,),
         schedule,
         lambda step: all_at_once(None, targets, None, batches.batch(step), alone),
         evaluations=5,
@@ -108,7 +115,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
         yield Phase(
             "distillation",
             config.steps - warm_up,
-            (optimizer,),
+            lambda: (optimizer,),
             lambda step: schedule(warm_up + step),
             lambda step: all_at_once(
                 teaching.network,
@@ -120,7 +127,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
         )
 
 
-def muon(predictor: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
+def muon(predictor: nn.Module) -> Optimizers:
     """Muon for the matrices, Adam for the biases, which have no singular values to make equal.
 
     Kernels are fitted in a fraction of the steps that Adam alone needs; see docs/method.md.

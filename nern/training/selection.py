@@ -17,17 +17,23 @@ class Evaluation:
     """How good the representation is after `step` steps.
 
     `relative_error` is the norm of the error over the norm of the weights; `comparison` is None without distillation.
+    `compressed` says whether the predictor was rounded as it will be stored.
     """
 
     step: int
     relative_error: float
     comparison: Comparison | None
+    compressed: bool = False
 
     @property
     def rank(self) -> float:
         """What model selection minimises: the divergence from the original, or else the error of the weights."""
         value = self.comparison.divergence if self.comparison else self.relative_error
         return value if isfinite(value) else inf
+
+    def beats(self, other: "Evaluation | None") -> bool:
+        """Whether this one is to be preferred; what a predictor was before it was rounded no longer counts."""
+        return other is None or self.compressed > other.compressed or self.rank < other.rank
 
 
 class Selection:
@@ -42,7 +48,7 @@ class Selection:
     def add(self, evaluation: Evaluation) -> Evaluation:
         """Takes note of an evaluation of the predictor as it is now; gives it back."""
         self._last = evaluation
-        if self._best is None or evaluation.rank < self._best.rank:
+        if evaluation.beats(self._best):
             self._best, self._weights = evaluation, copy.deepcopy(self._predictor.state_dict())
         return evaluation
 

@@ -20,7 +20,7 @@ from nern.representation import Representation
 from nern.training import sampling
 from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.gradients import render_all
-from nern.training.recipes import RELATIVE_RATE, Phase, PhaseName, Teaching, phases
+from nern.training.recipes import RELATIVE_RATE, Optimizers, Phase, PhaseName, Teaching, phases
 from nern.training.selection import Evaluation, Selection
 from nern.training.targets import Targets
 
@@ -109,30 +109,33 @@ def train(
     selection = Selection(representation.predictor)
     plan = phases(config, targets, teaching)
     done, seconds_before = 0, 0.0
+    optimizers: Optimizers = ()
     if snapshot:
         if snapshot["config"] != config.model_dump(mode="json"):
             raise ValueError("the snapshot is of another training")
         done, seconds_before = snapshot["step"], snapshot["seconds"]
-        representation.predictor.load_state_dict(snapshot["predictor"])
         selection.load_state_dict(snapshot["selection"])
-        _load(plan, done, snapshot["optimizers"])
+        optimizers = _phase_of(plan, done).begin()
+        for optimizer, state in zip(optimizers, snapshot["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        representation.predictor.load_state_dict(snapshot["predictor"])
 
     def seconds() -> float:
         return seconds_before + time.monotonic() - started
 
-    def take(phase: Phase, step: int) -> Snapshot:
+    def take(optimizers: Optimizers, step: int) -> Snapshot:
         return {
             "config": config.model_dump(mode="json"),
             "step": step,
             "seconds": seconds(),
             "positions": [representation.positions(number) for number in range(len(layers))],
             "predictor": representation.predictor.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in phase.optimizers],
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "selection": selection.state_dict(),
         }
 
     check()
-    for progress in run(plan, targets, lambda step: selection.add(evaluate(targets, judge, step)), take, done=done):
+    for progress in run(plan, targets, lambda step: selection.add(evaluate(targets, judge, step)), take, done, optimizers):
         on_progress(progress)
     best, last = selection.finish()
     return Trained(representation.to(CPU), config, best, last, judge, seconds())
@@ -142,11 +145,11 @@ def run(
     plan: Sequence[Phase],
     targets: Targets,
     evaluate: Callable[[int], Evaluation],
-    take: Callable[[Phase, int], Snapshot],
-    *,
+    take: Callable[[Optimizers, int], Snapshot],
     done: int = 0,
+    optimizers: Optimizers = (),
 ) -> Iterator[Progress]:
-    """Runs phase after phase, step after step, but for the first `done` steps.
+    """Runs phase after phase, step after step, but for the first `done` steps; `optimizers` are those of the last of them.
 
     Raises TrainingDiverged at the first loss that is not finite.
     """
@@ -155,21 +158,23 @@ def run(
     before = 0
     for number, phase in enumerate(plan):
         started = time.monotonic()
-        groups = [group for optimizer in phase.optimizers for group in optimizer.param_groups]
-        interval = max(MIN_INTERVAL, -(-phase.steps // phase.evaluations))
         first = max(0, done - before)
+        if first == 0:
+            optimizers = phase.begin()
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        interval = max(MIN_INTERVAL, -(-phase.steps // phase.evaluations))
         for behind in range(first, phase.steps):
             step = before + behind + 1
             rate = phase.learning_rate(behind)
             for group in groups:
                 group["lr"] = rate * group.get(RELATIVE_RATE, 1.0)
-            for optimizer in phase.optimizers:
+            for optimizer in optimizers:
                 optimizer.zero_grad()
             values = phase.gradients(behind)
             for name, value in values.items():
                 if not isfinite(value):
                     raise TrainingDiverged(f"the {name} loss became {value} at step {step} of {steps}; {suspect(targets)}")
-            for optimizer in phase.optimizers:
+            for optimizer in optimizers:
                 optimizer.step()
             due = (behind + 1) % interval == 0 or behind + 1 == phase.steps
             evaluation = evaluate(step) if due else None
@@ -177,8 +182,8 @@ def run(
             left = pace[number] * (phase.steps - behind - 1)
             left += sum(seconds * later.steps for seconds, later in zip(pace[number + 1 :], plan[number + 1 :], strict=True))
 
-            def snapshot(phase: Phase = phase, step: int = step) -> Snapshot:
-                return take(phase, step)
+            def snapshot(optimizers: Optimizers = optimizers, step: int = step) -> Snapshot:
+                return take(optimizers, step)
 
             yield Progress(phase.name, step, steps, values, evaluation, 1 / pace[number], left, snapshot)
         before += phase.steps
@@ -191,7 +196,8 @@ def evaluate(targets: Targets, judge: Judge | None, step: int) -> Evaluation:
     norm = sum(weight.square().sum().item() for weight in targets.weights)
     names = [layer.name for layer in targets.representation.layers]
     comparison = judge.compare(dict(zip(names, rendered, strict=True))) if judge else None
-    return Evaluation(step, (error / norm) ** 0.5 if norm else 0.0, comparison)
+    compressed = targets.representation.predictor.bits is not None
+    return Evaluation(step, (error / norm) ** 0.5 if norm else 0.0, comparison, compressed)
 
 
 def suspect(targets: Targets) -> str:
@@ -242,14 +248,13 @@ def _fresh(
         )
 
 
-def _load(plan: Sequence[Phase], done: int, optimizers: Sequence[dict[str, Any]]) -> None:
-    """Gives the optimizers of the phase that the last step was in their state back."""
+def _phase_of(plan: Sequence[Phase], step: int) -> Phase:
+    """The phase that a step, counted from 1 over all phases, belongs to."""
     for phase in plan:
-        if done <= phase.steps:
-            for optimizer, state in zip(phase.optimizers, optimizers, strict=True):
-                optimizer.load_state_dict(state)
-            return
-        done -= phase.steps
+        if step <= phase.steps:
+            return phase
+        step -= phase.steps
+    raise ValueError("the snapshot has more steps than the training")
 
 
 def _seconds(phase: Phase) -> float:

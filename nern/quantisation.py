@@ -1,0 +1,72 @@
+"""Predictors in few bits: linear layers that learn to live with rounded weights.
+
+A weight is a whole number of steps between -(2^(bits-1) - 1) and 2^(bits-1) - 1, and each row (output) has a step of its own,
+learned like the weights (LSQ, Esser et al., arXiv 1902.08153). Rounding passes gradients through unchanged.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Fractions of the largest weight of a row at which its step is tried first.
+CLIPS = 32
+
+
+class Linear(nn.Linear):
+    """As `torch.nn.Linear` until `round_to`; from then on its weight is rounded in every forward pass.
+
+    Biases and steps are used as float16 can hold them, which is how an artefact stores them.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.bits = 0
+        self.steps: nn.Parameter | None
+        self.register_parameter("steps", None)
+        self.mask: Tensor | None
+        self.register_buffer("mask", None)
+
+    def round_to(self, bits: int, smallest: float = 0.0) -> None:
+        """Rounds to `bits` bits from now on, and prunes: weights of magnitude below `smallest` stay zero."""
+        self.bits = bits
+        self.mask = self.weight.detach().abs() >= smallest
+        self.steps = nn.Parameter(best_steps(self.weight.detach() * self.mask, bits))
+
+    def codes(self) -> Tensor:
+        """The rounded weight in steps, int8 (outputs, inputs)."""
+        return self._in_steps().round().to(torch.int8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.steps is None:
+            return super().forward(x)
+        exact = self._in_steps()
+        rounded = exact + (exact.round() - exact).detach()
+        return F.linear(x, rounded * _half(self.steps)[:, None], _half(self.bias))
+
+    def _in_steps(self) -> Tensor:
+        assert self.steps is not None
+        assert self.mask is not None
+        most = levels(self.bits)
+        return (self.weight * self.mask / _half(self.steps)[:, None]).clamp(-most, most)
+
+
+def levels(bits: int) -> int:
+    """The largest code."""
+    return int(2 ** (bits - 1)) - 1
+
+
+def best_steps(weight: Tensor, bits: int) -> Tensor:
+    """For each row the step, of some, that rounds it with the least squared error: float32 (rows,), never 0."""
+    largest = weight.abs().amax(dim=1).clamp_min(1e-4)
+    most = levels(bits)
+    best, least = largest / most, torch.full_like(largest, torch.inf)
+    for fraction in torch.linspace(1 / CLIPS, 1, CLIPS):
+        steps = _half(largest * fraction / most)
+        error = ((weight / steps[:, None]).round().clamp(-most, most) * steps[:, None] - weight).square().sum(1)
+        best, least = torch.where(error < least, steps, best), torch.minimum(error, least)
+    return best
+
+
+def _half(values: Tensor) -> Tensor:
+    """The values as float16 can hold them, with gradients passed through; steps must not vanish."""
+    return values + (values.half().float() - values).detach()

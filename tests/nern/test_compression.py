@@ -1,0 +1,109 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nern import coding
+from nern.errors import BadArtefact
+from nern.quantisation import Linear
+from nern.rendering import render_layer
+from nern.report import make_report
+from nern.training import DecoupledConfig, train
+from nern.training.gradients import render_all
+from tests.support.networks import images, resnet8
+from tests.support.representations import opened, untrained, written
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_rounded_layer_has_few_values_in_each_row(bits: int) -> None:
+    torch.manual_seed(0)
+    layer = Linear(300, 5)
+    layer.round_to(bits)
+    assert layer(torch.eye(300)).unique(dim=0).shape[0] > 1
+    for row in layer(torch.eye(300)).T:
+        assert len(row.round(decimals=6).unique()) <= 2**bits - 1
+    assert layer.codes().abs().max() <= 2 ** (bits - 1) - 1
+
+
+def test_more_bits_lose_less() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(50, 40)
+    losses = []
+    for bits in (2, 3, 4, 6, 8):
+        torch.manual_seed(1)
+        layer = Linear(40, 30)
+        exact = layer(x)
+        layer.round_to(bits)
+        losses.append((layer(x) - exact).norm().item() / exact.norm().item())
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.01
+
+
+def test_rounding_passes_gradients_on_to_weights_and_steps() -> None:
+    layer = Linear(8, 3)
+    layer.round_to(3)
+    layer(torch.ones(2, 8)).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in layer.parameters())
+
+
+def test_pruned_weights_stay_zero() -> None:
+    predictor = untrained(resnet8()).predictor
+    predictor.round_to(6, sparsity=0.5)
+    for _, layer in predictor.linear():
+        assert (layer.codes() == 0).float().mean() >= 0.5
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        assert (layer.codes() == 0).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_coded_integers_come_back_and_take_about_their_entropy() -> None:
+    codes = (torch.randn(200, 100, generator=torch.Generator().manual_seed(0)) * 3).round().to(torch.int8)
+    coded = coding.encode(codes)
+    assert torch.equal(coding.decode(coded, (200, 100)), codes)
+    share = np.unique(codes.numpy(), return_counts=True)[1] / codes.numel()
+    entropy = -(share * np.log2(share)).sum() * codes.numel() / 8
+    assert entropy < coded.numel() < entropy * 1.05
+
+
+@pytest.mark.parametrize(("data", "shape"), [(b"\xff\xff", (2,)), (b"", (2,))])
+def test_damaged_codes_are_refused(data: bytes, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadArtefact):
+        coding.decode(torch.tensor(list(data), dtype=torch.uint8), shape)
+
+
+def test_another_number_of_codes_is_refused() -> None:
+    for shape in ((9,), (11,)):
+        with pytest.raises(BadArtefact, match="expected"):
+            coding.decode(coding.encode(torch.zeros(10, dtype=torch.int8)), shape)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_compressed_predictor_comes_back_from_the_artefact(bits: int) -> None:
+    state_dict = resnet8()
+    representation = untrained(state_dict, hidden=32)
+    _, plain = written(representation, state_dict)
+    representation.predictor.round_to(bits, sparsity=0.0)
+    content, sizes = written(representation, state_dict)
+    assert sizes.predictor < plain.predictor * (bits + 2) / 32
+    rebuilt = opened(content)
+    for number, weight in enumerate(render_all(representation)):
+        torch.testing.assert_close(render_layer(rebuilt.representation, number), weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"architecture": "cifar/resnet8", "data": images()}])
+def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> None:
+    state_dict = resnet8()
+    config = DecoupledConfig(steps=90, hidden=32, bits=5, sparsity=0.3, compression_steps=40)
+    trained = train(state_dict, config, **arguments)
+    assert trained.best.compressed
+    content, sizes = written(trained.representation, state_dict)
+    report = make_report(trained, opened(content), sizes, state_dict)
+    assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-3)
+    assert sizes.predictor < 5 / 8 * trained.representation.predictor.config.parameters(trained.representation.tiles)
+
+
+def test_compression_needs_bits() -> None:
+    for wrong in ({"sparsity": 0.5}, {"compression_steps": 5}, {"bits": 4, "compression_steps": 0}):
+        with pytest.raises(ValueError, match="need"):
+            DecoupledConfig(**wrong)
