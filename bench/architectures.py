@@ -82,12 +82,16 @@ def verdict(name: str, network: nn.Module, state_dict: StateDict, rebuilt: State
             return f"{key} has another shape or dtype"
         if key not in represented and not torch.equal(rebuilt[key], tensor):
             return f"{key} was to be kept as it is"
-    network.load_state_dict(rebuilt, strict=True)
+    # Some networks want to see the metadata that only `state_dict()` has.
+    own = network.state_dict()
+    own.clear()
+    own.update(rebuilt)
+    network.load_state_dict(own, strict=True)
     return "yes"
 
 
 def random(name: str) -> nn.Module:
-    """The network with small random weights: torchvision's own initialisation takes minutes for some."""
+    """The network with random weights, without the initialisation that takes minutes for some."""
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     network: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return network

@@ -58,7 +58,12 @@ def fit(state_dict: StateDict, name: str, rate: float, steps: int, seed: int) ->
     tiles = config.tiles(layers)
     positions = permutations(tiles, state_dict, config.permutation, config.path)
     representation = Representation.untrained(
-        tiles, state_dict, config.predictor, permutation=config.permutation, positions=positions, scaled=True
+        tiles,
+        state_dict,
+        config.predictor,
+        permutation=config.permutation,
+        positions=positions,
+        layer_scaling=config.layer_scaling,
     )
     targets = Targets(representation, state_dict, torch.device("cpu"))
     batches = sampling.Shuffled(len(tiles), config.kernel_batch, seed)

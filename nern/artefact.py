@@ -2,7 +2,7 @@
 
 Tensors `predictor.*` (as they are, or coded: see `_coded`), `permutation.{layer}` as packed bits, and `kept.*`: the tensors
 of the state_dict that are not represented. The metadata entry `nern` is a JSON object: version, architecture, names (all
-tensors of the state_dict, in order), layers, small_kernels, predictor, bits, scale and permutation.
+tensors of the state_dict, in order), layers, small_kernels, predictor, bits, scales and permutation.
 """
 
 import json
@@ -69,7 +69,7 @@ def write(
         "small_kernels": tiles.small,
         "predictor": representation.predictor.config.model_dump(mode="json"),
         "bits": module.bits,
-        "scale": representation.scale,
+        "scales": representation.scales,
         "permutation": representation.permutation,
     }
     tensors = predictor | permutation | kept
@@ -115,11 +115,11 @@ class Artefact:
                 unpack(self.tensor(f"permutation.{number}"), layer.filters, tiles.per_filter[number], kind)
                 for number, layer in enumerate(layers)
             ]
-            scale = float(about["scale"])
+            scales = [float(scale) for _, scale in zip(layers, about["scales"], strict=True)]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BadArtefact("the file is not an artefact, or is damaged") from error
         predictor.requires_grad_(False)
-        self.representation = Representation(tiles, predictor, permutation=kind, positions=positions, scale=scale)
+        self.representation = Representation(tiles, predictor, permutation=kind, positions=positions, scales=scales)
 
     def kept(self, name: str) -> Entry:
         """Where a tensor that is not represented lies in the file."""
@@ -140,25 +140,25 @@ class Artefact:
 
 
 def _coded(predictor: Predictor) -> dict[str, Tensor]:
-    """The layers of a rounded predictor: entropy-coded `codes`, and `steps` and `bias` as float16."""
-    parts: dict[str, Tensor] = {}
+    """A rounded predictor: of each layer the entropy-coded `codes`, and the `steps` and all else as float16."""
+    parts = {
+        name: tensor.half() for name, tensor in predictor.state_dict().items() if not name.endswith(("weight", "steps", "mask"))
+    }
     for name, layer in predictor.linear():
         assert layer.steps is not None
         parts |= {
             f"{name}.codes": coding.encode(layer.codes()),
             f"{name}.steps": layer.steps.detach().half(),
-            f"{name}.bias": layer.bias.detach().half(),
         }
     return parts
 
 
 def _decoded(predictor: Predictor, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state_dict of a predictor whose layers were coded: a weight is its code times its row's step."""
-    state_dict = {}
+    state_dict = {name: tensor.float() for name, tensor in parts.items() if not name.endswith(("codes", "steps"))}
     for name, layer in predictor.linear():
         codes = coding.decode(parts[f"{name}.codes"], tuple(layer.weight.shape))
         state_dict[f"{name}.weight"] = codes.float() * parts[f"{name}.steps"].float()[:, None]
-        state_dict[f"{name}.bias"] = parts[f"{name}.bias"].float()
     return state_dict
 
 

@@ -1,7 +1,8 @@
 """Positional embedding of integer coordinates (Ashkenazi et al., arXiv 2212.13554, section 3).
 
 For v in (layer, filter, tile) and k = 0..levels-1: sin(pi base^k v), cos(pi base^k v); the three embeddings side by
-side. With base < 1 the frequencies fall from Nyquist; with base > 1 they rise and alias.
+side. With base < 1 the frequencies fall from Nyquist; with base > 1 they rise and alias. The numbers of layers mean
+little, so that features of a layer may be learned instead.
 """
 
 import math
@@ -17,11 +18,18 @@ class EmbeddingConfig(BaseModel):
 
     base: float = Field(1.25, gt=0, le=4, description="Ratio of neighbouring frequencies; 0.76 as published")
     levels: int = Field(20, ge=1, le=128, description="Frequencies an axis; 40 as published")
+    layer_features: int | None = Field(
+        None, ge=1, le=256, description="Learned features of a layer in place of its frequencies"
+    )
 
     @property
     def width(self) -> int:
         """Length of the embedding of one coordinate triple."""
-        return 3 * 2 * self.levels
+        return 3 * 2 * self.levels if self.layer_features is None else self.layer_features + 2 * 2 * self.levels
+
+    def parameters(self, layers: int) -> int:
+        """How many parameters the embedding of a network with so many layers has."""
+        return layers * (self.layer_features or 0)
 
 
 def axis_table(config: EmbeddingConfig, length: int) -> Tensor:
@@ -32,14 +40,17 @@ def axis_table(config: EmbeddingConfig, length: int) -> Tensor:
 
 
 class Embedding(nn.Module):
-    """Looks coordinates up in one small table an axis: never kernels x width floats."""
+    """Looks coordinates up in one small table an axis: never tiles x width floats."""
 
     def __init__(self, config: EmbeddingConfig, extents: Sequence[int]) -> None:
         """`extents` are the lengths of the three axes."""
         super().__init__()
         for axis, length in zip(("layer", "filter", "tile"), extents, strict=True):
-            # The tables follow from the configuration, so they are not part of the artefact.
-            self.register_buffer(axis, axis_table(config, length), persistent=False)
+            if axis == "layer" and config.layer_features is not None:
+                self.register_parameter(axis, nn.Parameter(torch.randn(length, config.layer_features)))
+            else:
+                # These tables follow from the configuration, so they are not part of the artefact.
+                self.register_buffer(axis, axis_table(config, length), persistent=False)
 
     layer: Tensor
     filter: Tensor

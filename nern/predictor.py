@@ -1,6 +1,7 @@
 """The predictor: a small MLP from an embedded coordinate to the weights of one tile."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Literal
@@ -18,31 +19,32 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu
 
 
 class PredictorConfig(BaseModel):
-    """Five linear layers, width of the embedding -> hidden (x 4) -> weights of a tile, with an activation between them."""
+    """Linear layers with an activation between them: width of the embedding -> hidden (x depth - 1) -> weights of a tile."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     embedding: EmbeddingConfig = EmbeddingConfig()
     hidden: int = Field(ge=1)
+    depth: int = Field(5, ge=2, description="Linear layers, the head included; 5 as published")
     activation: Activation = "relu"
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Of the embedding and of the hidden layers."""
-        return (self.embedding.width, *[self.hidden] * 4)
+        return (self.embedding.width, *[self.hidden] * (self.depth - 1))
 
     def parameters(self, tiles: Tiles) -> int:
         """How many parameters the predictor of these tiles has."""
-        return sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.widths)) + (self.hidden + 1) * _outputs(tiles)
+        trunk = sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.widths))
+        heads = (self.hidden + 1) * sum(math.prod(shape) for shape in tiles.heads)
+        return trunk + heads + self.embedding.parameters(len(tiles.layers))
 
-
-def hidden_for_ratio(ratio: float, tiles: Tiles, embedding: EmbeddingConfig) -> int:
-    """The widest predictor whose parameters number at most `ratio` of the represented weights (at least 1)."""
-    budget = ratio * sum(layer.weights for layer in tiles.layers)
-    # Parameters are 3 h^2 + b h + c; the root is exact up to rounding.
-    constant = _outputs(tiles)
-    linear = embedding.width + 4 + constant
-    return max(1, int((-linear + math.sqrt(linear**2 + 12 * max(budget - constant, 0))) / 6))
+    def within(self, ratio: float, tiles: Tiles) -> "PredictorConfig":
+        """The widest predictor that has at most `ratio` parameters for each represented weight (at least 1 hidden unit)."""
+        budget = ratio * sum(layer.weights for layer in tiles.layers)
+        widths = range(1, 1 + math.ceil(math.sqrt(budget) + budget / self.embedding.width))
+        hidden = bisect_right(widths, budget, key=lambda width: self.model_copy(update={"hidden": width}).parameters(tiles))
+        return self.model_copy(update={"hidden": max(1, hidden)})
 
 
 class Predictor(nn.Module):
@@ -84,7 +86,3 @@ class Predictor(nn.Module):
         """Tiles (n, *shape of the head) from features (n, hidden)."""
         out: Tensor = self.heads[head](features)
         return out.view(-1, *self.shapes[head])
-
-
-def _outputs(tiles: Tiles) -> int:
-    return sum(math.prod(shape) for shape in tiles.heads)

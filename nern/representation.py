@@ -1,6 +1,6 @@
 """A neural representation: the tiles it stands for, the predictor, and what turns its predictions into weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import hypot, sqrt
 
@@ -14,7 +14,7 @@ from nern.tiles import Tiles
 
 
 class Representation:
-    """Predicts every tile of some layers: `scale` times what the predictor says at the tile's permuted coordinate."""
+    """Predicts every tile of some layers: what the predictor says at its permuted coordinate, times the layer's scale."""
 
     def __init__(
         self,
@@ -23,12 +23,12 @@ class Representation:
         *,
         permutation: PermutationKind,
         positions: Sequence[Tensor],
-        scale: float,
+        scales: Sequence[float],
     ) -> None:
         self.tiles = tiles
         self.predictor = predictor
         self.permutation: PermutationKind = permutation
-        self.scale = scale
+        self.scales = tuple(scales)
         # Flat index -> flat index of the coordinate assigned: four bytes a tile, where a tile itself has 36 or more.
         assigned = [(start + position).int() for start, position in zip(tiles.starts, positions, strict=False)]
         self._assigned = torch.cat(assigned)
@@ -42,15 +42,19 @@ class Representation:
         *,
         permutation: PermutationKind,
         positions: Sequence[Tensor],
-        scaled: bool,
+        layer_scaling: float | None,
     ) -> "Representation":
         """A predictor with fresh weights, from torch's global generator.
 
-        `scaled` makes the root mean square of all that it has to predict 1, whatever the size of the weights.
+        A layer's scale is the root mean square of all weights to the power of 1 - `layer_scaling`, times that of its own to
+        the power of `layer_scaling`; without any it is 1.
         """
-        norm = hypot(*(state_dict[layer.name].double().norm().item() for layer in tiles.layers))
-        scale = norm / sqrt(sum(layer.weights for layer in tiles.layers)) if scaled and norm else 1.0
-        return cls(tiles, Predictor(config, tiles), permutation=permutation, positions=positions, scale=scale)
+        magnitudes = [root_mean_square([state_dict[layer.name]]) for layer in tiles.layers]
+        whole = root_mean_square([state_dict[layer.name] for layer in tiles.layers])
+        share = 0.0 if layer_scaling is None else layer_scaling
+        scales = [whole ** (1 - share) * magnitude**share or 1.0 for magnitude in magnitudes]
+        scales = [1.0] * len(scales) if layer_scaling is None else scales
+        return cls(tiles, Predictor(config, tiles), permutation=permutation, positions=positions, scales=scales)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -79,6 +83,16 @@ class Representation:
         for head, stretch in groupby(self.tiles.by_layer(index), key=lambda part: self.tiles.head[part[0]]):
             parts = list(stretch)
             first = parts[0][1].start
-            predicted = self.predictor.predict(head, features[first : parts[-1][1].stop]) * self.scale
+            predicted = self.predictor.predict(head, features[first : parts[-1][1].stop])
             for layer, where, number in parts:
-                yield layer, number, self.tiles.crop(layer, predicted[where.start - first : where.stop - first])
+                yield (
+                    layer,
+                    number,
+                    self.tiles.crop(layer, predicted[where.start - first : where.stop - first]) * self.scales[layer],
+                )
+
+
+def root_mean_square(weights: Iterable[Tensor]) -> float:
+    """Of all elements of all tensors; 0 for zeros."""
+    norms, counts = zip(*((weight.double().norm().item(), weight.numel()) for weight in weights), strict=True)
+    return hypot(*norms) / sqrt(sum(counts))

@@ -9,7 +9,7 @@ from nern.embedding import EmbeddingConfig
 from nern.layers import Layer
 from nern.paths import PathKind
 from nern.permutation import PermutationKind
-from nern.predictor import Activation, PredictorConfig, hidden_for_ratio
+from nern.predictor import Activation, PredictorConfig
 from nern.tiles import SmallKernels, Tiles
 
 DEFAULT_RATIO = 0.4
@@ -47,7 +47,14 @@ class TrainingConfig(BaseModel):
     )
     base: float = Field(1.25, gt=0, le=4, description="Ratio of neighbouring embedding frequencies")
     levels: int = Field(20, ge=1, le=128, description="Embedding frequencies an axis")
+    layer_features: int = Field(
+        16, ge=0, le=256, description="Learned features of each layer in place of its frequencies; 0 for frequencies"
+    )
+    depth: int = Field(6, ge=2, le=32, description="Linear layers of the predictor")
     activation: Activation = Field("silu", description="Activation function of the predictor")
+    layer_scaling: float | None = Field(
+        0.5, ge=0, le=1, description="How far a layer's predictions are scaled to its own weights (1) or the network's (0)"
+    )
 
     steps: Steps = Field(3000, description="Optimisation steps in all")
     reconstruction_steps: int | None = Field(
@@ -85,7 +92,7 @@ class TrainingConfig(BaseModel):
         """The same with what depends on the network filled in; without `distil` all steps are reconstruction."""
         hidden, reconstruction_steps = self.hidden, self.reconstruction_steps
         if hidden is None:
-            hidden = hidden_for_ratio(self.ratio or DEFAULT_RATIO, self.tiles(layers), self.embedding)
+            hidden = self._predictor(1).within(self.ratio or DEFAULT_RATIO, self.tiles(layers)).hidden
         if reconstruction_steps is None:
             reconstruction_steps = round(self.steps * self.reconstruction_share)
         if not distil:
@@ -93,18 +100,18 @@ class TrainingConfig(BaseModel):
         return self.model_copy(update={"hidden": hidden, "ratio": None, "reconstruction_steps": reconstruction_steps})
 
     @property
-    def embedding(self) -> EmbeddingConfig:
-        return EmbeddingConfig(base=self.base, levels=self.levels)
-
-    @property
     def predictor(self) -> PredictorConfig:
         """The predictor that a resolved configuration asks for."""
         assert self.hidden is not None, "resolve() comes first"
-        return PredictorConfig(embedding=self.embedding, hidden=self.hidden, activation=self.activation)
+        return self._predictor(self.hidden)
 
     def tiles(self, layers: Sequence[Layer]) -> Tiles:
         """The layers, cut as the configuration says."""
         return Tiles(layers, self.small_kernels)
+
+    def _predictor(self, hidden: int) -> PredictorConfig:
+        embedding = EmbeddingConfig(base=self.base, levels=self.levels, layer_features=self.layer_features or None)
+        return PredictorConfig(embedding=embedding, hidden=hidden, depth=self.depth, activation=self.activation)
 
 
 class DecoupledConfig(TrainingConfig):
@@ -157,7 +164,10 @@ class PaperConfig(TrainingConfig):
     recipe: Literal["paper"] = "paper"
     small_kernels: SmallKernels = Field("cropped", description="Kernels of few weights; see the decoupled recipe")
     path: PathKind = Field("nearest", description="How the order is found; see the decoupled recipe")
+    layer_features: int = Field(0, ge=0, le=256, description="Learned features of each layer; see the decoupled recipe")
+    depth: int = Field(5, ge=2, le=32, description="Linear layers of the predictor")
     activation: Activation = Field("relu", description="Activation function of the predictor")
+    layer_scaling: float | None = Field(None, ge=0, le=1, description="As in the decoupled recipe; null for no scaling")
     base: float = Field(0.76, gt=0, le=4, description="Ratio of neighbouring embedding frequencies")
     levels: int = Field(40, ge=1, le=128, description="Embedding frequencies an axis")
     steps: Steps = Field(68_600, description="Optimisation steps in all")

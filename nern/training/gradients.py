@@ -17,7 +17,7 @@ CHUNK = 16_384
 
 
 def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
-    """Of the mean squared error over the tiles at sorted flat indices, in units of the representation's scale."""
+    """Of the mean squared error over the tiles at sorted flat indices, in units of all weights' root mean square."""
     errors = targets.errors(index)
     squared = torch.stack([error.square().sum() for error in errors]).sum()
     loss = squared / sum(error.numel() for error in errors)

@@ -10,6 +10,7 @@ from torch import nn
 
 from nern.images import ImageSource
 from nern.optim import Ranger
+from nern.predictor import Predictor
 from nern.training import sampling
 from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.gradients import LossWeights, all_at_once, reconstruct
@@ -127,16 +128,16 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
         )
 
 
-def muon(predictor: nn.Module) -> Optimizers:
-    """Muon for the matrices, Adam for the biases, which have no singular values to make equal.
+def muon(predictor: Predictor) -> Optimizers:
+    """Muon for the matrices; Adam for the rest, which has no singular values to make equal.
 
     Kernels are fitted in a fraction of the steps that Adam alone needs; see docs/method.md.
     """
-    matrices = [parameter for parameter in predictor.parameters() if parameter.ndim == 2]
-    biases = [parameter for parameter in predictor.parameters() if parameter.ndim < 2]
+    matrices = [layer.weight for _, layer in predictor.linear()]
+    others = [parameter for parameter in predictor.parameters() if all(parameter is not matrix for matrix in matrices)]
     return (
         torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.Adam([{"params": biases, RELATIVE_RATE: 0.1}]),
+        torch.optim.Adam([{"params": others, RELATIVE_RATE: 0.1}]),
     )
 
 

@@ -244,7 +244,7 @@ def _fresh(
             config.predictor,
             permutation=config.permutation,
             positions=positions,
-            scaled=isinstance(config, DecoupledConfig),
+            layer_scaling=config.layer_scaling,
         )
 
 

@@ -5,7 +5,7 @@ import torch
 
 from nern.embedding import Embedding, EmbeddingConfig, axis_table
 from nern.layers import Layer
-from nern.predictor import Predictor, PredictorConfig, hidden_for_ratio
+from nern.predictor import Predictor, PredictorConfig
 from nern.tiles import Tiles
 
 PUBLISHED = EmbeddingConfig(base=0.76, levels=40)
@@ -38,7 +38,7 @@ def test_published_numbers_of_parameters(hidden: int, parameters: int) -> None:
 
 @pytest.mark.parametrize("ratio", [1e-6, 0.1, 0.4, 1.0])
 def test_a_ratio_gives_the_widest_predictor_within_it(ratio: float) -> None:
-    hidden = hidden_for_ratio(ratio, RESNET20_A, PUBLISHED)
+    hidden = PredictorConfig(embedding=PUBLISHED, hidden=1).within(ratio, RESNET20_A).hidden
     parameters = [PredictorConfig(embedding=PUBLISHED, hidden=width).parameters(RESNET20_A) for width in (hidden, hidden + 1)]
     assert parameters[1] > ratio * 29_744 * 9
     assert parameters[0] <= ratio * 29_744 * 9 or hidden == 1

@@ -12,7 +12,7 @@ def test_a_permuted_kernel_is_predicted_at_the_coordinate_of_its_position() -> N
     position = int(representation.positions(layer)[number])
     filter, channel = divmod(position, representation.layers[layer].channels)
     features = representation.predictor.features(torch.tensor([layer]), torch.tensor([filter]), torch.tensor([channel]))
-    expected = representation.predictor.predict(0, features) * representation.scale
+    expected = representation.predictor.predict(0, features) * representation.scales[layer]
     [(_, _, found)] = representation.render(torch.tensor([representation.tiles.starts[layer] + number]))
     torch.testing.assert_close(found, expected)
 

@@ -28,7 +28,7 @@ def untrained(
     tiles = Tiles(find_layers(state_dict), small)
     config = PredictorConfig(embedding=EmbeddingConfig(levels=4), hidden=hidden)
     positions = permutations(tiles, state_dict, permutation, path)
-    return Representation.untrained(tiles, state_dict, config, permutation=permutation, positions=positions, scaled=True)
+    return Representation.untrained(tiles, state_dict, config, permutation=permutation, positions=positions, layer_scaling=0.5)
 
 
 def written(representation: Representation, state_dict: StateDict, **about: Any) -> tuple[bytes, Sizes]:

@@ -1,0 +1,143 @@
+"""How much is lost, at how many bytes, in how many minutes? Real networks and images, beside what was published.
+
+python -m bench.fidelity --checkpoints FOLDER --images FOLDER [--case NAME ...] [--seeds 0 1 2] [--quick]
+
+The folders hold resnet20-12fca82f.th and resnet56-4bfd9763.th (github.com/akamaster/pytorch_resnet_cifar10), and CIFAR-10 as
+cifar10-train-*.npz and cifar10-test.npz with `images` (uint8, N x H x W x C) and `labels`. The accuracies are those of all
+test images, which nothing else looks at: "best" is chosen on held-out training images, "last" is the state after the last
+step. "artefact" is predictor + permutation, "file" is everything, both as fractions of the represented weights' bytes.
+"""
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.tables import Row, parser, progress, show
+from nern import architectures, artefact
+from nern.architectures import build
+from nern.images import Images, Noise
+from nern.layers import StateDict
+from nern.training import DecoupledConfig, PaperConfig, Progress, train
+from service.inspection.state_dicts import find_state_dict
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+FILES = {"cifar/resnet20": "resnet20-12fca82f.th", "cifar/resnet56": "resnet56-4bfd9763.th"}
+
+# arXiv 2212.13554, cross-filter: hidden units and accuracy; the original networks there had 91.69 and 93.52.
+PUBLISHED = {"cifar/resnet20": "h160 91.16, h180 91.50", "cifar/resnet56": "h280 92.54, h320 92.96"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table: what is asked for, and the drop in points of accuracy that is aimed at."""
+
+    architecture: str
+    config: DecoupledConfig | PaperConfig
+    drop: float | None = None
+    images: bool = True
+
+
+CASES = {
+    "resnet20-41%": Case("cifar/resnet20", DecoupledConfig(ratio=0.37), drop=0.4),
+    "resnet20-25%": Case("cifar/resnet20", DecoupledConfig(ratio=0.209), drop=1.0),
+}
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--checkpoints", type=Path, required=True)
+    arguments.add_argument("--images", type=Path, required=True)
+    arguments.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help=", ".join(CASES))
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options = arguments.parse_args()
+    torch.set_num_threads(options.threads)
+    names = options.case[:1] if options.quick else options.case
+    rows: list[Row] = []
+    for name in names:
+        for seed in options.seeds:
+            config = CASES[name].config.model_copy(update={"seed": seed} | ({"steps": 400} if options.quick else {}))
+            rows.append({"case": name, "seed": seed, **measure(CASES[name], config, options.checkpoints, options.images)})
+            progress.print(rows[-1])
+    show(rows, "Accuracy in percent, time in minutes", options)
+
+
+def measure(case: Case, config: DecoupledConfig | PaperConfig, checkpoints: Path, images: Path) -> Row:
+    """Trains, stores, rebuilds and tests."""
+    state_dict = load(checkpoints / FILES[case.architecture])
+    test = read_images(sorted(images.glob("cifar10-test.npz")))
+    data: Images | Noise = (
+        read_images(sorted(images.glob("cifar10-train-*.npz")))
+        if case.images
+        else Noise("matched", architectures.input_shape(case.architecture, state_dict))
+    )
+    last: dict[str, Tensor] = {}
+
+    def watch(now: Progress) -> None:
+        if now.evaluation:
+            progress.print(f"{now.phase} {now.step}/{now.steps}, {now.seconds_left:.0f} s left", now.evaluation, style="dim")
+        if now.step == now.steps:
+            last.update(copy.deepcopy(now.snapshot()["predictor"]))
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    started = time.monotonic()
+    trained = train(state_dict, config, architecture=case.architecture, data=data, device=device, on_progress=watch)
+    minutes = (time.monotonic() - started) / 60
+    _, sizes = artefact.write(trained.representation, state_dict)
+    represented = sum(4 * layer.weights for layer in trained.representation.layers)
+    original = accuracy(build(case.architecture, state_dict), test, device)
+    best = accuracy(rebuilt(case.architecture, trained.representation, state_dict), test, device)
+    trained.representation.predictor.load_state_dict(last)
+    return {
+        "published": PUBLISHED[case.architecture],
+        "hidden": trained.representation.predictor.config.hidden,
+        "artefact": (sizes.predictor + sizes.permutation) / represented,
+        "with kept": (sizes.predictor + sizes.permutation + sizes.kept) / represented,
+        "file": sizes.total / represented,
+        "minutes": minutes,
+        "original": original,
+        "best": best,
+        "last": accuracy(rebuilt(case.architecture, trained.representation, state_dict), test, device),
+        "drop": original - best,
+        "aim": case.drop,
+    }
+
+
+def rebuilt(architecture: str, representation: Any, state_dict: StateDict) -> nn.Module:
+    """The network out of the artefact."""
+    pieces, _ = artefact.write(representation, state_dict)
+    content = b"".join(pieces)
+    return build(architecture, artefact.Artefact(lambda start, stop: content[start:stop]).state_dict())
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
+    """In percent."""
+    network = network.to(device)
+    assert images.labels_N is not None
+    right = sum(
+        (network(images.normalised(pixels).to(device)).argmax(1).cpu() == labels).sum().item()
+        for pixels, labels in zip(images.pixels_NHWC.split(500), images.labels_N.split(500), strict=True)
+    )
+    return 100 * right / len(images)
+
+
+def load(path: Path) -> StateDict:
+    return find_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def read_images(paths: list[Path]) -> Images:
+    """All images of some .npz files; training ones are mirrored and shifted."""
+    files = [np.load(path) for path in paths]
+    pixels, labels = (torch.from_numpy(np.concatenate([file[name] for file in files])) for name in ("images", "labels"))
+    return Images(pixels, labels.long(), MEAN, STD, augment="train" in paths[0].name)
+
+
+if __name__ == "__main__":
+    main()
