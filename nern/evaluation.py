@@ -1,7 +1,9 @@
 """How well a rebuilt network does what the original did."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +11,10 @@ from torch.func import functional_call
 
 from nern import losses
 from nern.errors import UnusableImages
-from nern.images import Images, Noise
+from nern.images import Images
 
 BATCH = 256
 MAX_HELD_OUT = 2000
-NOISE_HELD_OUT = 256
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,17 @@ class Comparison:
     accuracy: float | None
 
 
+@dataclass(frozen=True)
 class HeldOut:
-    """Inputs kept back from training: at most 2,000 images of a dataset, or some noise of their own."""
+    """Inputs kept back from training, in a fixed order and without augmentation: batches (B, channels, height, width)."""
 
-    def __init__(self, source: Images | Noise, generator: torch.Generator) -> None:
-        self.labels = source.labels_N if isinstance(source, Images) else None
-        self._source: Images | Tensor = source if isinstance(source, Images) else source.batch(NOISE_HELD_OUT, generator)
+    batches: Callable[[], Iterable[Tensor]]
+    labels: Tensor | None = None
 
-    def batches(self) -> Iterator[Tensor]:
-        """All inputs in a fixed order, without augmentation: (at most 256, channels, height, width)."""
-        if isinstance(self._source, Tensor):
-            yield from self._source.split(BATCH)
-        else:
-            for pixels in self._source.pixels_NHWC.split(BATCH):
-                yield self._source.normalised(pixels)
+    @classmethod
+    def of(cls, images: Images) -> "HeldOut":
+        """All images of a dataset."""
+        return cls(lambda: (images.normalised(pixels) for pixels in images.pixels_NHWC.split(BATCH)), images.labels_N)
 
 
 class Judge:
@@ -57,18 +55,22 @@ class Judge:
         self.network = network
         self.held_out = held_out
         try:
-            self._original = self._logits({})
+            classes = self._logits({}, islice(held_out.batches(), 1)).shape[1]
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, AssertionError) as error:
             raise UnusableImages(f"the network can't take these images: {str(error).splitlines()[0]}") from error
-        classes = self._original.shape[1]
         if held_out.labels is not None and held_out.labels.max() >= classes:
             raise UnusableImages(f"a label is {int(held_out.labels.max())}, but the network has only {classes} classes")
+        self.classes = classes
+
+    @cached_property
+    def _original(self) -> Tensor:
+        return self._logits({}, self.held_out.batches())
 
     def compare(self, weights: Mapping[str, Tensor]) -> Comparison:
         """The network with these tensors, by name, in place of its own against the network itself."""
-        rebuilt, labels = self._logits(weights), self.held_out.labels
+        rebuilt, labels = self._logits(weights, self.held_out.batches()), self.held_out.labels
         return Comparison(
             images=len(rebuilt),
             agreement=_fraction(self._original.argmax(1), rebuilt.argmax(1)),
@@ -78,10 +80,10 @@ class Judge:
         )
 
     @torch.no_grad()
-    def _logits(self, weights: Mapping[str, Tensor]) -> Tensor:
+    def _logits(self, weights: Mapping[str, Tensor], batches: Iterable[Tensor]) -> Tensor:
         device = next(self.network.parameters()).device
         theirs = {name: weight.to(device) for name, weight in weights.items()}
-        answers = [functional_call(self.network, theirs, (x.to(device),)) for x in self.held_out.batches()]
+        answers = [functional_call(self.network, theirs, (x.to(device),)) for x in batches]
         return torch.cat(answers).float().cpu()
 
 

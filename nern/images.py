@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nern.errors import UnusableImages
 
-NoiseKind = Literal["uniform", "normal"]
+NoiseKind = Literal["uniform", "normal", "matched"]
 
 
 class ImageSource(Protocol):
@@ -64,7 +64,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Noise:
-    """Random inputs of one shape (channels, height, width): uniform in [-1, 1] or standard normal."""
+    """Random inputs of one shape (channels, height, width): uniform in [-1, 1] or standard normal.
+
+    "matched" starts from normal noise and is made like images by `nern.synthesis`.
+    """
 
     kind: NoiseKind
     shape: tuple[int, int, int]

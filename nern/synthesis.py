@@ -1,26 +1,87 @@
 """Images out of a network itself: inputs that give its batch norms the statistics which they remember.
 
-After DeepInversion (Yin et al., arXiv 1912.08795): random images are changed by gradient descent until the mean and variance
-of every channel that enters a batch norm are those of the training data, and every image is of a class drawn for it.
+After DeepInversion (Yin et al., arXiv 1912.08795): noise is changed by gradient descent until the mean and variance of every
+channel that enters a batch norm are those of the training data, and every image is of a class that was drawn for it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nern.errors import UnusableImages
 from nern.images import mirror_and_shift
 
-# Weight of the cross-entropy of the drawn classes beside the batch norms' statistics.
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+# Images whose statistics are matched together, and evaluated together.
+GROUP = 128
+
+# Weight of the classes' cross-entropy beside the statistics.
 CLASS_WEIGHT = 0.1
 
 
-class Synthesised:
-    """A pool of images (n, channels, height, width), made in groups, out of which batches are drawn."""
+class Synthesised(nn.Module):
+    """A pool of images (n, channels, height, width) in groups; the last group is held out from `batch`."""
 
-    def __init__(self, shape: tuple[int, int, int], count: int, group: int, generator: torch.Generator) -> None:
-        self.groups = [nn.Parameter(part) for part in torch.randn(count, *shape, generator=generator).split(group)]
+    def __init__(self, shape: tuple[int, int, int], images: int, network: nn.Module, generator: torch.Generator) -> None:
+        """At least `images` of them besides those held out, for classes that `network` knows. Raises UnusableImages."""
+        super().__init__()
+        with torch.no_grad(), statistics(network):
+            classes = network(torch.zeros(1, *shape, device=next(network.parameters()).device)).shape[1]
+        count = -(-images // GROUP) + 1
+        self.groups = nn.ParameterList(torch.randn(GROUP, *shape, generator=generator) for _ in range(count))
+        self.classes = torch.randint(classes, (count, GROUP), generator=generator)
 
     def batch(self, size: int, generator: torch.Generator) -> Tensor:
-        """`size` images of the pool, drawn with replacement, mirrored and shifted: (size, channels, height, width)."""
-        pool = torch.cat([group.detach() for group in self.groups])
-        chosen = torch.randint(len(pool), (size,), generator=generator)
+        """`size` images drawn with replacement, mirrored and shifted: (size, channels, height, width)."""
+        chosen = torch.randint((len(self.groups) - 1) * GROUP, (size,), generator=generator)
+        pool = torch.stack([group.detach() for group in self.groups[:-1]]).flatten(0, 1)
         return mirror_and_shift(pool[chosen], generator)
+
+    def held_out(self) -> Iterator[Tensor]:
+        """The last group."""
+        yield self.groups[-1].detach()
+
+
+def follow_statistics(network: nn.Module, pool: Synthesised, group: int, generator: torch.Generator) -> dict[str, float]:
+    """Fills the gradients of one group of images and returns the losses.
+
+    The statistics' loss is dimensionless: squared differences of means over variances, and of variances as ratios, each the
+    mean over the channels and the sum over the batch norms.
+    """
+    device = next(network.parameters()).device
+    with statistics(network) as differences:
+        logits = network(mirror_and_shift(pool.groups[group], generator).to(device))
+    matching = torch.stack(differences).sum()
+    classes = F.cross_entropy(logits, pool.classes[group].to(device))
+    (matching + CLASS_WEIGHT * classes).backward()
+    return {"statistics": matching.item(), "classes": classes.item()}
+
+
+@contextmanager
+def statistics(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects how far the inputs of each batch norm are from what it remembers, during forward passes.
+
+    Raises UnusableImages if no batch norm of the network remembers anything.
+    """
+    differences: list[Tensor] = []
+
+    def compare(norm: Any, args: tuple[Tensor, ...]) -> None:
+        variance, mean = torch.var_mean(args[0], [dim for dim in range(args[0].ndim) if dim != 1], correction=0)
+        floor = norm.running_var.clamp_min(norm.eps)
+        of_mean = ((mean - norm.running_mean).square() / floor).mean()
+        differences.append(of_mean + (variance / floor - 1).square().mean())
+
+    norms = [module for module in network.modules() if isinstance(module, NORMS) and module.running_mean is not None]
+    if not norms:
+        raise UnusableImages("the network has no batch norm whose statistics images could be matched to")
+    hooks = [norm.register_forward_pre_hook(compare) for norm in norms]
+    try:
+        yield differences
+    finally:
+        for hook in hooks:
+            hook.remove()

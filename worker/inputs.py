@@ -2,9 +2,10 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from nern import architectures, tensorfile
-from nern.images import Images, Noise
+from nern.images import Images, Noise, NoiseKind
 from nern.layers import StateDict
 from service import blobs
 from service.blobs import Blobs
@@ -24,7 +25,7 @@ def load_data(store: Blobs, job: Job, dataset: Dataset | None, state_dict: State
         return Images(tensors["images"], tensors.get("labels"), tuple(dataset.mean), tuple(dataset.std), augment)
     if job.noise is not None and job.architecture is not None:
         shape = architectures.input_shape(job.architecture, state_dict)
-        return Noise("uniform" if job.noise == "uniform" else "normal", shape)
+        return Noise(cast(NoiseKind, job.noise), shape)
     return None
 
 

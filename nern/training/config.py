@@ -73,6 +73,9 @@ class TrainingConfig(BaseModel):
     held_out: float = Field(
         0.1, gt=0, le=0.5, description="Fraction of the dataset (at most 2,000 images) for model selection and the report"
     )
+    synthesised_images: int = Field(1024, ge=1, le=1_000_000, description="Images to make when the data is matched noise")
+    synthesis_steps: int = Field(150, ge=1, le=100_000, description="Steps for each 128 of them")
+    synthesis_learning_rate: LearningRate = Field(0.1, description="Peak learning rate of these steps")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of everything random")
 
     @model_validator(mode="before")

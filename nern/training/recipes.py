@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -11,12 +12,13 @@ from torch import nn
 from nern.images import ImageSource
 from nern.optim import Ranger
 from nern.predictor import Predictor
+from nern.synthesis import Synthesised, follow_statistics
 from nern.training import sampling
 from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.gradients import LossWeights, all_at_once, reconstruct
 from nern.training.targets import Targets
 
-PhaseName = Literal["reconstruction", "distillation", "compression"]
+PhaseName = Literal["synthesis", "reconstruction", "distillation", "compression"]
 
 # A parameter group's learning rate is the phase's times this entry of the group, or times 1.
 RELATIVE_RATE = "relative_rate"
@@ -53,7 +55,28 @@ class Teaching:
 def phases(config: DecoupledConfig | PaperConfig, targets: Targets, teaching: Teaching | None) -> list[Phase]:
     """The phases of a resolved configuration that have any steps."""
     recipe = paper(config, targets, teaching) if isinstance(config, PaperConfig) else decoupled(config, targets, teaching)
+    if teaching and isinstance(teaching.images, Synthesised):
+        recipe = chain([synthesis(config, teaching.network, teaching.images)], recipe)
     return [phase for phase in recipe if phase.steps]
+
+
+def synthesis(config: DecoupledConfig | PaperConfig, network: nn.Module, pool: Synthesised) -> Phase:
+    """Makes the images, one group after the other."""
+    steps = config.synthesis_steps
+    schedule = cosine(config.synthesis_learning_rate, steps)
+
+    def follow(step: int) -> dict[str, float]:
+        return follow_statistics(network, pool, step // steps, sampling.generator(config.seed, "synthesis", step))
+
+    # A group that has no gradient in a step is left alone by Adam.
+    return Phase(
+        "synthesis",
+        steps * len(pool.groups),
+        lambda: (torch.optim.Adam(pool.parameters()),),
+        lambda step: schedule(step % steps),
+        follow,
+        evaluations=0,
+    )
 
 
 def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | None) -> Iterator[Phase]:

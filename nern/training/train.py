@@ -7,16 +7,17 @@ from math import isfinite
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nern import architectures
 from nern.errors import NotRepresentable, TrainingDiverged, UnusableImages
-from nern.evaluation import MAX_HELD_OUT, HeldOut, Judge
+from nern.evaluation import BATCH, MAX_HELD_OUT, HeldOut, Judge
 from nern.images import Images, ImageSource, Noise
 from nern.layers import Layer, find_layers, find_linear, select_layers
 from nern.paths import Check, nothing
 from nern.permutation import permutations
 from nern.representation import Representation
+from nern.synthesis import Synthesised
 from nern.training import sampling
 from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.gradients import render_all
@@ -100,7 +101,7 @@ def train(
     teaching, judge = None, None
     if architecture and data:
         network = architectures.build(architecture, state_dict).to(device)
-        images, held_out = hold_out(data, config)
+        images, held_out = hold_out(data, config, network)
         judge = Judge(network, held_out)
         teaching = Teaching(network, images)
     config = config.resolve(layers, distil=teaching is not None)
@@ -115,6 +116,8 @@ def train(
             raise ValueError("the snapshot is of another training")
         done, seconds_before = snapshot["step"], snapshot["seconds"]
         selection.load_state_dict(snapshot["selection"])
+        if teaching and isinstance(teaching.images, Synthesised):
+            teaching.images.load_state_dict(snapshot["images"])
         optimizers = _phase_of(plan, done).begin()
         for optimizer, state in zip(optimizers, snapshot["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -132,6 +135,7 @@ def train(
             "predictor": representation.predictor.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "selection": selection.state_dict(),
+            "images": teaching.images.state_dict() if teaching and isinstance(teaching.images, Synthesised) else None,
         }
 
     check()
@@ -162,7 +166,7 @@ def run(
         if first == 0:
             optimizers = phase.begin()
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        interval = max(MIN_INTERVAL, -(-phase.steps // phase.evaluations))
+        interval = max(MIN_INTERVAL, -(-phase.steps // max(1, phase.evaluations)))
         for behind in range(first, phase.steps):
             step = before + behind + 1
             rate = phase.learning_rate(behind)
@@ -177,7 +181,7 @@ def run(
             for optimizer in optimizers:
                 optimizer.step()
             due = (behind + 1) % interval == 0 or behind + 1 == phase.steps
-            evaluation = evaluate(step) if due else None
+            evaluation = evaluate(step) if due and phase.evaluations else None
             pace[number] = (time.monotonic() - started) / (behind + 1 - first)
             left = pace[number] * (phase.steps - behind - 1)
             left += sum(seconds * later.steps for seconds, later in zip(pace[number + 1 :], plan[number + 1 :], strict=True))
@@ -214,16 +218,19 @@ def suspect(targets: Targets) -> str:
     return f"all rebuilt weights are finite; furthest off is {names[worst]!r}, by {errors[worst]:.3g} of its norm"
 
 
-def hold_out(data: Images | Noise, config: DecoupledConfig | PaperConfig) -> tuple[ImageSource, HeldOut]:
-    """Splits a dataset into images to distil from and images to judge by."""
+def hold_out(data: Images | Noise, config: DecoupledConfig | PaperConfig, network: nn.Module) -> tuple[ImageSource, HeldOut]:
+    """Inputs to distil from, and others to judge by."""
     chance = sampling.generator(config.seed, "held out")
-    if isinstance(data, Noise):
-        return data, HeldOut(data, chance)
-    if len(data) < 2:
-        raise UnusableImages(f"the dataset has {len(data)} images; at least 2 are needed")
-    count = min(MAX_HELD_OUT, max(1, round(config.held_out * len(data))))
-    images, held_out = data.split(count, chance)
-    return images, HeldOut(held_out, chance)
+    if isinstance(data, Images):
+        if len(data) < 2:
+            raise UnusableImages(f"the dataset has {len(data)} images; at least 2 are needed")
+        images, held_out = data.split(min(MAX_HELD_OUT, max(1, round(config.held_out * len(data)))), chance)
+        return images, HeldOut.of(held_out)
+    if data.kind == "matched":
+        pool = Synthesised(data.shape, config.synthesised_images, network, chance)
+        return pool, HeldOut(pool.held_out)
+    noise = data.batch(BATCH, chance)
+    return data, HeldOut(lambda: (noise,))
 
 
 def _fresh(

@@ -38,7 +38,7 @@ class DatasetSource(BaseModel):
 
 
 class NoiseSource(BaseModel):
-    """Random images: uniform in [-1, 1] or standard normal."""
+    """Random images: uniform in [-1, 1], standard normal, or matched to what the network's batch norms remember."""
 
     model_config = ConfigDict(extra="forbid")
 

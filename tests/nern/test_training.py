@@ -217,10 +217,22 @@ def test_the_callback_can_end_the_training() -> None:
         train(resnet8(), DecoupledConfig(steps=10, hidden=8), on_progress=stop)
 
 
-@pytest.mark.parametrize("at", [5, 10, 12, 15])
-@pytest.mark.parametrize("recipe", ["decoupled", "paper"])
-def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, at: int) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "data", "at"),
+    [
+        ("decoupled", images(augment=True), 5),
+        ("decoupled", images(augment=True), 10),
+        ("decoupled", images(augment=True), 12),
+        ("decoupled", images(augment=True), 15),
+        ("decoupled", Noise("matched", (3, 8, 8)), 1),
+        ("decoupled", Noise("matched", (3, 8, 8)), 15),
+        ("paper", images(augment=True), 5),
+        ("paper", images(augment=True), 12),
+    ],
+)
+def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Images | Noise, at: int) -> None:
     given: dict[str, Any] = {"steps": 16, "reconstruction_steps": 10, "hidden": 8, "image_batch": 4, "kernel_batch": 3000}
+    given |= {"synthesis_steps": 2, "synthesised_images": 1}
     config = PaperConfig(**given) if recipe == "paper" else DecoupledConfig(bits=4, compression_steps=3, **given)
     saved = BytesIO()
 
@@ -228,7 +240,7 @@ def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, at: int) ->
         if progress.step == at:
             torch.save(progress.snapshot(), saved)
 
-    arguments: dict[str, Any] = {"architecture": "cifar/resnet8", "data": images(augment=True)}
+    arguments: dict[str, Any] = {"architecture": "cifar/resnet8", "data": data}
     with patch("nern.training.train.MIN_INTERVAL", 2):
         whole = train(resnet8(), config, on_progress=save, **arguments)
         saved.seek(0)
@@ -237,7 +249,7 @@ def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, at: int) ->
         resumed = train(
             resnet8(), config, on_progress=lambda progress: steps.append(progress.step), snapshot=snapshot, **arguments
         )
-    assert steps == list(range(at + 1, 17))
+    assert steps == list(range(at + 1, steps[-1] + 1))
     assert (resumed.best, resumed.last) == (whole.best, whole.last)
     for name, tensor in whole.representation.predictor.state_dict().items():
         assert torch.equal(resumed.representation.predictor.state_dict()[name], tensor)
