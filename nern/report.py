@@ -1,28 +1,37 @@
 """An honest account of what a representation keeps and what it loses, measured on the artefact itself."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from math import hypot, isfinite
 from typing import Any
 
 from torch import Tensor
 
-from nern import tensorfile
+from nern import importance, tensorfile
 from nern.artefact import Artefact, Sizes
+from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.selection import Evaluation
-from nern.training.train import Trained
+from nern.training.train import Progress, Trained
 
 Report = dict[str, Any]
 
 
-def make_report(trained: Trained, artefact: Artefact, sizes: Sizes, state_dict: Mapping[str, Tensor]) -> Report:
+def make_report(
+    trained: Trained,
+    artefact: Artefact,
+    sizes: Sizes,
+    state_dict: Mapping[str, Tensor],
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Report:
     """Rebuilds the network from the artefact, as clients will, and compares it with the original.
+
+    If the configuration wants to know which weights matter, that goes on reporting progress where the training ended.
 
     Relative errors are norms of the error over norms of the weights; sizes are bytes; `original` counts all tensors of
     the state_dict and `represented` those that the predictor stands for.
     """
-    started = time.monotonic()
+    started, config = time.monotonic(), trained.config
     rebuilt = artefact.state_dict()
     rendering_seconds = time.monotonic() - started
     layers = artefact.representation.layers
@@ -54,10 +63,34 @@ def make_report(trained: Trained, artefact: Artefact, sizes: Sizes, state_dict: 
             "original": _bytes(state_dict.values()),
         },
         "parameters": sum(parameter.numel() for parameter in artefact.representation.predictor.parameters()),
+        "compression": _compression(config),
+        "importance": _importance(trained, state_dict, rebuilt, on_progress) if config.importance else None,
         "best": _evaluation(trained.best),
         "last": _evaluation(trained.last),
         "seconds": {"training": trained.seconds, "rendering": rendering_seconds},
     }
+
+
+def _compression(config: DecoupledConfig | PaperConfig) -> dict[str, Any] | None:
+    if isinstance(config, PaperConfig) or config.bits is None:
+        return None
+    return {"bits": config.bits, "sparsity": config.sparsity}
+
+
+def _importance(
+    trained: Trained, original: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor], on_progress: Callable[[Progress], None]
+) -> dict[str, Any]:
+    assert trained.judge is not None, "a resolved configuration without a judge does not ask for importance"
+    started = time.monotonic()
+
+    def step(done: int) -> None:
+        pace = (time.monotonic() - started) / done
+        left = trained.config.comparisons - done
+        at, steps = trained.steps + done, trained.steps + trained.config.comparisons
+        on_progress(Progress("importance", at, steps, {}, None, 1 / pace, pace * left))
+
+    layers = trained.representation.layers
+    return importance.curves(original, rebuilt, layers, trained.judge.compare, trained.config.seed, step)
 
 
 def finite(value: float | None) -> float | None:

@@ -94,18 +94,19 @@ class Worker:
     def _train(self, lease: Lease, pulse: Pulse) -> None:
         job, dataset = self._read(lease.job_id)
         state_dict = load_checkpoint(self._blobs, job.checkpoint_id)
+        reporter = Reporter(self._database, lease, pulse)
         trained = training.train(
             state_dict,
             _config(job.config),
             architecture=job.architecture,
             data=load_data(self._blobs, job, dataset, state_dict),
             device=self._device,
-            on_progress=Reporter(self._database, lease, pulse),
+            on_progress=reporter,
             check=pulse.check,
         )
-        self._store(lease, pulse, job, state_dict, trained)
+        self._store(lease, pulse, job, state_dict, trained, reporter)
 
-    def _store(self, lease: Lease, pulse: Pulse, job: Job, state_dict: StateDict, trained: Trained) -> None:
+    def _store(self, lease: Lease, pulse: Pulse, job: Job, state_dict: StateDict, trained: Trained, reporter: Reporter) -> None:
         """Writes the artefact to a file, judges what comes back out of it, then stores both in one transaction."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "artefact.safetensors"
@@ -126,7 +127,7 @@ class Worker:
                     {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.size)}
                     for index, layer in enumerate(stored.representation.layers)
                 ],
-                report=make_report(trained, stored, sizes, state_dict),
+                report=make_report(trained, stored, sizes, state_dict, reporter),
                 size=sizes.total,
                 sha256=hash.hexdigest(),
                 created_at=datetime.now(UTC),

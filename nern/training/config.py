@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nern.embedding import EmbeddingConfig
+from nern.importance import COMPARISONS
 from nern.layers import Layer
 from nern.paths import PathKind
 from nern.permutation import PermutationKind
@@ -76,6 +77,9 @@ class TrainingConfig(BaseModel):
     synthesised_images: int = Field(1024, ge=1, le=1_000_000, description="Images to make when the data is matched noise")
     synthesis_steps: int = Field(150, ge=1, le=100_000, description="Steps for each 128 of them")
     synthesis_learning_rate: LearningRate = Field(0.1, description="Peak learning rate of these steps")
+    importance: bool = Field(
+        False, description="Measure which weights matter by pruning the original network, as a part of the report"
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of everything random")
 
     @model_validator(mode="before")
@@ -100,13 +104,19 @@ class TrainingConfig(BaseModel):
             reconstruction_steps = round(self.steps * self.reconstruction_share)
         if not distil:
             reconstruction_steps = self.steps
-        return self.model_copy(update={"hidden": hidden, "ratio": None, "reconstruction_steps": reconstruction_steps})
+        update = {"hidden": hidden, "ratio": None, "reconstruction_steps": reconstruction_steps}
+        return self.model_copy(update=update | {"importance": self.importance and distil})
 
     @property
     def predictor(self) -> PredictorConfig:
         """The predictor that a resolved configuration asks for."""
         assert self.hidden is not None, "resolve() comes first"
         return self._predictor(self.hidden)
+
+    @property
+    def comparisons(self) -> int:
+        """How many networks are compared after the last step, for the importance of weights."""
+        return COMPARISONS if self.importance else 0
 
     def tiles(self, layers: Sequence[Layer]) -> Tiles:
         """The layers, cut as the configuration says."""

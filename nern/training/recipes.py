@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from nern.chance import generator
 from nern.images import ImageSource
 from nern.optim import Ranger
 from nern.predictor import Predictor
@@ -18,7 +19,7 @@ from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.gradients import LossWeights, all_at_once, reconstruct
 from nern.training.targets import Targets
 
-PhaseName = Literal["synthesis", "reconstruction", "distillation", "compression"]
+PhaseName = Literal["synthesis", "reconstruction", "distillation", "compression", "importance"]
 
 # A parameter group's learning rate is the phase's times this entry of the group, or times 1.
 RELATIVE_RATE = "relative_rate"
@@ -66,7 +67,7 @@ def synthesis(config: DecoupledConfig | PaperConfig, network: nn.Module, pool: S
     schedule = cosine(config.synthesis_learning_rate, steps)
 
     def follow(step: int) -> dict[str, float]:
-        return follow_statistics(network, pool, step // steps, sampling.generator(config.seed, "synthesis", step))
+        return follow_statistics(network, pool, step // steps, generator(config.seed, "synthesis", step))
 
     # A group that has no gradient in a step is left alone by Adam.
     return Phase(
@@ -95,7 +96,7 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
 
     def follow_teacher(step: int) -> dict[str, float]:
         assert teaching is not None
-        inputs = teaching.images.batch(config.image_batch, sampling.generator(config.seed, "images", step))
+        inputs = teaching.images.batch(config.image_batch, generator(config.seed, "images", step))
         return all_at_once(teaching.network, targets, inputs, torch.arange(count), factors)
 
     def rounded() -> Optimizers:
@@ -144,7 +145,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
             lambda step: all_at_once(
                 teaching.network,
                 targets,
-                teaching.images.batch(config.image_batch, sampling.generator(config.seed, "images", step)),
+                teaching.images.batch(config.image_batch, generator(config.seed, "images", step)),
                 batches.batch(warm_up + step),
                 weights,
             ),

@@ -1,16 +1,11 @@
-"""What is drawn at random in a step: a function of the seed and the step, so that there is no state to save."""
+"""Which tiles a step trains on: a function of the seed and the step."""
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-
-def generator(seed: int, purpose: str, number: int = 0) -> torch.Generator:
-    """A generator of its own for every purpose and number."""
-    digest = hashlib.blake2b(f"{seed} {purpose} {number}".encode(), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+from nern.chance import generator
 
 
 class Shuffled:

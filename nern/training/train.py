@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nern import architectures
+from nern.chance import generator
 from nern.errors import NotRepresentable, TrainingDiverged, UnusableImages
 from nern.evaluation import BATCH, MAX_HELD_OUT, HeldOut, Judge
 from nern.images import Images, ImageSource, Noise
@@ -18,7 +19,6 @@ from nern.paths import Check, nothing
 from nern.permutation import permutations
 from nern.representation import Representation
 from nern.synthesis import Synthesised
-from nern.training import sampling
 from nern.training.config import DecoupledConfig, PaperConfig
 from nern.training.gradients import render_all
 from nern.training.recipes import RELATIVE_RATE, Optimizers, Phase, PhaseName, Teaching, phases
@@ -48,15 +48,16 @@ class Progress:
     evaluation: Evaluation | None
     steps_per_second: float
     seconds_left: float
-    snapshot: Callable[[], Snapshot]
+    snapshot: Callable[[], Snapshot] = dict
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The representation as it was at the best evaluation, and what it was judged by."""
+    """The representation as it was at the best evaluation of all `steps`, and what it was judged by."""
 
     representation: Representation
     config: DecoupledConfig | PaperConfig
+    steps: int
     best: Evaluation
     last: Evaluation
     judge: Judge | None
@@ -140,9 +141,10 @@ def train(
 
     check()
     for progress in run(plan, targets, lambda step: selection.add(evaluate(targets, judge, step)), take, done, optimizers):
-        on_progress(progress)
+        on_progress(replace(progress, steps=progress.steps + config.comparisons))
     best, last = selection.finish()
-    return Trained(representation.to(CPU), config, best, last, judge, seconds())
+    steps = sum(phase.steps for phase in plan)
+    return Trained(representation.to(CPU), config, steps, best, last, judge, seconds())
 
 
 def run(
@@ -220,7 +222,7 @@ def suspect(targets: Targets) -> str:
 
 def hold_out(data: Images | Noise, config: DecoupledConfig | PaperConfig, network: nn.Module) -> tuple[ImageSource, HeldOut]:
     """Inputs to distil from, and others to judge by."""
-    chance = sampling.generator(config.seed, "held out")
+    chance = generator(config.seed, "held out")
     if isinstance(data, Images):
         if len(data) < 2:
             raise UnusableImages(f"the dataset has {len(data)} images; at least 2 are needed")

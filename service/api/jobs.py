@@ -211,6 +211,8 @@ def _plan(body: DecoupledJob | PaperJob, checkpoint: Checkpoint) -> Job:
     if not distils:
         reason = "there is no data" if architecture else "the architecture is unknown"
         notes.append(f"{reason}, so only the weights are reconstructed: nothing is distilled and accuracy is not measured")
+        if config.importance:
+            notes.append("without them no weight's importance can be measured either")
     return Job(
         id=new_id(),
         state="queued",

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.orm import Session
 
-from service import problems
+from service import figures, problems
 from service.api.bodies import require_json
 from service.api.context import Ctx, Reading
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
@@ -47,7 +47,7 @@ class RepresentedLayer(BaseModel):
     index: int
     name: str
     shape: list[int]
-    kernel_size: list[int] = Field(description="Height and width")
+    kernel_size: list[int] = Field(description="Extents of a kernel, usually height and width")
 
 
 class PredictorOut(BaseModel):
@@ -100,6 +100,14 @@ def show_predictor(id: str, session: Reading) -> PredictorOut:
 def predictor_layers(id: str, session: Reading) -> list[RepresentedLayer]:
     """The layers whose kernels can be asked for."""
     return [RepresentedLayer.model_validate(layer) for layer in find(session, id).layers]
+
+
+@router.get("/{id}/figures/{name}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
+def predictor_figure(
+    id: str, name: Annotated[str, Path(description="layers, bytes, or importance if the job asked for it")], session: Reading
+) -> Response:
+    """The report, drawn."""
+    return Response(figures.draw(name, find(session, id).report), media_type="image/svg+xml")
 
 
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/vnd.safetensors": {}}}})

@@ -1,0 +1,79 @@
+"""Reports drawn, as SVG."""
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from service import problems
+
+# Ids in the SVG are random otherwise.
+rcParams["svg.hashsalt"] = "nern"
+
+Report = dict[str, Any]
+
+STYLES = {"relative error": "C0-", "absolute error": "C0--", "magnitude": "C1-", "random": "C7:"}
+
+
+def draw(name: str, report: Report) -> bytes:
+    """One figure of a report. Raises NotFound for a figure that does not exist, or that this report has no numbers for."""
+    if name not in FIGURES:
+        raise problems.NotFound(f"there is no figure {name!r}; there are {', '.join(FIGURES)}")
+    figure = Figure(layout="constrained")
+    FIGURES[name](figure, report)
+    content = BytesIO()
+    # No date: the same report is the same picture.
+    FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    return content.getvalue()
+
+
+def _layers(figure: Figure, report: Report) -> None:
+    """Relative error of every layer."""
+    error = report["relative_error"]
+    names = [layer["name"].removesuffix(".weight") for layer in error["layers"]]
+    figure.set_size_inches(7, 1.5 + 0.2 * len(names))
+    axes: Axes = figure.subplots()
+    axes.barh(names, [layer["relative_error"] for layer in error["layers"]], color="C0")
+    axes.axvline(error["overall"], color="C1", label=f"overall: {error['overall']:.3f}")
+    axes.invert_yaxis()
+    axes.set_xlabel("norm of the error / norm of the weights")
+    axes.set_title("Reconstruction error by layer")
+    axes.legend()
+
+
+def _bytes(figure: Figure, report: Report) -> None:
+    """What the artefact consists of, beside what it stands for."""
+    parts = report["bytes"]
+    figure.set_size_inches(7, 2.5)
+    axes: Axes = figure.subplots()
+    left = 0.0
+    for part in ("predictor", "permutation", "kept"):
+        axes.barh("artefact", parts[part] / 1e6, left=left, label=part)
+        left += parts[part] / 1e6
+    axes.barh("original", parts["original"] / 1e6, color="C7")
+    axes.invert_yaxis()
+    axes.set_xlabel("megabytes")
+    axes.set_title(f"{100 * parts['total'] / parts['original']:.1f}% of the original's bytes")
+    axes.legend()
+
+
+def _importance(figure: Figure, report: Report) -> None:
+    """Pruning by reconstruction error, against magnitude and chance."""
+    if (importance := report.get("importance")) is None:
+        raise problems.NotFound('this predictor has no importance: its job did not ask for it with "importance": true')
+    figure.set_size_inches(12, 4)
+    panels = figure.subplots(1, len(importance["curves"]), sharey=True)
+    for axes, (part, curves) in zip(panels, importance["curves"].items(), strict=True):
+        for by, values in curves.items():
+            axes.plot(importance["fractions"], values, STYLES[by], label=by)
+        axes.set_title(f"{part}s")
+        axes.set_xlabel("fraction of the weights set to zero")
+    panels[0].set_ylabel(importance["metric"])
+    panels[0].legend()
+
+
+FIGURES: dict[str, Callable[[Figure, Report], None]] = {"layers": _layers, "bytes": _bytes, "importance": _importance}
