@@ -11,8 +11,9 @@ from torch import Tensor
 from nern import importance, tensorfile
 from nern.artefact import Artefact, Sizes
 from nern.training.config import DecoupledConfig, PaperConfig
+from nern.training.loop import Progress
 from nern.training.selection import Evaluation
-from nern.training.train import Progress, Trained
+from nern.training.train import Trained
 
 Report = dict[str, Any]
 
@@ -63,6 +64,7 @@ def make_report(
             "original": _bytes(state_dict.values()),
         },
         "parameters": sum(parameter.numel() for parameter in artefact.representation.predictor.parameters()),
+        "target": asdict(trained.search) if trained.search else None,
         "compression": _compression(config),
         "importance": _importance(trained, state_dict, rebuilt, on_progress) if config.importance else None,
         "best": _evaluation(trained.best),

@@ -122,7 +122,7 @@ class Worker:
                 job_id=job.id,
                 checkpoint_id=job.checkpoint_id,
                 architecture=job.architecture,
-                config=job.config,
+                config=trained.config.model_dump(mode="json"),
                 layers=[
                     {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.size)}
                     for index, layer in enumerate(stored.representation.layers)

@@ -20,6 +20,14 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 
 
+class Target(BaseModel):
+    """How much a predictor may lose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    drop: float = Field(gt=0, le=100, description="Points of accuracy (percent) on the held-out images")
+
+
 class TrainingConfig(BaseModel):
     """The hyper-parameters that all recipes have. An explicit null stands for the default."""
 
@@ -57,6 +65,10 @@ class TrainingConfig(BaseModel):
         0.5, ge=0, le=1, description="How far a layer's predictions are scaled to its own weights (1) or the network's (0)"
     )
 
+    target: Target | None = Field(
+        None, description="Accuracy to meet: the size is searched for, in three trainings; excludes hidden and ratio"
+    )
+
     steps: Steps = Field(3000, description="Optimisation steps in all")
     reconstruction_steps: int | None = Field(
         None, ge=0, le=10_000_000, description="How many of them, at the start, go without distillation"
@@ -91,6 +103,8 @@ class TrainingConfig(BaseModel):
     def _consistent(self) -> Self:
         if self.hidden is not None and self.ratio is not None:
             raise ValueError("give hidden or ratio, not both")
+        if self.target is not None and (self.hidden is not None or self.ratio is not None):
+            raise ValueError("a target finds the size: give no hidden or ratio with it")
         if self.reconstruction_steps is not None and self.reconstruction_steps > self.steps:
             raise ValueError("reconstruction_steps must not exceed steps")
         return self
@@ -98,7 +112,7 @@ class TrainingConfig(BaseModel):
     def resolve(self, layers: Sequence[Layer], *, distil: bool) -> Self:
         """The same with what depends on the network filled in; without `distil` all steps are reconstruction."""
         hidden, reconstruction_steps = self.hidden, self.reconstruction_steps
-        if hidden is None:
+        if hidden is None and self.target is None:
             hidden = self._predictor(1).within(self.ratio or DEFAULT_RATIO, self.tiles(layers)).hidden
         if reconstruction_steps is None:
             reconstruction_steps = round(self.steps * self.reconstruction_share)

@@ -24,7 +24,7 @@ from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.store import jobs
 from service.store.ids import new_id
 from service.store.jobs import State
-from service.store.tables import Checkpoint, Job
+from service.store.tables import Checkpoint, Dataset, Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -183,15 +183,14 @@ def _create(context: Context, body: DecoupledJob | PaperJob, key: str | None, di
                 raise problems.KeyReused(f"Idempotency-Key {key!r} was used for job {earlier.id}, with another body")
             return earlier
         checkpoint = checkpoints.find(session, body.checkpoint_id, lock=True)
-        if isinstance(body.data, DatasetSource):
-            datasets.find(session, body.data.dataset_id, lock=True)
-        job = _plan(body, checkpoint)
+        dataset = datasets.find(session, body.data.dataset_id, lock=True) if isinstance(body.data, DatasetSource) else None
+        job = _plan(body, checkpoint, dataset)
         job.idempotency_key, job.request_digest = key, digest
         jobs.add(session, job)
         return job
 
 
-def _plan(body: DecoupledJob | PaperJob, checkpoint: Checkpoint) -> Job:
+def _plan(body: DecoupledJob | PaperJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
     """The row of a new job, its configuration resolved for this checkpoint. Raises Invalid, NotRepresentable."""
     if body.architecture is not None and body.architecture not in architectures.architectures():
         raise problems.Invalid(
@@ -203,6 +202,11 @@ def _plan(body: DecoupledJob | PaperJob, checkpoint: Checkpoint) -> Job:
     given = body.model_dump(exclude=target, exclude_unset=True)
     config = DecoupledConfig(**given) if isinstance(body, DecoupledConfig) else PaperConfig(**given)
     distils = architecture is not None and body.data is not None
+    if config.target and not (distils and dataset and dataset.classes):
+        raise problems.Invalid(
+            "an accuracy target needs a known architecture and a dataset with labels to measure it on",
+            errors=[{"pointer": "/target", "detail": "there is nothing to measure accuracy on"}],
+        )
     try:
         layers = choose_layers(_shapes(checkpoint), config, architecture)
     except nern.errors.NotRepresentable as error:

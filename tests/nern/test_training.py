@@ -169,7 +169,7 @@ def test_the_best_evaluation_wins_over_the_last() -> None:
         return training.Evaluation(step, next(ranks), None)
 
     snapshots: list[dict[str, Tensor]] = []
-    with patch("nern.training.train.evaluate", judged), patch("nern.training.train.MIN_INTERVAL", 1):
+    with patch("nern.training.train.evaluate", judged), patch("nern.training.loop.MIN_INTERVAL", 1):
         trained = train(state_dict, DecoupledConfig(steps=3, hidden=8))
     assert (trained.best.rank, trained.last.rank) == (0.1, 0.9)
     for name, tensor in trained.representation.predictor.state_dict().items():
@@ -241,7 +241,7 @@ def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Image
             torch.save(progress.snapshot(), saved)
 
     arguments: dict[str, Any] = {"architecture": "cifar/resnet8", "data": data}
-    with patch("nern.training.train.MIN_INTERVAL", 2):
+    with patch("nern.training.loop.MIN_INTERVAL", 2):
         whole = train(resnet8(), config, on_progress=save, **arguments)
         saved.seek(0)
         steps: list[int] = []
@@ -287,7 +287,7 @@ def test_an_evaluation_without_finite_numbers_is_never_the_best() -> None:
     ranks = iter([float("nan"), 0.5, float("inf")])
     with (
         patch("nern.training.train.evaluate", lambda targets, judge, step: training.Evaluation(step, next(ranks), None)),
-        patch("nern.training.train.MIN_INTERVAL", 1),
+        patch("nern.training.loop.MIN_INTERVAL", 1),
     ):
         assert train(resnet8(), DecoupledConfig(steps=3, hidden=8)).best.step == 2
 

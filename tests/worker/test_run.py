@@ -15,12 +15,12 @@ import torch
 from sqlalchemy.exc import OperationalError
 
 from nern.training import DecoupledConfig
-from service import blobs
+from service import blobs, figures
 from service.blobs import Blobs
 from service.settings import Settings
 from service.store import ids, jobs, migrate, predictors
 from service.store.database import Database
-from service.store.tables import Checkpoint, Dataset, Job
+from service.store.tables import Checkpoint, Dataset, Job, Predictor
 from tests.support.networks import dataset_file, resnet8, saved
 from tests.support.representations import opened
 from tests.support.stored import NOW
@@ -117,6 +117,25 @@ def test_a_job_ends_in_a_predictor_that_rebuilds_the_network(place: Place) -> No
     assert report["bytes"]["total"] == len(content)
     assert report["bytes"]["predictor"] == 4 * report["parameters"]
     assert not place.worker.work()
+
+
+def test_a_predictor_can_be_sized_compressed_and_looked_into(place: Place) -> None:
+    wanted = {"hidden": None, "target": {"drop": 50.0}, "bits": 4, "importance": True, "steps": 9}
+    id = place.add(resnet8(), architecture="cifar/resnet8", dataset=dataset_file(), **wanted)
+    place.worker.work()
+    job = place.job(id)
+    assert (job.state, job.error) == ("succeeded", None)
+    assert job.progress is not None
+    assert (job.progress["phase"], job.progress["fraction"]) == ("importance", 1.0)
+    with place.database.read() as session:
+        predictor = session.get_one(Predictor, job.predictor_id)
+    assert predictor.report["compression"] == {"bits": 4, "sparsity": 0.0}
+    assert predictor.report["bytes"]["predictor"] < predictor.report["parameters"]
+    assert predictor.report["target"]["met"] is True
+    assert len(predictor.report["target"]["sizes"]) == 3
+    assert predictor.config["hidden"] == predictor.report["target"]["sizes"][-1]["hidden"]
+    assert set(predictor.report["importance"]["curves"]) == {"weight", "kernel", "filter"}
+    assert b"svg" in figures.draw("importance", predictor.report)
 
 
 FAILURES: list[tuple[str, Callable[[Place], str], str, str]] = [

@@ -207,7 +207,7 @@ def test_a_job_echoes_its_configuration_resolved(client: httpx.Client) -> None:
     )
     config = job["config"]
     assert (config["recipe"], config["steps"], config["reconstruction_steps"], config["seed"]) == ("decoupled", 3000, 2500, 0)
-    assert config["hidden"] == 66
+    assert config["hidden"] == 61
     assert client.get(answer.headers["location"]).json() == job
 
 
@@ -216,9 +216,24 @@ def test_recipes_have_their_own_defaults(client: httpx.Client) -> None:
     assert (config["base"], config["levels"], config["steps"], config["kernel_batch"]) == (0.76, 40, 68_600, 4096)
 
 
+def test_an_accuracy_target_leaves_the_size_open(client: httpx.Client) -> None:
+    dataset = client.post("/v1/datasets", files={"file": DATASET}).json()["id"]
+    answer = new_job(client, data={"dataset_id": dataset}, target={"drop": 0.5}, hidden=None)
+    assert answer.status_code == 202
+    config = answer.json()["config"]
+    assert (config["target"], config["hidden"], config["ratio"]) == ({"drop": 0.5}, None, None)
+
+
+def test_linear_layers_are_represented_on_request(client: httpx.Client) -> None:
+    assert new_job(client, layers=["conv1.weight", "linear.weight"]).status_code == 202
+    refused = new_job(client, layers=["linear.bias"])
+    assert is_problem(refused, 422, "not-representable", "linear.bias")
+
+
 def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
     job = new_job(client).json()
     assert "no data" in job["notes"][0]
+    assert "importance" in new_job(client, importance=True).json()["notes"][1]
     unknown = upload(client, saved(odd())).json()["id"]
     job = client.post("/v1/jobs", json={"checkpoint_id": unknown, "data": {"noise": "normal"}}).json()
     assert "architecture is unknown" in job["notes"][0]
@@ -238,6 +253,12 @@ def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
         ({"architecture": "cifar/resnet9"}, "/architecture"),
         ({"layers": []}, "/layers"),
         ({"steps": True}, "/steps"),
+        ({"target": {"drop": 0.5}}, "/target"),
+        ({"target": {"drop": 0.5}, "data": {"noise": "matched"}}, "/target"),
+        ({"target": {"drop": -1}}, "/target/drop"),
+        ({"target": {"drop": 1}, "hidden": 8}, ""),
+        ({"bits": 9}, "/bits"),
+        ({"sparsity": 0.5}, ""),
         ({"seed": "1"}, "/seed"),
     ],
 )

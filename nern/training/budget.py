@@ -1,0 +1,115 @@
+"""Finding the size of a predictor that loses no more accuracy than it may."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from nern.training.config import DecoupledConfig, PaperConfig
+from nern.training.loop import OnProgress, Progress, Snapshot
+
+if TYPE_CHECKING:
+    from nern.training.train import Trained
+
+# Parameters over represented weights; seven sizes are searched with three trainings.
+RATIOS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.9)
+TRAININGS = 3
+
+Config = DecoupledConfig | PaperConfig
+
+Attempt = Callable[[Config, OnProgress, Snapshot | None], "Trained"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size that was tried, and the drop of accuracy on the held-out images, in points of a percent."""
+
+    ratio: float
+    hidden: int
+    drop: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was asked for, every size that was tried, and whether the one returned meets the target."""
+
+    drop: float
+    met: bool
+    sizes: tuple[Size, ...]
+
+
+def search(attempt: Attempt, config: Config, on_progress: OnProgress, snapshot: Snapshot | None) -> tuple["Trained", Search]:
+    """The smallest of the sizes that meets the target, supposing that larger ones lose less; if none does, the largest.
+
+    Every attempt is a whole training. Snapshots carry what earlier attempts found.
+    """
+    assert config.target is not None
+    sizes = [Size(**size) for size in snapshot["sizes"]] if snapshot else []
+    kept: Snapshot | None = snapshot["kept"] if snapshot else None
+    inner: Snapshot | None = snapshot["attempt"] if snapshot else None
+    low, high = _bounds(sizes, config.target.drop)
+    while low < high:
+        ratio = RATIOS[(low + high) // 2]
+        watch = _Watch(on_progress, config.comparisons, sizes, kept)
+        trained = attempt(_sized(config, ratio), watch, inner)
+        inner = None
+        sizes = [*sizes, Size(ratio, trained.representation.predictor.config.hidden, drop_of(trained))]
+        low, high = _bounds(sizes, config.target.drop)
+        if sizes[-1].drop <= config.target.drop or low == len(RATIOS):
+            kept = watch.final
+    met = low < len(RATIOS)
+    chosen = attempt(_sized(config, RATIOS[low if met else -1]), lambda progress: None, kept)
+    return replace(chosen, steps=TRAININGS * chosen.steps), Search(config.target.drop, met, tuple(sizes))
+
+
+class _Watch:
+    """Reports one attempt as a part of the search, and remembers its end."""
+
+    def __init__(self, on_progress: OnProgress, comparisons: int, sizes: list[Size], kept: Snapshot | None) -> None:
+        self.final: Snapshot | None = None
+        self._on_progress = on_progress
+        self._comparisons = comparisons
+        self._sizes = sizes
+        self._kept = kept
+
+    def __call__(self, progress: Progress) -> None:
+        steps, before = progress.steps - self._comparisons, len(self._sizes)
+        if progress.step == steps:
+            self.final = copy.deepcopy(progress.snapshot())
+
+        def snapshot() -> Snapshot:
+            return {"attempt": progress.snapshot(), "kept": self._kept, "sizes": [asdict(size) for size in self._sizes]}
+
+        self._on_progress(
+            replace(
+                progress,
+                step=before * steps + progress.step,
+                steps=TRAININGS * steps + self._comparisons,
+                seconds_left=progress.seconds_left + (TRAININGS - before - 1) * steps / progress.steps_per_second,
+                snapshot=snapshot,
+            )
+        )
+
+
+def drop_of(trained: "Trained") -> float:
+    """Points of accuracy lost on the held-out images, at the best evaluation."""
+    comparison = trained.best.comparison
+    assert comparison is not None
+    assert comparison.accuracy is not None
+    assert comparison.original_accuracy is not None
+    return 100 * (comparison.original_accuracy - comparison.accuracy)
+
+
+def _bounds(sizes: list[Size], drop: float) -> tuple[int, int]:
+    """The sizes left: the smallest that meets the target is at `low` or after, and before or at `high`."""
+    low, high = 0, len(RATIOS)
+    for size in sizes:
+        if size.drop <= drop:
+            high = RATIOS.index(size.ratio)
+        else:
+            low = RATIOS.index(size.ratio) + 1
+    return low, high
+
+
+def _sized(config: Config, ratio: float) -> Config:
+    return config.model_copy(update={"ratio": ratio, "hidden": None, "target": None})

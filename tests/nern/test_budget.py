@@ -1,0 +1,104 @@
+from io import BytesIO
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from nern.errors import UnusableImages
+from nern.report import make_report
+from nern.training import DecoupledConfig, Progress, train
+from nern.training.budget import RATIOS, Size
+from nern.training.config import Target
+from nern.training.train import Trained
+from tests.support.networks import images, resnet8
+from tests.support.representations import opened, written
+
+ARGUMENTS: dict[str, Any] = {"architecture": "cifar/resnet8", "data": images()}
+
+
+def within(drop: float, **more: Any) -> DecoupledConfig:
+    return DecoupledConfig(target=Target(drop=drop), steps=4, reconstruction_steps=3, image_batch=4, **more)
+
+
+def losing(drops: list[float]) -> Any:
+    """Pretends that attempts of these sizes lost so much, in the order of RATIOS."""
+
+    def drop_of(trained: Trained) -> float:
+        weights = sum(layer.weights for layer in trained.representation.layers)
+        parameters = trained.representation.predictor.config.parameters(trained.representation.tiles)
+        return drops[min(range(len(RATIOS)), key=lambda n: abs(RATIOS[n] - parameters / weights))]
+
+    return patch("nern.training.budget.drop_of", drop_of)
+
+
+@pytest.mark.parametrize("smallest", range(len(RATIOS)))
+def test_the_smallest_size_that_meets_the_target_is_found_in_three_trainings(smallest: int) -> None:
+    drops = [9.0] * smallest + [0.4] * (len(RATIOS) - smallest)
+    seen: list[Progress] = []
+    with losing(drops):
+        trained = train(resnet8(), within(0.5), on_progress=seen.append, **ARGUMENTS)
+    assert trained.search is not None
+    assert trained.search.met
+    assert len(trained.search.sizes) == 3
+    found = {size.hidden: size.ratio for size in trained.search.sizes}[trained.representation.predictor.config.hidden]
+    assert found == RATIOS[smallest]
+    assert [progress.step for progress in seen] == list(range(1, 13))
+    assert {progress.steps for progress in seen} == {12}
+
+
+def test_a_target_that_can_not_be_met_is_reported_with_what_was_reached() -> None:
+    state_dict = resnet8()
+    with losing([9.0] * len(RATIOS)):
+        trained = train(state_dict, within(0.5), **ARGUMENTS)
+    assert trained.search is not None
+    assert not trained.search.met
+    assert trained.search.sizes[-1].ratio == RATIOS[-1]
+    content, sizes = written(trained.representation, state_dict)
+    report = make_report(trained, opened(content), sizes, state_dict)
+    assert report["target"]["met"] is False
+    assert [size["drop"] for size in report["target"]["sizes"]] == [9.0, 9.0, 9.0]
+
+
+def test_the_drop_is_measured_on_held_out_images() -> None:
+    trained = train(resnet8(), within(100.0), **ARGUMENTS)
+    assert trained.search is not None
+    comparison = trained.best.comparison
+    assert comparison is not None
+    assert comparison.accuracy is not None
+    assert comparison.original_accuracy is not None
+    assert trained.search.sizes[-1] == Size(
+        RATIOS[0],
+        trained.representation.predictor.config.hidden,
+        100 * (comparison.original_accuracy - comparison.accuracy),
+    )
+
+
+@pytest.mark.parametrize("at", [2, 4, 7, 12])
+def test_a_search_goes_on_from_a_snapshot(at: int) -> None:
+    saved = BytesIO()
+
+    def save(progress: Progress) -> None:
+        if progress.step == at:
+            torch.save(progress.snapshot(), saved)
+
+    with losing([9.0, 9.0, 0.1, 0.1, 0.1, 0.1, 0.1]):
+        whole = train(resnet8(), within(0.5), on_progress=save, **ARGUMENTS)
+        saved.seek(0)
+        resumed = train(resnet8(), within(0.5), snapshot=torch.load(saved, weights_only=True), **ARGUMENTS)
+    assert resumed.search == whole.search
+    for name, tensor in whole.representation.predictor.state_dict().items():
+        assert torch.equal(resumed.representation.predictor.state_dict()[name], tensor)
+
+
+def test_a_target_needs_labels() -> None:
+    with pytest.raises(UnusableImages, match="labels"):
+        train(resnet8(), within(0.5), architecture="cifar/resnet8", data=images(labelled=False))
+    with pytest.raises(UnusableImages, match="labels"):
+        train(resnet8(), within(0.5))
+
+
+def test_a_target_excludes_a_size() -> None:
+    for size in ({"hidden": 8}, {"ratio": 0.4}):
+        with pytest.raises(ValueError, match="finds the size"):
+            within(0.5, **size)
