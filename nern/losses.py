@@ -1,4 +1,4 @@
-"""The three losses (arXiv 2212.13554, section 4.1). None of them needs a label.
+"""The losses (arXiv 2212.13554, sections 4.1 and 4.2). None of them needs a label.
 
 B is the batch, C the classes; a feature map is any tensor whose first dimension is the batch.
 """
@@ -33,6 +33,12 @@ def feature_maps(teacher: Sequence[Tensor], student: Sequence[Tensor], eps: floa
         for theirs, ours in zip(teacher, student, strict=True)
     ]
     return torch.stack(distances).sum()
+
+
+def smoothness(tiles_FTW: Tensor, eps: float = 1e-8) -> Tensor:
+    """The sum of the cosines of neighbouring tiles along both axes: F filters of T tiles of W weights each."""
+    unit = F.normalize(tiles_FTW, dim=2, eps=eps)
+    return (unit[1:] * unit[:-1]).sum() + (unit[:, 1:] * unit[:, :-1]).sum()
 
 
 def _normalised(map: Tensor, eps: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nern import importance, tensorfile
 from nern.artefact import Artefact, Sizes
-from nern.training.config import DecoupledConfig, PaperConfig
+from nern.training.config import Config, PaperConfig
 from nern.training.loop import Progress
 from nern.training.selection import Evaluation
 from nern.training.train import Trained
@@ -73,7 +73,7 @@ def make_report(
     }
 
 
-def _compression(config: DecoupledConfig | PaperConfig) -> dict[str, Any] | None:
+def _compression(config: Config) -> dict[str, Any] | None:
     if isinstance(config, PaperConfig) or config.bits is None:
         return None
     return {"bits": config.bits, "sparsity": config.sparsity}

@@ -17,7 +17,7 @@ from nern.artefact import Artefact
 from nern.errors import NernError
 from nern.layers import StateDict
 from nern.report import make_report
-from nern.training import DecoupledConfig, PaperConfig, Trained
+from nern.training import Trained, read_config
 from service.blobs import Blobs
 from service.settings import Settings
 from service.store import ids, jobs, predictors
@@ -97,7 +97,7 @@ class Worker:
         reporter = Reporter(self._database, lease, pulse)
         trained = training.train(
             state_dict,
-            _config(job.config),
+            read_config(job.config),
             architecture=job.architecture,
             data=load_data(self._blobs, job, dataset, state_dict),
             device=self._device,
@@ -152,10 +152,6 @@ class Worker:
         with self._database.read() as session:
             job = session.get_one(Job, job_id)
             return job, session.get_one(Dataset, job.dataset_id) if job.dataset_id else None
-
-
-def _config(values: Json) -> DecoupledConfig | PaperConfig:
-    return PaperConfig(**values) if values["recipe"] == "paper" else DecoupledConfig(**values)
 
 
 def _slice(path: Path, start: int, stop: int) -> bytes:

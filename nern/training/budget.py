@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from nern.training.config import DecoupledConfig, PaperConfig
+from nern.training.config import Config
 from nern.training.loop import OnProgress, Progress, Snapshot
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 # Parameters over represented weights; seven sizes are searched with three trainings.
 RATIOS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.9)
 TRAININGS = 3
-
-Config = DecoupledConfig | PaperConfig
 
 Attempt = Callable[[Config, OnProgress, Snapshot | None], "Trained"]
 

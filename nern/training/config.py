@@ -1,6 +1,6 @@
 """What can be chosen about a training. One class a recipe, so that every default is the recipe's own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -185,6 +185,19 @@ class DecoupledConfig(TrainingConfig):
         )
 
 
+class RegularisedConfig(DecoupledConfig):
+    """The decoupled recipe after a fine-tuning that makes neighbouring kernels similar (arXiv 2212.13554, section 4.2).
+
+    The original network is the teacher of both; its own weights are changed instead of, or after, their order.
+    """
+
+    recipe: Literal["regularised"] = "regularised"  # type: ignore[assignment]  # another recipe
+    permutation: PermutationKind = Field("none", description="Order of the kernels, in which they are made similar")
+    smoothing_steps: int = Field(300, ge=1, le=10_000_000, description="Steps of fine-tuning, before all others")
+    smoothing_weight: Weight = Field(1e-4, description="Weight of the neighbours' cosines, summed, beside L_kd (lambda)")
+    smoothing_learning_rate: LearningRate = Field(1e-3, description="Peak learning rate of the fine-tuning")
+
+
 class PaperConfig(TrainingConfig):
     """The published recipe: all losses at once, Ranger, kernel batches (Ashkenazi et al., arXiv 2212.13554)."""
 
@@ -209,3 +222,13 @@ class PaperConfig(TrainingConfig):
     magnitude_probability: float = Field(
         0.2, ge=0, le=1, description="Fraction of the kernel batches that are drawn in proportion to the kernels' norms"
     )
+
+
+Config = DecoupledConfig | RegularisedConfig | PaperConfig
+
+CONFIGS: dict[str, type[Config]] = {"decoupled": DecoupledConfig, "regularised": RegularisedConfig, "paper": PaperConfig}
+
+
+def read_config(values: Mapping[str, Any]) -> Config:
+    """A configuration as `model_dump` wrote it, or a part of one; the recipe is "decoupled" if it is not said."""
+    return CONFIGS[values.get("recipe") or "decoupled"](**values)

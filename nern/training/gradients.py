@@ -74,6 +74,18 @@ def _distillation(
     return values | {"distillation": losses.distillation(teacher, student, weights.eps)}
 
 
+def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: float) -> dict[str, float]:
+    """Of L_kd minus `weight` times the targets' smoothness, in the targets' own gradients."""
+    inputs_BCHW = inputs_BCHW.to(targets.representation.device)
+    with torch.no_grad():
+        teacher = network(inputs_BCHW)
+    distillation = losses.distillation(teacher, functional_call(network, targets.named(), (inputs_BCHW,)))
+    smoothness = torch.stack([losses.smoothness(grid) for grid in targets.grids()]).sum()
+    if distillation.requires_grad:  # not while the loop only measures how long a step takes
+        (distillation - weight * smoothness).backward()
+    return {"distillation": distillation.item(), "smoothness": smoothness.item()}
+
+
 def render_all(representation: Representation) -> list[Tensor]:
     """All represented weights, without gradients, in the shapes of the layers."""
     tiles = representation.tiles

@@ -15,11 +15,11 @@ from nern.optim import Ranger
 from nern.predictor import Predictor
 from nern.synthesis import Synthesised, follow_statistics
 from nern.training import sampling
-from nern.training.config import DecoupledConfig, PaperConfig
-from nern.training.gradients import LossWeights, all_at_once, reconstruct
+from nern.training.config import Config, DecoupledConfig, PaperConfig, RegularisedConfig
+from nern.training.gradients import LossWeights, all_at_once, reconstruct, smooth
 from nern.training.targets import Targets
 
-PhaseName = Literal["synthesis", "reconstruction", "distillation", "compression", "importance"]
+PhaseName = Literal["synthesis", "smoothing", "reconstruction", "distillation", "compression", "importance"]
 
 # A parameter group's learning rate is the phase's times this entry of the group, or times 1.
 RELATIVE_RATE = "relative_rate"
@@ -53,7 +53,7 @@ class Teaching:
     images: ImageSource
 
 
-def phases(config: DecoupledConfig | PaperConfig, targets: Targets, teaching: Teaching | None) -> list[Phase]:
+def phases(config: Config, targets: Targets, teaching: Teaching | None) -> list[Phase]:
     """The phases of a resolved configuration that have any steps."""
     recipe = paper(config, targets, teaching) if isinstance(config, PaperConfig) else decoupled(config, targets, teaching)
     if teaching and isinstance(teaching.images, Synthesised):
@@ -61,7 +61,7 @@ def phases(config: DecoupledConfig | PaperConfig, targets: Targets, teaching: Te
     return [phase for phase in recipe if phase.steps]
 
 
-def synthesis(config: DecoupledConfig | PaperConfig, network: nn.Module, pool: Synthesised) -> Phase:
+def synthesis(config: Config, network: nn.Module, pool: Synthesised) -> Phase:
     """Makes the images, one group after the other."""
     steps = config.synthesis_steps
     schedule = cosine(config.synthesis_learning_rate, steps)
@@ -107,9 +107,15 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
         groups: list[dict[str, Any]] = [{"params": weights}, {"params": steps, RELATIVE_RATE: 0.1}]
         return (torch.optim.Adam(groups),)
 
+    def fresh() -> Optimizers:
+        targets.settle()
+        return muon(predictor)
+
+    if isinstance(config, RegularisedConfig) and teaching:
+        yield smoothing(config, targets, teaching)
     steps = config.reconstruction_steps
     schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
-    yield Phase("reconstruction", steps, lambda: muon(predictor), schedule, follow_weights, evaluations=5)
+    yield Phase("reconstruction", steps, fresh, schedule, follow_weights, evaluations=5)
     if teaching:
         steps = config.steps - config.reconstruction_steps - config.compression_steps
         schedule = cosine(config.distillation_learning_rate, steps, warm_up=steps // 50)
@@ -117,6 +123,24 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
     steps = config.compression_steps
     schedule = cosine(config.compression_learning_rate, steps, warm_up=steps // 50)
     yield Phase("compression", steps, rounded, schedule, follow_teacher if teaching else follow_weights)
+
+
+def smoothing(config: RegularisedConfig, targets: Targets, teaching: Teaching) -> Phase:
+    """Changes the weights so that neighbours become similar while the outputs stay what they were."""
+    schedule = cosine(config.smoothing_learning_rate, config.smoothing_steps, warm_up=config.smoothing_steps // 50)
+
+    def follow(step: int) -> dict[str, float]:
+        inputs = teaching.images.batch(config.image_batch, generator(config.seed, "smoothing", step))
+        return smooth(teaching.network, targets, inputs, config.smoothing_weight)
+
+    return Phase(
+        "smoothing",
+        config.smoothing_steps,
+        lambda: (torch.optim.Adam(targets.loosen()),),
+        schedule,
+        follow,
+        evaluations=0,
+    )
 
 
 def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> Iterator[Phase]:

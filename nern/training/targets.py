@@ -1,6 +1,6 @@
 """What the predictor should output, gathered batch by batch: no table of all tiles is made."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -9,17 +9,42 @@ from nern.representation import Representation, root_mean_square
 
 
 class Targets:
-    """The original weights, in the shapes of the layers (`weights`) and as tiles (`tiles`)."""
+    """The weights to rebuild, in the shapes of the layers (`weights`) and as tiles (`tiles`).
+
+    They are the `original` ones, unless a recipe changes `weights` and then calls `settle`.
+    """
 
     def __init__(self, representation: Representation, state_dict: Mapping[str, Tensor], device: torch.device) -> None:
         self.representation = representation
-        self.weights = [state_dict[layer.name].float().to(device) for layer in representation.layers]
-        self.unit = root_mean_square(self.weights) or 1.0
+        self.original = [state_dict[layer.name].float().to(device) for layer in representation.layers]
+        self.weights = self.original
+        self.unit = root_mean_square(self.original) or 1.0
+        self.settle()
+
+    def settle(self) -> None:
+        """Takes the weights as they are now for what the predictor should output."""
+        self.weights = [weight.detach() for weight in self.weights]
         # Views of the weights, unless a filter's last tile overhangs.
-        self.tiles = [representation.tiles.cut(number, weight) for number, weight in enumerate(self.weights)]
+        self.tiles = [self.representation.tiles.cut(number, weight) for number, weight in enumerate(self.weights)]
+
+    def loosen(self) -> list[Tensor]:
+        """Copies of the weights that can be trained, from now on in place of them."""
+        self.weights = [weight.clone().requires_grad_() for weight in self.weights]
+        return self.weights
+
+    def named(self) -> dict[str, Tensor]:
+        """The weights by the names of their layers."""
+        return {layer.name: weight for layer, weight in zip(self.representation.layers, self.weights, strict=True)}
+
+    def grids(self) -> Iterator[Tensor]:
+        """Every layer's tiles where the permutation puts them: (filters, tiles, weights), with gradients."""
+        tiles = self.representation.tiles
+        for number, (layer, weight) in enumerate(zip(tiles.layers, self.weights, strict=True)):
+            order = self.representation.positions(number).argsort()
+            yield tiles.cut(number, weight).flatten(1)[order].view(layer.filters, tiles.per_filter[number], -1)
 
     def errors(self, index: Tensor) -> list[Tensor]:
-        """Rebuilt minus original at sorted flat indices, in units of all weights' root mean square, with gradients.
+        """Rebuilt minus target at sorted flat indices, in units of the original weights' root mean square, with gradients.
 
         One tensor for each layer that occurs, without what overhangs.
         """

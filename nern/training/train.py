@@ -18,7 +18,7 @@ from nern.permutation import permutations
 from nern.representation import Representation
 from nern.synthesis import Synthesised
 from nern.training import budget
-from nern.training.config import DecoupledConfig, PaperConfig
+from nern.training.config import Config, RegularisedConfig
 from nern.training.gradients import render_all
 from nern.training.loop import OnProgress, Progress, Snapshot, run
 from nern.training.recipes import Optimizers, Phase, Teaching, phases
@@ -26,8 +26,6 @@ from nern.training.selection import Evaluation, Selection
 from nern.training.targets import Targets
 
 CPU = torch.device("cpu")
-
-Config = DecoupledConfig | PaperConfig
 
 
 def silently(progress: Progress) -> None:
@@ -87,6 +85,8 @@ def train(
         judge = Judge(network, held_out)
         teaching = Teaching(network, images)
     subject = Subject(state_dict, layers, teaching, judge, device)
+    if isinstance(config, RegularisedConfig) and teaching is None:
+        raise UnusableImages("the regularised recipe needs a known architecture and images to fine-tune on")
     if config.target is None:
         return fit(subject, config, on_progress, check, snapshot)
     if judge is None or judge.held_out.labels is None:
@@ -117,6 +117,8 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
         selection.load_state_dict(snapshot["selection"])
         if teaching and isinstance(teaching.images, Synthesised):
             teaching.images.load_state_dict(snapshot["images"])
+        targets.weights = [weight.to(subject.device) for weight in snapshot["targets"] or targets.original]
+        targets.settle()
         optimizers = _phase_of(plan, done).begin()
         for optimizer, state in zip(optimizers, snapshot["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -131,6 +133,7 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
             "step": step,
             "seconds": seconds(),
             "positions": [representation.positions(number) for number in range(len(subject.layers))],
+            "targets": [weight.detach() for weight in targets.weights] if isinstance(config, RegularisedConfig) else None,
             "predictor": representation.predictor.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "selection": selection.state_dict(),
@@ -165,8 +168,8 @@ def choose_layers(state_dict: Mapping[str, Tensor], config: Config, architecture
 def evaluate(targets: Targets, judge: Judge | None, step: int) -> Evaluation:
     """Renders the whole network and compares."""
     rendered = render_all(targets.representation)
-    error = sum((ours - theirs).square().sum().item() for ours, theirs in zip(rendered, targets.weights, strict=True))
-    norm = sum(weight.square().sum().item() for weight in targets.weights)
+    error = sum((ours - theirs).square().sum().item() for ours, theirs in zip(rendered, targets.original, strict=True))
+    norm = sum(weight.square().sum().item() for weight in targets.original)
     names = [layer.name for layer in targets.representation.layers]
     comparison = judge.compare(dict(zip(names, rendered, strict=True))) if judge else None
     compressed = targets.representation.predictor.bits is not None

@@ -15,7 +15,7 @@ import nern.errors
 from nern import architectures, tensorfile
 from nern.images import NoiseKind
 from nern.layers import StateDict
-from nern.training import DecoupledConfig, PaperConfig, choose_layers
+from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig, choose_layers, read_config
 from service import problems
 from service.api import checkpoints, datasets
 from service.api.bodies import require_json
@@ -57,6 +57,10 @@ class DecoupledJob(JobTarget, DecoupledConfig):
     """Reconstruction of the weights first, then distillation of the logits; the default."""
 
 
+class RegularisedJob(JobTarget, RegularisedConfig):
+    """The network is fine-tuned first, so that neighbouring kernels are similar; then as "decoupled"."""
+
+
 class PaperJob(JobTarget, PaperConfig):
     """The published recipe."""
 
@@ -65,8 +69,12 @@ def _recipe(body: Any) -> str:
     return str((body.get("recipe") if isinstance(body, Mapping) else None) or "decoupled")
 
 
+AnyJob = DecoupledJob | RegularisedJob | PaperJob
+
 JobIn = Annotated[
-    Annotated[DecoupledJob, Tag("decoupled")] | Annotated[PaperJob, Tag("paper")],
+    Annotated[DecoupledJob, Tag("decoupled")]
+    | Annotated[RegularisedJob, Tag("regularised")]
+    | Annotated[PaperJob, Tag("paper")],
     Discriminator(_recipe),
 ]
 
@@ -176,7 +184,7 @@ def out(job: Job) -> JobOut:
     return JobOut.model_validate({**values, "data": data})
 
 
-def _create(context: Context, body: DecoupledJob | PaperJob, key: str | None, digest: str) -> Job:
+def _create(context: Context, body: AnyJob, key: str | None, digest: str) -> Job:
     with context.database.write() as session:
         if key and (earlier := jobs.with_key(session, key)):
             if earlier.request_digest != digest:
@@ -190,7 +198,7 @@ def _create(context: Context, body: DecoupledJob | PaperJob, key: str | None, di
         return job
 
 
-def _plan(body: DecoupledJob | PaperJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
+def _plan(body: AnyJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
     """The row of a new job, its configuration resolved for this checkpoint. Raises Invalid, NotRepresentable."""
     if body.architecture is not None and body.architecture not in architectures.architectures():
         raise problems.Invalid(
@@ -200,12 +208,17 @@ def _plan(body: DecoupledJob | PaperJob, checkpoint: Checkpoint, dataset: Datase
     architecture = body.architecture or checkpoint.architecture
     target = set(JobTarget.model_fields)
     given = body.model_dump(exclude=target, exclude_unset=True)
-    config = DecoupledConfig(**given) if isinstance(body, DecoupledConfig) else PaperConfig(**given)
+    config = read_config({**given, "recipe": body.recipe})
     distils = architecture is not None and body.data is not None
     if config.target and not (distils and dataset and dataset.classes):
         raise problems.Invalid(
             "an accuracy target needs a known architecture and a dataset with labels to measure it on",
             errors=[{"pointer": "/target", "detail": "there is nothing to measure accuracy on"}],
+        )
+    if isinstance(config, RegularisedConfig) and not distils:
+        raise problems.Invalid(
+            "the regularised recipe needs a known architecture and data to fine-tune the network on",
+            errors=[{"pointer": "/data", "detail": "needed by this recipe"}],
         )
     try:
         layers = choose_layers(_shapes(checkpoint), config, architecture)

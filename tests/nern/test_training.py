@@ -14,7 +14,7 @@ from nern import losses, training
 from nern.architectures import build
 from nern.errors import NotRepresentable, TrainingDiverged, UnknownArchitecture, UnusableImages
 from nern.images import Images, Noise
-from nern.training import DecoupledConfig, PaperConfig, Progress, gradients, maps, sampling, train
+from nern.training import DecoupledConfig, PaperConfig, Progress, gradients, maps, read_config, sampling, train
 from nern.training.gradients import LossWeights
 from nern.training.targets import Targets
 from tests.support.networks import images, odd, resnet8
@@ -226,6 +226,8 @@ def test_the_callback_can_end_the_training() -> None:
         ("decoupled", images(augment=True), 15),
         ("decoupled", Noise("matched", (3, 8, 8)), 1),
         ("decoupled", Noise("matched", (3, 8, 8)), 15),
+        ("regularised", images(augment=True), 1),
+        ("regularised", images(augment=True), 5),
         ("paper", images(augment=True), 5),
         ("paper", images(augment=True), 12),
     ],
@@ -233,7 +235,8 @@ def test_the_callback_can_end_the_training() -> None:
 def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Images | Noise, at: int) -> None:
     given: dict[str, Any] = {"steps": 16, "reconstruction_steps": 10, "hidden": 8, "image_batch": 4, "kernel_batch": 3000}
     given |= {"synthesis_steps": 2, "synthesised_images": 1}
-    config = PaperConfig(**given) if recipe == "paper" else DecoupledConfig(bits=4, compression_steps=3, **given)
+    given |= {"smoothing_steps": 3} if recipe == "regularised" else {}
+    config = read_config({"recipe": recipe, **given} | ({} if recipe == "paper" else {"bits": 4, "compression_steps": 3}))
     saved = BytesIO()
 
     def save(progress: Progress) -> None:

@@ -214,6 +214,8 @@ def test_a_job_echoes_its_configuration_resolved(client: httpx.Client) -> None:
 def test_recipes_have_their_own_defaults(client: httpx.Client) -> None:
     config = new_job(client, recipe="paper", data={"noise": "uniform"}).json()["config"]
     assert (config["base"], config["levels"], config["steps"], config["kernel_batch"]) == (0.76, 40, 68_600, 4096)
+    config = new_job(client, recipe="regularised", data={"noise": "uniform"}).json()["config"]
+    assert (config["recipe"], config["permutation"], config["smoothing_steps"]) == ("regularised", "none", 300)
 
 
 def test_an_accuracy_target_leaves_the_size_open(client: httpx.Client) -> None:
@@ -257,6 +259,7 @@ def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
         ({"target": {"drop": 0.5}, "data": {"noise": "matched"}}, "/target"),
         ({"target": {"drop": -1}}, "/target/drop"),
         ({"target": {"drop": 1}, "hidden": 8}, ""),
+        ({"recipe": "regularised"}, "/data"),
         ({"bits": 9}, "/bits"),
         ({"sparsity": 0.5}, ""),
         ({"seed": "1"}, "/seed"),
