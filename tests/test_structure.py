@@ -9,8 +9,10 @@ import pytest
 import yaml
 from fastapi.routing import APIRoute
 
+from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig
 from service import cli
 from service.api import checkpoints, datasets, events, jobs, operations, predictors
+from service.figures import FIGURES
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +74,28 @@ def test_every_route_is_documented() -> None:
     assert len(routes) > 20
     for method, path in routes:
         assert f"`{method} {path}`" in documented, (method, path)
+
+
+def test_every_hyper_parameter_is_documented_with_its_defaults() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in (ROOT / "docs/training.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    documented = {name: cells for name, *cells in rows}
+    for column, config in enumerate((DecoupledConfig, PaperConfig)):
+        for name, field in config.model_fields.items():
+            cells = next((cells for key, cells in documented.items() if f"`{name}`" in key), None)
+            assert cells or name in ("recipe", "layers"), f"{name} is not in docs/training.md"
+            if cells and re.fullmatch(r"[\d.e-]+", cells[column]):
+                assert float(cells[column]) == (0.4 if name == "ratio" else field.default), name
+    for name in RegularisedConfig.model_fields:
+        assert any(f"`{name}`" in key for key in documented) or name in ("recipe", "layers"), name
+
+
+def test_every_figure_is_documented() -> None:
+    for name in FIGURES:
+        assert f"`{name}`" in (ROOT / "docs/report.md").read_text()
 
 
 def test_every_command_and_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
