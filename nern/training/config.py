@@ -109,7 +109,7 @@ class TrainingConfig(BaseModel):
             raise ValueError("reconstruction_steps must not exceed steps")
         return self
 
-    def resolve(self, layers: Sequence[Layer], *, distil: bool) -> Self:
+    def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:
         """The same with what depends on the network filled in; without `distil` all steps are reconstruction."""
         hidden, reconstruction_steps = self.hidden, self.reconstruction_steps
         if hidden is None and self.target is None:
@@ -167,7 +167,7 @@ class DecoupledConfig(TrainingConfig):
             raise ValueError("reconstruction_steps and compression_steps must not exceed steps")
         return self
 
-    def resolve(self, layers: Sequence[Layer], *, distil: bool) -> Self:
+    def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:
         """See `TrainingConfig`; what compression takes is taken from the others in proportion."""
         compression_steps = self.compression_steps
         if compression_steps is None:
@@ -198,6 +198,20 @@ class RegularisedConfig(DecoupledConfig):
     smoothing_learning_rate: LearningRate = Field(1e-3, description="Peak learning rate of the fine-tuning")
 
 
+# Of the published recipe, where they differ from CIFAR ResNet-20's (arXiv 2212.13554, appendix).
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "cifar/resnet56": {"feature_map_weight": 1e-5, "logit_weight": 1e-5, "reconstruction_steps": 10_000},
+    "torchvision/resnet18": {
+        "feature_map_weight": 1e-6,
+        "logit_weight": 1e-6,
+        "reconstruction_steps": 20_000,
+        "steps": 160_000,
+        "kernel_batch": 65_536,
+        "image_batch": 32,
+    },
+}
+
+
 class PaperConfig(TrainingConfig):
     """The published recipe: all losses at once, Ranger, kernel batches (Ashkenazi et al., arXiv 2212.13554)."""
 
@@ -222,6 +236,16 @@ class PaperConfig(TrainingConfig):
     magnitude_probability: float = Field(
         0.2, ge=0, le=1, description="Fraction of the kernel batches that are drawn in proportion to the kernels' norms"
     )
+
+    def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:
+        """See `TrainingConfig`; unless `steps` says otherwise, it is what was published for the architecture."""
+        config = self
+        if "steps" not in self.model_fields_set:
+            published = PUBLISHED.get(architecture or "", {})
+            config = self.model_copy(
+                update={name: value for name, value in published.items() if name not in self.model_fields_set}
+            )
+        return super(PaperConfig, config).resolve(layers, distil=distil)
 
 
 Config = DecoupledConfig | RegularisedConfig | PaperConfig

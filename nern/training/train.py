@@ -54,6 +54,7 @@ class Subject:
     """What a training is about: the weights to represent, and who teaches and judges, if anybody does."""
 
     state_dict: Mapping[str, Tensor]
+    architecture: str | None
     layers: Sequence[Layer]
     teaching: Teaching | None
     judge: Judge | None
@@ -84,7 +85,7 @@ def train(
         images, held_out = hold_out(data, config, network)
         judge = Judge(network, held_out)
         teaching = Teaching(network, images)
-    subject = Subject(state_dict, layers, teaching, judge, device)
+    subject = Subject(state_dict, architecture, layers, teaching, judge, device)
     if isinstance(config, RegularisedConfig) and teaching is None:
         raise UnusableImages("the regularised recipe needs a known architecture and images to fine-tune on")
     if config.target is None:
@@ -103,7 +104,7 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
     """One training of one size; see `train`."""
     started = time.monotonic()
     teaching = subject.teaching
-    config = config.resolve(subject.layers, distil=teaching is not None)
+    config = config.resolve(subject.layers, distil=teaching is not None, architecture=subject.architecture)
     representation = _fresh(subject, config, snapshot, check).to(subject.device)
     targets = Targets(representation, subject.state_dict, subject.device)
     selection = Selection(representation.predictor)

@@ -237,7 +237,7 @@ def _plan(body: AnyJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
         dataset_id=body.data.dataset_id if isinstance(body.data, DatasetSource) else None,
         noise=body.data.noise if isinstance(body.data, NoiseSource) else None,
         architecture=architecture,
-        config=config.resolve(layers, distil=distils).model_dump(mode="json"),
+        config=config.resolve(layers, distil=distils, architecture=architecture).model_dump(mode="json"),
         notes=notes,
         attempt=0,
         fence=0,

@@ -14,6 +14,7 @@ from nern import losses, training
 from nern.architectures import build
 from nern.errors import NotRepresentable, TrainingDiverged, UnknownArchitecture, UnusableImages
 from nern.images import Images, Noise
+from nern.layers import find_layers
 from nern.training import DecoupledConfig, PaperConfig, Progress, gradients, maps, read_config, sampling, train
 from nern.training.gradients import LossWeights
 from nern.training.targets import Targets
@@ -138,6 +139,20 @@ def test_the_recipes_differ_in_when_they_distil() -> None:
         )
     assert phases["decoupled"] == ["reconstruction"] * 10 + ["distillation"] * 2
     assert phases["paper"] == ["distillation"] * 6
+
+
+def test_the_published_recipe_depends_on_the_network() -> None:
+    layers = find_layers(resnet8())
+
+    def resolved(architecture: str, **given: Any) -> PaperConfig:
+        return PaperConfig(**given).resolve(layers, distil=True, architecture=architecture)
+
+    assert resolved("cifar/resnet20").logit_weight == 1e-4
+    large = resolved("torchvision/resnet18", image_batch=64)
+    assert (large.steps, large.reconstruction_steps, large.kernel_batch, large.image_batch) == (160_000, 20_000, 65_536, 64)
+    assert resolved("cifar/resnet56").reconstruction_steps == 10_000
+    assert resolved("cifar/resnet56", steps=50).reconstruction_steps == 0
+    assert PaperConfig(**large.model_dump(mode="json")).resolve(layers, distil=True, architecture="cifar/resnet20") == large
 
 
 @pytest.mark.parametrize("data", [images(), Noise("normal", (3, 8, 8))])
