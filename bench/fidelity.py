@@ -45,8 +45,8 @@ class Case:
 
 
 CASES = {
-    "resnet20-41%": Case("cifar/resnet20", DecoupledConfig(ratio=0.37), drop=0.4),
-    "resnet20-25%": Case("cifar/resnet20", DecoupledConfig(ratio=0.209), drop=1.0),
+    "resnet20-41%": Case("cifar/resnet20", DecoupledConfig(ratio=0.37, bits=32), drop=0.4),
+    "resnet20-25%": Case("cifar/resnet20", DecoupledConfig(ratio=0.209, bits=32), drop=1.0),
 }
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from nern import coding, tensorfile
@@ -49,7 +50,8 @@ def write(
     represented = {layer.name for layer in representation.layers}
     module = representation.predictor
     predictor = {
-        f"predictor.{name}": tensor for name, tensor in (_coded(module) if module.bits else module.state_dict()).items()
+        f"predictor.{name}": _narrowed(tensor)
+        for name, tensor in (_coded(module) if module.bits else module.state_dict()).items()
     }
     permutation = {
         f"permutation.{number}": pack(
@@ -137,6 +139,13 @@ class Artefact:
             name: render_layer(self.representation, number[name]) if name in number else self.tensor(f"kept.{name}")
             for name in self.names
         }
+
+
+def _narrowed(tensor: Tensor) -> Tensor:
+    """A float32 tensor as float16, if that loses nothing."""
+    if tensor.dtype == torch.float32 and torch.equal((half := tensor.half()).float(), tensor):
+        return half
+    return tensor
 
 
 def _coded(predictor: Predictor) -> dict[str, Tensor]:

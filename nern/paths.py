@@ -6,7 +6,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from nern.chance import generator
 
 PathKind = Literal["fragments", "nearest"]
 
@@ -28,6 +31,9 @@ PROBES = 96
 
 # Rows of similarities held at a time.
 ROWS = 2048
+
+# Of the length of a vector; changes cosines by some 1e-5, which float32 can still tell apart.
+JITTER = 3e-3
 
 # Below every cosine.
 NEVER = -2.0
@@ -59,7 +65,8 @@ def fragment_path(vectors: Tensor, check: Check = nothing) -> Tensor:
     ends; when these are used up, they are looked for again among the ends that are left. Beyond 4,096 vectors they are
     found by cells, which misses some.
     """
-    rows = vectors.float()
+    # Equal vectors, such as a pruned layer's zeros, would all have the same nearest ones and be joined one by one.
+    rows = F.normalize(vectors.float() + JITTER * torch.randn(vectors.shape, generator=generator(0, "jitter")), dim=1)
     fragments = _Fragments(len(rows))
     while fragments.joins_left:
         ends = fragments.ends()
@@ -146,7 +153,7 @@ def _searches(vectors: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.arange(len(vectors)), torch.arange(len(vectors))
         return
     cells = len(vectors) // CELL
-    centres = vectors[torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:cells]]
+    centres = vectors[torch.randperm(len(vectors), generator=generator(0, "centres"))[:cells]]
     nearest = torch.cat([(rows @ centres.T).argmax(1) for rows in vectors.split(ROWS)])
     members = nearest.argsort(stable=True).split(nearest.bincount(minlength=cells).tolist())
     for rows, cell in zip(members, centres, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -76,6 +77,13 @@ class Predictor(nn.Module):
             magnitude = layer.weight.detach().abs().flatten()
             pruned = int(sparsity * magnitude.numel())
             layer.round_to(bits, smallest=magnitude.sort().values[pruned].item() if pruned else 0.0)
+
+    @torch.no_grad()
+    def halve(self) -> None:
+        """Rounds all parameters to what float16 can hold, but for tensors whose values it can't."""
+        for parameter in self.parameters():
+            if (rounded := parameter.half()).isfinite().all():
+                parameter.copy_(rounded)
 
     def features(self, layer: Tensor, filter: Tensor, tile: Tensor) -> Tensor:
         """What the heads see of n coordinates, three int64 tensors of shape (n,): float32 (n, hidden)."""

@@ -73,9 +73,9 @@ def make_report(
     }
 
 
-def _compression(config: Config) -> dict[str, Any] | None:
-    if isinstance(config, PaperConfig) or config.bits is None:
-        return None
+def _compression(config: Config) -> dict[str, Any]:
+    if isinstance(config, PaperConfig):
+        return {"bits": 32, "sparsity": 0.0}
     return {"bits": config.bits, "sparsity": config.sparsity}
 
 

@@ -150,8 +150,10 @@ class DecoupledConfig(TrainingConfig):
     recipe: Literal["decoupled"] = "decoupled"
     distillation_learning_rate: LearningRate = Field(1e-4, description="Peak learning rate of the second phase")
     feature_map_weight: Weight = Field(0.0, description="Weight of L_fmd beside L_kd in the second phase")
-    bits: int | None = Field(None, ge=2, le=8, description="Bits of the predictor's weights, entropy coded; null for float32")
-    sparsity: float = Field(0.0, ge=0, le=0.95, description="Fraction of the predictor's weights to prune; needs bits")
+    bits: Literal[2, 3, 4, 5, 6, 7, 8, 16, 32] = Field(
+        16, description="Of the predictor's weights: up to 8 are learned and entropy coded, 16 and 32 are floating point"
+    )
+    sparsity: float = Field(0.0, ge=0, le=0.95, description="Fraction of the predictor's weights to prune; with at most 8 bits")
     compression_steps: int | None = Field(
         None, ge=0, le=10_000_000, description="How many of the steps, at the end, train the rounded predictor"
     )
@@ -159,19 +161,24 @@ class DecoupledConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _compresses_or_not(self) -> Self:
-        if self.bits is None and (self.sparsity or self.compression_steps):
-            raise ValueError("sparsity and compression_steps need bits")
-        if self.bits is not None and self.compression_steps == 0:
-            raise ValueError("bits need at least one of compression_steps")
+        if not self.coded and (self.sparsity or self.compression_steps):
+            raise ValueError("sparsity and compression_steps need at most 8 bits")
+        if self.coded and self.compression_steps == 0:
+            raise ValueError("at most 8 bits need at least one of compression_steps")
         if (self.reconstruction_steps or 0) + (self.compression_steps or 0) > self.steps:
             raise ValueError("reconstruction_steps and compression_steps must not exceed steps")
         return self
+
+    @property
+    def coded(self) -> bool:
+        """Whether the predictor is to be rounded to few bits, and learns to live with that."""
+        return self.bits <= 8
 
     def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:
         """See `TrainingConfig`; what compression takes is taken from the others in proportion."""
         compression_steps = self.compression_steps
         if compression_steps is None:
-            compression_steps = max(1, round(self.steps * self.compression_share)) if self.bits else 0
+            compression_steps = max(1, round(self.steps * self.compression_share)) if self.coded else 0
         others = self.steps - compression_steps
         reconstruction_steps = self.reconstruction_steps
         if reconstruction_steps is None:

@@ -1,4 +1,4 @@
-"""The two recipes, as phases of one training loop."""
+"""The recipes, as phases of one training loop."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -100,7 +100,6 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
         return all_at_once(teaching.network, targets, inputs, torch.arange(count), factors)
 
     def rounded() -> Optimizers:
-        assert config.bits is not None
         predictor.round_to(config.bits, config.sparsity)
         weights = [parameter for name, parameter in predictor.named_parameters() if not name.endswith("steps")]
         steps = [parameter for name, parameter in predictor.named_parameters() if name.endswith("steps")]

@@ -18,7 +18,7 @@ from nern.permutation import permutations
 from nern.representation import Representation
 from nern.synthesis import Synthesised
 from nern.training import budget
-from nern.training.config import Config, RegularisedConfig
+from nern.training.config import Config, DecoupledConfig, RegularisedConfig
 from nern.training.gradients import render_all
 from nern.training.loop import OnProgress, Progress, Snapshot, run
 from nern.training.recipes import Optimizers, Phase, Teaching, phases
@@ -148,6 +148,8 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
     for progress in run(plan, targets, look, take, done, optimizers):
         on_progress(replace(progress, steps=progress.steps + config.comparisons))
     best, last = selection.finish()
+    if isinstance(config, DecoupledConfig) and config.bits == 16:
+        representation.predictor.halve()
     steps = sum(phase.steps for phase in plan)
     return Trained(representation.to(CPU), config, steps, best, last, subject.judge, seconds())
 

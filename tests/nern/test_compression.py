@@ -103,7 +103,25 @@ def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> 
     assert sizes.predictor < 5 / 8 * trained.representation.predictor.config.parameters(trained.representation.tiles)
 
 
-def test_compression_needs_bits() -> None:
-    for wrong in ({"sparsity": 0.5}, {"compression_steps": 5}, {"bits": 4, "compression_steps": 0}):
-        with pytest.raises(ValueError, match="need"):
+@pytest.mark.parametrize(("bits", "bytes_each"), [(16, 2), (32, 4)])
+def test_a_predictor_is_stored_in_half_precision_unless_a_job_wants_more(bits: Any, bytes_each: int) -> None:
+    state_dict = resnet8()
+    trained = train(state_dict, DecoupledConfig(steps=5, hidden=8, bits=bits))
+    content, sizes = written(trained.representation, state_dict)
+    assert sizes.predictor == bytes_each * sum(p.numel() for p in trained.representation.predictor.parameters())
+    for number, weight in enumerate(render_all(trained.representation)):
+        torch.testing.assert_close(render_layer(opened(content).representation, number), weight)
+
+
+def test_what_float16_can_not_hold_stays_in_float32() -> None:
+    predictor = untrained(resnet8()).predictor
+    with torch.no_grad():
+        predictor.heads[0].bias.fill_(1e6)
+    predictor.halve()
+    assert (predictor.heads[0].bias == 1e6).all()
+
+
+def test_compression_needs_few_bits() -> None:
+    for wrong in ({"sparsity": 0.5}, {"compression_steps": 5}, {"bits": 4, "compression_steps": 0}, {"bits": 9}):
+        with pytest.raises(ValueError, match=r"bits|2, 3, 4"):
             DecoupledConfig(**wrong)

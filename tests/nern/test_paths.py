@@ -48,7 +48,7 @@ def test_a_fragment_path_visits_every_vector_once(count: int) -> None:
     assert sorted(fragment_path(directions(count, 9)).tolist()) == list(range(count))
 
 
-@pytest.mark.parametrize("vectors", [torch.zeros(50, 3), torch.ones(50, 3), torch.eye(4)[torch.arange(5000) % 4]])
+@pytest.mark.parametrize("vectors", [torch.zeros(50, 3), torch.ones(50, 3), torch.eye(4)[torch.arange(20_000) % 4]])
 def test_equal_vectors_are_no_obstacle(vectors: Tensor) -> None:
     assert sorted(fragment_path(vectors).tolist()) == list(range(len(vectors)))
 

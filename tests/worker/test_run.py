@@ -115,7 +115,7 @@ def test_a_job_ends_in_a_predictor_that_rebuilds_the_network(place: Place) -> No
     assert layer["relative_error"] == pytest.approx(error.item(), rel=1e-4)
     assert report["images"] == 4
     assert report["bytes"]["total"] == len(content)
-    assert report["bytes"]["predictor"] == 4 * report["parameters"]
+    assert report["bytes"]["predictor"] == 2 * report["parameters"]
     assert not place.worker.work()
 
 
