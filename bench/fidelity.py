@@ -44,9 +44,21 @@ class Case:
     images: bool = True
 
 
+FLOAT: dict[str, Any] = {"bits": 32}
+
 CASES = {
-    "resnet20-41%": Case("cifar/resnet20", DecoupledConfig(ratio=0.37, bits=32), drop=0.4),
-    "resnet20-25%": Case("cifar/resnet20", DecoupledConfig(ratio=0.209, bits=32), drop=1.0),
+    "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.37, steps=3400, reconstruction_steps=2500, **FLOAT), 0.4),
+    "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.209, steps=4500, reconstruction_steps=2000, **FLOAT), 1.0),
+    "resnet20-25-half": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3400, reconstruction_steps=2500)),
+    "resnet20-12-coded": Case(
+        "cifar/resnet20",
+        DecoupledConfig(ratio=0.38, bits=5, steps=4300, reconstruction_steps=2500, compression_steps=900),
+        1.0,
+    ),
+    "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.34, steps=3300, reconstruction_steps=2500, **FLOAT), 0.6),
+    "resnet20-41-data-free": Case(
+        "cifar/resnet20", DecoupledConfig(ratio=0.37, steps=3400, reconstruction_steps=2800, **FLOAT), 2.0, images=False
+    ),
 }
 
 
@@ -121,7 +133,7 @@ def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
     """In percent."""
     network = network.to(device)
     assert images.labels_N is not None
-    right = sum(
+    right: int = sum(
         (network(images.normalised(pixels).to(device)).argmax(1).cpu() == labels).sum().item()
         for pixels, labels in zip(images.pixels_NHWC.split(500), images.labels_N.split(500), strict=True)
     )

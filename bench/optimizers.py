@@ -1,17 +1,14 @@
 """Which optimizer fits kernels fastest? Reconstruction alone, one predictor each, the same seed, batches and steps.
 
-python bench/optimizers.py CHECKPOINT [--steps 1000]
+python -m bench.optimizers CHECKPOINT [--steps 1000] [--quick]
 """
 
-import argparse
-import json
 import time
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from bench.tables import Row, parser, progress, show
 from nern.layers import StateDict, find_layers
 from nern.permutation import permutations
 from nern.representation import Representation
@@ -26,28 +23,18 @@ Optimizers = tuple[torch.optim.Optimizer, ...]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="a file of torch.save")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    options = parser.parse_args()
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("checkpoint", type=Path, help="a file of torch.save")
+    arguments.add_argument("--steps", type=int, default=1000)
+    options = arguments.parse_args()
     torch.set_num_threads(options.threads)
+    steps = min(options.steps, 300) if options.quick else options.steps
     state_dict = find_state_dict(torch.load(options.checkpoint, map_location="cpu", weights_only=True))
-    rows = []
+    rows: list[Row] = []
     for name, rate in [("Adam", 2e-3), ("Adam", 5e-3), ("Adam", 1e-2), ("Muon", 2e-2), ("Muon", 5e-2)]:
-        rows.append({"optimizer": name, "rate": rate, **fit(state_dict, name, rate, options.steps, options.seed)})
-        Console(stderr=True).print(rows[-1])
-    if options.json:
-        print(json.dumps(rows))
-        return
-    table = Table(
-        "optimizer", "peak rate", "relative error", "seconds", title=f"{options.checkpoint.name}, {options.steps} steps"
-    )
-    for row in rows:
-        table.add_row(row["optimizer"], f"{row['rate']:g}", f"{row['relative_error']:.3f}", f"{row['seconds']:.1f}")
-    Console().print(table)
+        rows.append({"optimizer": name, "peak rate": rate, **fit(state_dict, name, rate, steps, options.seed)})
+        progress.print(rows[-1])
+    show(rows, f"{options.checkpoint.name}, {steps} steps of reconstruction", options)
 
 
 def fit(state_dict: StateDict, name: str, rate: float, steps: int, seed: int) -> dict[str, float]:
@@ -80,7 +67,7 @@ def fit(state_dict: StateDict, name: str, rate: float, steps: int, seed: int) ->
         for optimizer in optimizers:
             optimizer.step()
     seconds = time.monotonic() - started
-    return {"relative_error": evaluate(targets, None, steps).relative_error, "seconds": seconds}
+    return {"relative error": evaluate(targets, None, steps).relative_error, "seconds": seconds}
 
 
 if __name__ == "__main__":

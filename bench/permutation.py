@@ -43,7 +43,7 @@ def main() -> None:
             row["nearest: seconds"], row["nearest: cosine"] = None, None
         seen.add(layer.shape)
         rows.append(row)
-        progress.print(row)
+        progress.print(*row.values())
     kernels_in_all = sum(row["kernels"] for row in rows)
     rows.append(
         {
@@ -51,6 +51,8 @@ def main() -> None:
             "kernels": kernels_in_all,
             "seconds": sum(row["seconds"] for row in rows),
             "cosine": sum(row["kernels"] * row["cosine"] for row in rows) / kernels_in_all,
+            "nearest: seconds": None,
+            "nearest: cosine": None,
         }
     )
     show(rows, "Cross-filter permutations of ResNet-18", options)

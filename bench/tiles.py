@@ -54,7 +54,7 @@ class Block(nn.Module):
         out = F.relu6(self.bn1(self.expand(x_BCHW)))
         out = F.relu6(self.bn2(self.depthwise(out)))
         out = self.bn3(self.project(out))
-        return x_BCHW + out if self.residual else out
+        return x_BCHW + out if self.residual else out  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
 def network() -> nn.Module:

@@ -1,7 +1,9 @@
 """What the code may know, and what the documents must say."""
 
 import ast
+import importlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +108,22 @@ def test_every_command_and_option_is_documented(capsys: pytest.CaptureFixture[st
             cli.main([command, "--help"])
         for option in re.findall(r"--[a-z-]+", capsys.readouterr().out):
             assert option == "--help" or f"`{option}`" in documented, option
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_explains_itself_and_has_a_quick_form(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(f"bench.{path.stem}")
+    if path.stem == "tables":
+        return
+    assert f"`{path.name}`" in (ROOT / "CONTRIBUTING.md").read_text()
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    with pytest.raises(SystemExit):
+        module.main()
+    described = capsys.readouterr().out
+    assert "--quick" in described
+    assert f"python -m bench.{path.stem}" in described
 
 
 def test_links_between_documents_lead_somewhere() -> None:
