@@ -1,8 +1,8 @@
 """The artefact: one safetensors file from which the whole network can be rebuilt.
 
 Tensors `predictor.*` (as they are, or coded: see `_coded`), `permutation.{layer}` as packed bits, and `kept.*`: the tensors
-of the state_dict that are not represented. The metadata entry `nern` is a JSON object: version, architecture, names (all
-tensors of the state_dict, in order), layers, small_kernels, predictor, bits, scales and permutation.
+of the state_dict that are not represented, in its order. The metadata entry `nern` is a JSON object: version, architecture,
+layers (each with its place in the state_dict), small_kernels, predictor, bits, scales and permutation.
 """
 
 import json
@@ -48,6 +48,7 @@ def write(
     """The artefact of a representation of `state_dict`, piece by piece, and its size."""
     tiles = representation.tiles
     represented = {layer.name for layer in representation.layers}
+    place = {name: number for number, name in enumerate(state_dict)}
     module = representation.predictor
     predictor = {
         f"predictor.{name}": _narrowed(tensor)
@@ -63,9 +64,13 @@ def write(
     about = {
         "version": VERSION,
         "architecture": architecture,
-        "names": list(state_dict),
         "layers": [
-            {"name": layer.name, "shape": layer.shape, "dtype": tensorfile.NAMES[layer.dtype]}
+            {
+                "name": layer.name,
+                "shape": layer.shape,
+                "dtype": tensorfile.NAMES[layer.dtype],
+                "place": place[layer.name],
+            }
             for layer in representation.layers
         ],
         "small_kernels": tiles.small,
@@ -102,7 +107,9 @@ class Artefact:
             if about["version"] != VERSION:
                 raise BadArtefact(f"artefact version {about['version']}; this release reads version {VERSION}")
             self.architecture: str | None = about["architecture"]
-            self.names: list[str] = about["names"]
+            self.names = [name.removeprefix("kept.") for name in self.entries if name.startswith("kept.")]
+            for layer in sorted(about["layers"], key=lambda layer: int(layer["place"])):
+                self.names.insert(layer["place"], layer["name"])
             layers = [
                 Layer(layer["name"], tuple(layer["shape"]), tensorfile.DTYPES[layer["dtype"]]) for layer in about["layers"]
             ]
