@@ -185,7 +185,7 @@ def test_the_best_evaluation_wins_over_the_last() -> None:
 
     snapshots: list[dict[str, Tensor]] = []
     with patch("nern.training.train.evaluate", judged), patch("nern.training.loop.MIN_INTERVAL", 1):
-        trained = train(state_dict, DecoupledConfig(steps=3, hidden=8))
+        trained = train(state_dict, DecoupledConfig(steps=3, hidden=8, bits=32))
     assert (trained.best.rank, trained.last.rank) == (0.1, 0.9)
     for name, tensor in trained.representation.predictor.state_dict().items():
         assert torch.equal(tensor, snapshots[1][name])
