@@ -23,7 +23,10 @@ SmallKernels = Literal["tiled", "cropped"]
 
 Shape = tuple[int, ...]
 
-# Less than about a 3x3 kernel is not worth a pass through the predictor, nor an index of its own in the permutation.
+# A kernel of fewer weights than a 3x3 one is not worth a pass through the predictor, nor an index in the permutation.
+ENOUGH = 9
+
+# What a tile of such kernels has instead; it divides most numbers of channels.
 TILE_WEIGHTS = 16
 
 
@@ -110,7 +113,8 @@ class Tiles:
 
 
 def _width(layer: Layer) -> int:
-    return min(layer.channels, -(-TILE_WEIGHTS // math.prod(layer.size)) if math.prod(layer.size) < 9 else 1)
+    weights = math.prod(layer.size)
+    return 1 if weights >= ENOUGH else min(layer.channels, -(-TILE_WEIGHTS // weights))
 
 
 def _largest_size(layers: Sequence[Layer]) -> Shape:
