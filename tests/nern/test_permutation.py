@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from nern.architectures.cifar import ResNet, Shortcut
 from nern.layers import StateDict, find_layers
 from nern.paths import PathKind
 from nern.permutation import PermutationKind, mean_consecutive_cosine, pack, permutations, permute, tile_path, unpack
@@ -62,6 +63,16 @@ def test_a_permutation_is_stored_at_the_fewest_whole_bits(
     packed = pack(position, filters, channels, kind)
     assert packed.numel() == -(-bits // 8)
     assert torch.equal(unpack(packed, filters, channels, kind), position)
+
+
+@pytest.mark.parametrize(("shortcut", "kilobytes"), [("A", 42.1), ("B", 45.5)])
+def test_the_cross_filter_permutation_of_resnet20_takes_what_was_published(shortcut: Shortcut, kilobytes: float) -> None:
+    tiles = Tiles(find_layers(ResNet(20, shortcut=shortcut).state_dict()), "cropped")
+    packed = [
+        pack(torch.randperm(tiles.count(number)), layer.filters, layer.channels, "cross-filter")
+        for number, layer in enumerate(tiles.layers)
+    ]
+    assert sum(bits.numel() for bits in packed) / 1000 == pytest.approx(kilobytes, abs=0.05)
 
 
 def test_bits_that_are_no_permutation_are_refused() -> None:

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from nern.architectures.cifar import ResNet, Shortcut
 from nern.embedding import Embedding, EmbeddingConfig, axis_table
-from nern.layers import Layer
+from nern.layers import Layer, find_layers
 from nern.predictor import Predictor, PredictorConfig
 from nern.tiles import Tiles
 
@@ -28,12 +29,38 @@ def test_embedding_puts_layer_filter_and_channel_side_by_side() -> None:
 
 @pytest.mark.parametrize(
     ("hidden", "parameters"),
-    [(140, 94_229), (160, 117_289), (180, 142_749), (200, 170_609), (280, 306_049), (1024, 3_404_809)],
+    [
+        (140, 94_229),
+        (160, 117_289),
+        (180, 142_749),
+        (200, 170_609),
+        (240, 233_529),
+        (280, 306_049),
+        (320, 388_169),
+        (360, 479_889),
+        (400, 581_209),
+        (1024, 3_404_809),
+        (1140, 4_187_229),
+        (1256, 5_050_385),
+        (1372, 5_994_277),
+    ],
 )
 def test_published_numbers_of_parameters(hidden: int, parameters: int) -> None:
     config = PredictorConfig(embedding=PUBLISHED, hidden=hidden)
     assert config.parameters(RESNET20_A) == parameters
     assert sum(parameter.numel() for parameter in Predictor(config, RESNET20_A).parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("hidden", "shortcut", "percent"),
+    [(140, "B", 34.9), (160, "B", 43.4), (180, "B", 52.8), (200, "B", 63.1)],
+)
+def test_published_ratios_of_resnet20(hidden: int, shortcut: Shortcut, percent: float) -> None:
+    tiles = Tiles(find_layers(ResNet(20, shortcut=shortcut).state_dict()), "cropped")
+    weights = sum(layer.weights for layer in tiles.layers)
+    assert (len(tiles), weights) == (32_304, 270_256)
+    parameters = PredictorConfig(embedding=PUBLISHED, hidden=hidden).parameters(tiles)
+    assert 100 * parameters / weights == pytest.approx(percent, abs=0.05)
 
 
 @pytest.mark.parametrize("ratio", [1e-6, 0.1, 0.4, 1.0])
