@@ -41,9 +41,9 @@ class Images:
         return len(self.pixels_NHWC)
 
     def normalised(self, pixels_BHWC: Tensor) -> Tensor:
-        """uint8 images as network inputs: float32 (B, C, H, W)."""
+        """uint8 images as network inputs: float32 (B, C, H, W), in memory with the channels last, as convolutions like it."""
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return ((pixels_BHWC.float() / 255 - mean) / std).movedim(-1, 1).contiguous()
+        return ((pixels_BHWC.float() / 255 - mean) / std).movedim(-1, 1)
 
     def batch(self, size: int, generator: torch.Generator) -> Tensor:
         """Drawn with replacement; `augment` mirrors half of them and shifts all by up to an eighth of their size."""
@@ -74,8 +74,10 @@ class Noise:
 
     def batch(self, size: int, generator: torch.Generator) -> Tensor:
         if self.kind == "uniform":
-            return torch.rand(size, *self.shape, generator=generator) * 2 - 1
-        return torch.randn(size, *self.shape, generator=generator)
+            inputs = torch.rand(size, *self.shape, generator=generator) * 2 - 1
+        else:
+            inputs = torch.randn(size, *self.shape, generator=generator)
+        return inputs.contiguous(memory_format=torch.channels_last)
 
 
 def mirror_and_shift(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
@@ -89,4 +91,4 @@ def mirror_and_shift(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
     sample = torch.arange(batch)[:, None, None]
     shifted = x_BCHW[sample, :, row.clamp(0, height - 1)[:, :, None], column.clamp(0, width - 1)[:, None, :]]
-    return (shifted * inside[..., None]).movedim(-1, 1).contiguous()
+    return (shifted * inside[..., None]).movedim(-1, 1)

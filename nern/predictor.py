@@ -34,6 +34,11 @@ class PredictorConfig(BaseModel):
         """Of the embedding and of the hidden layers."""
         return (self.embedding.width, *[self.hidden] * (self.depth - 1))
 
+    @property
+    def activations(self) -> int:
+        """How many numbers a backward pass needs for each tile."""
+        return self.embedding.width + 2 * self.hidden * (self.depth - 1)
+
     def parameters(self, tiles: Tiles) -> int:
         """How many parameters the predictor of these tiles has."""
         trunk = sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.widths))

@@ -15,6 +15,9 @@ from nern.training.targets import Targets
 # Tiles rendered at a time: bounds the memory of a step, whatever the network's size.
 CHUNK = 16_384
 
+# Activations of the predictor (float32) that may be kept for the backward pass; more are computed a second time.
+KEPT = 2**28
+
 
 def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
     """Of the mean squared error over the tiles at sorted flat indices, in units of all weights' root mean square."""
@@ -42,11 +45,14 @@ def all_at_once(
 
     The network is the teacher, and with rendered weights the student; without network and inputs there is only L_rec. First
     the losses' gradients with respect to all rendered weights are found; then the chosen tiles are rendered once more,
-    and the gradients go on from them into the predictor. With all tiles chosen this is the exact gradient, at a memory
-    that does not grow with the number of tiles x the predictor's width.
+    unless all are chosen and few enough to have been kept, and the gradients go on from them into the predictor. With
+    all tiles chosen this is the exact gradient, at a memory that does not grow with their number.
     """
     representation = targets.representation
-    rendered = [weight.requires_grad_() for weight in render_all(representation)]
+    kept = len(index) == len(representation.tiles) and len(index) * representation.predictor.config.activations <= KEPT
+    with torch.set_grad_enabled(kept):
+        predicted = _render_all(representation)
+    rendered = [weight.detach().requires_grad_() for weight in predicted]
     values: dict[str, Tensor] = {}
     if weights.reconstruction:
         values["reconstruction"] = losses.reconstruction(
@@ -58,7 +64,11 @@ def all_at_once(
         values |= _distillation(network, named, inputs_BCHW.to(representation.device), weights)
     factors = {"reconstruction": weights.reconstruction, "feature_maps": weights.feature_maps, "distillation": weights.logits}
     total = torch.stack([factors[name] * value for name, value in values.items()]).sum()
-    pull_back(representation, torch.autograd.grad(total, rendered), index)
+    gradients = torch.autograd.grad(total, rendered)
+    if kept:
+        torch.autograd.backward(predicted, gradients)
+    else:
+        pull_back(representation, gradients, index)
     return {name: value.item() for name, value in values.items()}
 
 
@@ -86,17 +96,21 @@ def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: fl
     return {"distillation": distillation.item(), "smoothness": smoothness.item()}
 
 
+@torch.no_grad()
 def render_all(representation: Representation) -> list[Tensor]:
     """All represented weights, without gradients, in the shapes of the layers."""
+    return _render_all(representation)
+
+
+def _render_all(representation: Representation) -> list[Tensor]:
     tiles = representation.tiles
     rendered = [
         torch.empty(tiles.count(number), tiles.width[number], *layer.size, device=representation.device)
         for number, layer in enumerate(tiles.layers)
     ]
-    with torch.no_grad():
-        for index in torch.arange(len(tiles)).split(CHUNK):
-            for layer, number, some in representation.render(index):
-                rendered[layer][number] = some
+    for index in torch.arange(len(tiles)).split(CHUNK):
+        for layer, number, some in representation.render(index):
+            rendered[layer][number] = some
     return [tiles.join(number, rendered[number]).reshape(layer.shape) for number, layer in enumerate(tiles.layers)]
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from nern.chance import generator
 from nern.images import ImageSource
-from nern.optim import Ranger
+from nern.optim import Muon, Ranger
 from nern.predictor import Predictor
 from nern.synthesis import Synthesised, follow_statistics
 from nern.training import sampling
@@ -183,7 +183,7 @@ def muon(predictor: Predictor) -> Optimizers:
     matrices = [layer.weight for _, layer in predictor.linear()]
     others = [parameter for parameter in predictor.parameters() if all(parameter is not matrix for matrix in matrices)]
     return (
-        torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices),
         torch.optim.Adam([{"params": others, RELATIVE_RATE: 0.1}]),
     )
 

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from nern.optim import Ranger
+from nern.optim import Muon, Ranger, orthogonal
 
 
 def test_gradients_of_matrices_are_centred_and_those_of_biases_are_not() -> None:
@@ -34,3 +35,25 @@ def test_it_minimises() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 16), (16, 4)])
+def test_a_matrix_is_made_orthogonal(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonal(matrix))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 16), (16, 4)])
+def test_muon_takes_the_steps_of_muon(shape: tuple[int, int]) -> None:
+    ours, theirs = torch.nn.Parameter(torch.zeros(shape)), torch.nn.Parameter(torch.zeros(shape))
+    optimizers = Muon([ours], lr=0.1), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    chance = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        ours.grad = torch.randn(shape, generator=chance)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    # The other one rounds to bfloat16, which has a precision of 1 / 256.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.03 * theirs.abs().max().item())

@@ -59,13 +59,14 @@ def direct(targets: Targets, inputs: Tensor, weights: LossWeights) -> list[Tenso
     ],
 )
 @pytest.mark.parametrize("chunk", [100, 16_384])
-def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int) -> None:
+@pytest.mark.parametrize("kept", [0, 2**28], ids=["computed twice", "kept"])
+def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int, kept: int) -> None:
     state_dict = resnet8()
     targets = Targets(untrained(state_dict), state_dict, CPU)
     inputs = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = direct(targets, inputs, weights)
     everything = torch.arange(len(targets.representation.tiles))
-    with patch.object(gradients, "CHUNK", chunk):
+    with patch.object(gradients, "CHUNK", chunk), patch.object(gradients, "KEPT", kept):
         gradients.all_at_once(build("cifar/resnet8", state_dict), targets, inputs, everything, weights)
     found = grads(targets)
     assert all(gradient.abs().max() > 0 for gradient in found)
