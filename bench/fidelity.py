@@ -46,16 +46,18 @@ class Case:
 
 FLOAT: dict[str, Any] = {"bits": 32}
 
+QUICK: dict[str, Any] = {"steps": 600, "reconstruction_steps": 500}
+
 CASES = {
     "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.37, steps=3400, reconstruction_steps=2500, **FLOAT), 0.4),
-    "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.209, steps=4500, reconstruction_steps=2000, **FLOAT), 1.0),
+    "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.209, steps=6200, reconstruction_steps=5000, **FLOAT), 1.0),
     "resnet20-25-half": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3400, reconstruction_steps=2500)),
     "resnet20-12-coded": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.38, bits=5, steps=4300, reconstruction_steps=2500, compression_steps=900),
+        DecoupledConfig(ratio=0.288, bits=8, steps=4600, reconstruction_steps=3500, compression_steps=400),
         1.0,
     ),
-    "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.34, steps=3300, reconstruction_steps=2500, **FLOAT), 0.6),
+    "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.34, steps=3400, reconstruction_steps=3000, **FLOAT), 0.6),
     "resnet20-41-data-free": Case(
         "cifar/resnet20", DecoupledConfig(ratio=0.37, steps=3400, reconstruction_steps=2800, **FLOAT), 2.0, images=False
     ),
@@ -74,7 +76,7 @@ def main() -> None:
     rows: list[Row] = []
     for name in names:
         for seed in options.seeds:
-            config = CASES[name].config.model_copy(update={"seed": seed} | ({"steps": 400} if options.quick else {}))
+            config = CASES[name].config.model_copy(update={"seed": seed} | (QUICK if options.quick else {}))
             rows.append({"case": name, "seed": seed, **measure(CASES[name], config, options.checkpoints, options.images)})
             progress.print(rows[-1])
     show(rows, "Accuracy in percent, time in minutes", options)

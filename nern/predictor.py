@@ -18,6 +18,9 @@ Activation = Literal["relu", "silu"]
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
+# Of the first linear layer, at least: rounding it hurts some ten times as much as rounding another one, weight for weight.
+FIRST_BITS = 8
+
 
 class PredictorConfig(BaseModel):
     """Linear layers with an activation between them: width of the embedding -> hidden (x depth - 1) -> weights of a tile."""
@@ -69,19 +72,23 @@ class Predictor(nn.Module):
 
     @property
     def bits(self) -> int | None:
-        """What the weights are rounded to, if they are."""
-        return next(layer.bits for _, layer in self.linear()) or None
+        """What the weights are rounded to, if they are; see `round_to`."""
+        *_, (_, last) = self.linear()
+        return last.bits or None
 
     def linear(self) -> Iterator[tuple[str, Linear]]:
         """The linear layers by name, from the embedding to the heads."""
         return ((name, module) for name, module in self.named_modules() if isinstance(module, Linear))
 
     def round_to(self, bits: int, sparsity: float) -> None:
-        """Rounds all weights to `bits` bits from now on, and keeps that fraction of each layer's smallest ones at zero."""
-        for _, layer in self.linear():
+        """Rounds all weights to `bits` bits from now on, those of the first layer to FIRST_BITS if these are more, and keeps
+        that fraction of each layer's smallest ones at zero.
+        """
+        for number, (_, layer) in enumerate(self.linear()):
             magnitude = layer.weight.detach().abs().flatten()
             pruned = int(sparsity * magnitude.numel())
-            layer.round_to(bits, smallest=magnitude.sort().values[pruned].item() if pruned else 0.0)
+            smallest = magnitude.sort().values[pruned].item() if pruned else 0.0
+            layer.round_to(bits if number else max(bits, FIRST_BITS), smallest)
 
     @torch.no_grad()
     def halve(self) -> None:

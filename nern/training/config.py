@@ -157,7 +157,7 @@ class DecoupledConfig(TrainingConfig):
     compression_steps: int | None = Field(
         None, ge=0, le=10_000_000, description="How many of the steps, at the end, train the rounded predictor"
     )
-    compression_learning_rate: LearningRate = Field(1e-4, description="Peak learning rate of these steps")
+    compression_learning_rate: LearningRate = Field(2e-4, description="Peak learning rate of these steps")
 
     @model_validator(mode="after")
     def _compresses_or_not(self) -> Self:

@@ -115,13 +115,16 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
     steps = config.reconstruction_steps
     schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
     yield Phase("reconstruction", steps, fresh, schedule, follow_weights, evaluations=5)
+    behind = config.reconstruction_steps
+    follow = follow_weights
     if teaching:
-        steps = config.steps - config.reconstruction_steps - config.compression_steps
-        schedule = cosine(config.distillation_learning_rate, steps, warm_up=steps // 50)
-        yield Phase("distillation", steps, lambda: (torch.optim.Adam(predictor.parameters()),), schedule, follow_teacher)
+        follow, behind = follow_teacher, config.steps - config.reconstruction_steps - config.compression_steps
+        schedule = cosine(config.distillation_learning_rate, behind, warm_up=behind // 50)
+        yield Phase("distillation", behind, lambda: (torch.optim.Adam(predictor.parameters()),), schedule, follow_teacher)
     steps = config.compression_steps
     schedule = cosine(config.compression_learning_rate, steps, warm_up=steps // 50)
-    yield Phase("compression", steps, rounded, schedule, follow_teacher if teaching else follow_weights)
+    # It goes on with the batches where the phase before it has ended.
+    yield Phase("compression", steps, rounded, schedule, lambda step: follow(behind + step))
 
 
 def smoothing(config: RegularisedConfig, targets: Targets, teaching: Teaching) -> Phase:

@@ -57,6 +57,15 @@ def test_pruned_weights_stay_zero() -> None:
         assert (layer.codes() == 0).float().mean() == pytest.approx(0.5, abs=0.1)
 
 
+def test_the_first_layer_keeps_eight_bits() -> None:
+    predictor = untrained(resnet8()).predictor
+    predictor.round_to(3, sparsity=0.0)
+    first, *others = (int(layer.codes().abs().max()) for _, layer in predictor.linear())
+    assert 3 < first <= 127
+    assert all(largest <= 3 for largest in others)
+    assert predictor.bits == 3
+
+
 def test_coded_integers_come_back_and_take_about_their_entropy() -> None:
     codes = (torch.randn(200, 100, generator=torch.Generator().manual_seed(0)) * 3).round().to(torch.int8)
     coded = coding.encode(codes)
