@@ -21,7 +21,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for matrix in group["params"]:
                 if matrix.grad is None:
@@ -32,6 +33,7 @@ class Muon(torch.optim.Optimizer):
                 momentum = state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
                 direction = orthogonal(matrix.grad.lerp(momentum, group["momentum"]))
                 matrix.sub_(direction, alpha=0.2 * max(matrix.shape) ** 0.5 * group["lr"])
+        return loss
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:

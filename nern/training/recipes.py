@@ -115,8 +115,7 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
     steps = config.reconstruction_steps
     schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
     yield Phase("reconstruction", steps, fresh, schedule, follow_weights, evaluations=5)
-    behind = config.reconstruction_steps
-    follow = follow_weights
+    follow, behind = follow_weights, config.reconstruction_steps
     if teaching:
         follow, behind = follow_teacher, config.steps - config.reconstruction_steps - config.compression_steps
         schedule = cosine(config.distillation_learning_rate, behind, warm_up=behind // 50)
