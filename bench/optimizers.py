@@ -31,7 +31,7 @@ def main() -> None:
     steps = min(options.steps, 300) if options.quick else options.steps
     state_dict = find_state_dict(torch.load(options.checkpoint, map_location="cpu", weights_only=True))
     rows: list[Row] = []
-    for name, rate in [("Adam", 2e-3), ("Adam", 5e-3), ("Adam", 1e-2), ("Muon", 2e-2), ("Muon", 5e-2)]:
+    for name, rate in [("Adam", 2e-3), ("Adam", 5e-3), ("Adam", 1e-2), ("Muon", 4e-2), ("Muon", 1e-1)]:
         rows.append({"optimizer": name, "peak rate": rate, **fit(state_dict, name, rate, steps, options.seed)})
         progress.print(rows[-1])
     show(rows, f"{options.checkpoint.name}, {steps} steps of reconstruction", options)

@@ -9,15 +9,19 @@ from torch import Tensor
 # Of a quintic that takes all singular values in (0, 1] to about 1 in a few iterations.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
+# Rows or columns above which Muon's steps shrink, with the square root.
+WIDTH = 100
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose matrix is made orthogonal before each step (Jordan et al., kellerjordan.github.io/posts/muon).
 
-    Only for matrices. A step's root mean square is about 0.2 times the learning rate whatever the shape, as
-    is Adam's (arXiv 2502.16982). torch.optim.Muon iterates in bfloat16, which processors without it only emulate.
+    Only for matrices. A step's spectral norm is about the learning rate, and less in matrices wider than WIDTH, which do not
+    bear as much (docs/method.md): the steps of torch.optim.Muon grow with the width instead, and it iterates in
+    bfloat16, which processors without it only emulate.
     """
 
-    def __init__(self, params: Iterable[Tensor], *, lr: float = 0.05, momentum: float = 0.95) -> None:
+    def __init__(self, params: Iterable[Tensor], *, lr: float = 0.1, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
@@ -32,7 +36,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(matrix)
                 momentum = state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
                 direction = orthogonal(matrix.grad.lerp(momentum, group["momentum"]))
-                matrix.sub_(direction, alpha=0.2 * max(matrix.shape) ** 0.5 * group["lr"])
+                matrix.sub_(direction, alpha=group["lr"] * min(1.0, WIDTH / max(matrix.shape)) ** 0.5)
         return loss
 
 

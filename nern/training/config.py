@@ -80,7 +80,7 @@ class TrainingConfig(BaseModel):
         description="Kernels (or tiles of small ones) a step through which the reconstruction's gradient flows",
     )
     image_batch: int = Field(128, ge=1, le=4096, description="Images a step of distillation")
-    learning_rate: LearningRate = Field(0.05, description="Peak learning rate")
+    learning_rate: LearningRate = Field(0.1, description="Peak learning rate")
 
     augment: bool = Field(True, description="Mirror and shift the images")
     held_out: float = Field(

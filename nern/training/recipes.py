@@ -184,10 +184,7 @@ def muon(predictor: Predictor) -> Optimizers:
     """
     matrices = [layer.weight for _, layer in predictor.linear()]
     others = [parameter for parameter in predictor.parameters() if all(parameter is not matrix for matrix in matrices)]
-    return (
-        Muon(matrices),
-        torch.optim.Adam([{"params": others, RELATIVE_RATE: 0.1}]),
-    )
+    return Muon(matrices), torch.optim.Adam([{"params": others, RELATIVE_RATE: 0.05}])
 
 
 def cosine(peak: float, steps: int, *, warm_up: int = 0, floor: float = 0.0) -> Callable[[int], float]:

@@ -46,9 +46,11 @@ def test_a_matrix_is_made_orthogonal(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (4, 16), (16, 4)])
-def test_muon_takes_the_steps_of_muon(shape: tuple[int, int]) -> None:
+def test_muon_goes_where_torch_goes(shape: tuple[int, int]) -> None:
     ours, theirs = torch.nn.Parameter(torch.zeros(shape)), torch.nn.Parameter(torch.zeros(shape))
-    optimizers = Muon([ours], lr=0.1), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    # Theirs multiplies the rate by max(1, rows / columns) ** 0.5.
+    rate = 0.1 / max(1, shape[0] / shape[1]) ** 0.5
+    optimizers = Muon([ours], lr=0.1), torch.optim.Muon([theirs], lr=rate, weight_decay=0.0, adjust_lr_fn="original")
     chance = torch.Generator().manual_seed(0)
     for _ in range(5):
         ours.grad = torch.randn(shape, generator=chance)
@@ -57,3 +59,11 @@ def test_muon_takes_the_steps_of_muon(shape: tuple[int, int]) -> None:
             optimizer.step()
     # The other one rounds to bfloat16, which has a precision of 1 / 256.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0.03 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize(("width", "norm"), [(20, 0.1), (100, 0.1), (400, 0.05)])
+def test_steps_of_wide_matrices_are_smaller(width: int, norm: float) -> None:
+    matrix = torch.nn.Parameter(torch.zeros(width, 20))
+    matrix.grad = torch.randn(width, 20, generator=torch.Generator().manual_seed(0))
+    Muon([matrix], lr=0.1).step()
+    assert torch.linalg.matrix_norm(matrix.detach(), 2).item() == pytest.approx(norm, rel=0.25)
