@@ -17,7 +17,6 @@ import uvicorn
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.api.app import create_app
 from service.api.keys import is_loopback, parse_keys
 from service.settings import Settings
 from service.store import migrate
@@ -78,6 +77,8 @@ def _serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if settings.database_url is None:
         _migrate(settings)
+    from service.api.app import create_app  # takes seconds: nobody should wait for them to be told of a wrong setting
+
     app = create_app(settings)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
     with _listen(settings.host, settings.port) as listening, _worker(settings) if with_worker else contextlib.nullcontext():

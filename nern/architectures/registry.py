@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
 
-import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -96,6 +95,8 @@ def paper_layers(name: str | None, convolutions: Mapping[str, Shape]) -> list[st
 
 @cache
 def _variants() -> dict[str, list[Variant]]:
+    import torchvision  # takes as long as torch itself, and most processes can do without
+
     found = {f"cifar/resnet{depth}": [_cifar(depth, "A"), _cifar(depth, "B")] for depth in cifar.DEPTHS}
     for name in torchvision.models.list_models(module=torchvision.models):
         options: list[dict[str, Any]] = [{}]
@@ -111,6 +112,8 @@ def _cifar(depth: int, shortcut: Literal["A", "B"]) -> Variant:
 
 def _torchvision(name: str, options: dict[str, Any]) -> Variant:
     def build(classes: int) -> nn.Module:
+        import torchvision
+
         module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
         return module
 
