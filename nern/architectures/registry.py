@@ -95,29 +95,22 @@ def paper_layers(name: str | None, convolutions: Mapping[str, Shape]) -> list[st
 
 @cache
 def _variants() -> dict[str, list[Variant]]:
-    import torchvision  # takes as long as torch itself, and most processes can do without
+    from torchvision import models  # takes as long as torch itself, and most processes can do without
+
+    def variant(name: str, options: Mapping[str, Any]) -> Variant:
+        return Variant(lambda classes: models.get_model(name, weights=None, num_classes=classes, **options), classes=1000)
 
     found = {f"cifar/resnet{depth}": [_cifar(depth, "A"), _cifar(depth, "B")] for depth in cifar.DEPTHS}
-    for name in torchvision.models.list_models(module=torchvision.models):
+    for name in models.list_models(module=models):
         options: list[dict[str, Any]] = [{}]
         if name in ("googlenet", "inception_v3"):
             options = [{"aux_logits": aux, "init_weights": False} for aux in (True, False)]
-        found[f"torchvision/{name}"] = [_torchvision(name, option) for option in options]
+        found[f"torchvision/{name}"] = [variant(name, option) for option in options]
     return found
 
 
 def _cifar(depth: int, shortcut: Literal["A", "B"]) -> Variant:
     return Variant(lambda classes: cifar.ResNet(depth, classes=classes, shortcut=shortcut), classes=10)
-
-
-def _torchvision(name: str, options: dict[str, Any]) -> Variant:
-    def build(classes: int) -> nn.Module:
-        import torchvision
-
-        module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
-        return module
-
-    return Variant(build, classes=1000)
 
 
 @cache

@@ -148,7 +148,9 @@ class DecoupledConfig(TrainingConfig):
     compression_share: ClassVar[float] = 1 / 6
 
     recipe: Literal["decoupled"] = "decoupled"
-    distillation_learning_rate: LearningRate = Field(2e-4, description="Peak learning rate of the second phase")
+    distillation_learning_rate: LearningRate = Field(
+        2e-4, description="Peak learning rate of the second phase; less, the better the reconstruction is"
+    )
     feature_map_weight: Weight = Field(0.0, description="Weight of L_fmd beside L_kd in the second phase")
     bits: Literal[2, 3, 4, 5, 6, 7, 8, 16, 32] = Field(
         16, description="Of the predictor's weights: up to 8 are learned and entropy coded, 16 and 32 are floating point"
@@ -157,7 +159,9 @@ class DecoupledConfig(TrainingConfig):
     compression_steps: int | None = Field(
         None, ge=0, le=10_000_000, description="How many of the steps, at the end, train the rounded predictor"
     )
-    compression_learning_rate: LearningRate = Field(2e-4, description="Peak learning rate of these steps")
+    compression_learning_rate: LearningRate = Field(
+        2e-4, description="Peak learning rate of these steps; less, the better the rounded predictor is"
+    )
 
     @model_validator(mode="after")
     def _compresses_or_not(self) -> Self:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,13 +16,16 @@ from nern.predictor import Predictor
 from nern.synthesis import Synthesised, follow_statistics
 from nern.training import sampling
 from nern.training.config import Config, DecoupledConfig, PaperConfig, RegularisedConfig
-from nern.training.gradients import LossWeights, all_at_once, reconstruct, smooth
-from nern.training.targets import Targets
+from nern.training.gradients import LossWeights, all_at_once, reconstruct, render_all, smooth
+from nern.training.targets import Targets, relative_error
 
 PhaseName = Literal["synthesis", "smoothing", "reconstruction", "distillation", "compression", "importance"]
 
 # A parameter group's learning rate is the phase's times this entry of the group, or times 1.
 RELATIVE_RATE = "relative_rate"
+
+# Relative error of the weights below which distillation takes smaller steps.
+ROUGH = 0.3
 
 Gradients = Callable[[int], dict[str, float]]
 
@@ -99,16 +102,19 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
         inputs = teaching.images.batch(config.image_batch, generator(config.seed, "images", step))
         return all_at_once(teaching.network, targets, inputs, torch.arange(count), factors)
 
-    def rounded() -> Optimizers:
-        predictor.round_to(config.bits, config.sparsity)
-        weights = [parameter for name, parameter in predictor.named_parameters() if not name.endswith("steps")]
-        steps = [parameter for name, parameter in predictor.named_parameters() if name.endswith("steps")]
-        groups: list[dict[str, Any]] = [{"params": weights}, {"params": steps, RELATIVE_RATE: 0.1}]
-        return (torch.optim.Adam(groups),)
-
     def fresh() -> Optimizers:
         targets.settle()
         return muon(predictor)
+
+    def fitted() -> Optimizers:
+        # The better the fit, the smaller the steps that it bears; docs/method.md.
+        share = min(1.0, relative_error(render_all(targets.representation), targets.weights) / ROUGH) ** 2
+        parameters = [(parameter, 0.1 if name.endswith("steps") else 1.0) for name, parameter in predictor.named_parameters()]
+        return (torch.optim.Adam([{"params": [parameter], RELATIVE_RATE: rate * share} for parameter, rate in parameters]),)
+
+    def rounded() -> Optimizers:
+        predictor.round_to(config.bits, config.sparsity)
+        return fitted()
 
     if isinstance(config, RegularisedConfig) and teaching:
         yield smoothing(config, targets, teaching)
@@ -119,7 +125,7 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
     if teaching:
         follow, behind = follow_teacher, config.steps - config.reconstruction_steps - config.compression_steps
         schedule = cosine(config.distillation_learning_rate, behind, warm_up=behind // 50)
-        yield Phase("distillation", behind, lambda: (torch.optim.Adam(predictor.parameters()),), schedule, follow_teacher)
+        yield Phase("distillation", behind, fitted, schedule, follow_teacher)
     steps = config.compression_steps
     schedule = cosine(config.compression_learning_rate, steps, warm_up=steps // 50)
     # It goes on with the batches where the phase before it has ended.

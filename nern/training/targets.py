@@ -1,6 +1,6 @@
 """What the predictor should output, gathered batch by batch: no table of all tiles is made."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -54,3 +54,10 @@ class Targets:
             inside = self.representation.tiles.inside(layer, number)
             errors.append(error if inside is None else error[inside])
         return errors
+
+
+def relative_error(rebuilt: Sequence[Tensor], weights: Sequence[Tensor]) -> float:
+    """The norm of the error of all layers together over the norm of the weights; 0 if that is 0."""
+    error = sum((ours - theirs).square().sum().item() for ours, theirs in zip(rebuilt, weights, strict=True))
+    norm = sum(weight.square().sum().item() for weight in weights)
+    return (error / norm) ** 0.5 if norm else 0.0

@@ -23,7 +23,7 @@ from nern.training.gradients import render_all
 from nern.training.loop import OnProgress, Progress, Snapshot, run
 from nern.training.recipes import Optimizers, Phase, Teaching, phases
 from nern.training.selection import Evaluation, Selection
-from nern.training.targets import Targets
+from nern.training.targets import Targets, relative_error
 
 CPU = torch.device("cpu")
 
@@ -171,12 +171,10 @@ def choose_layers(state_dict: Mapping[str, Tensor], config: Config, architecture
 def evaluate(targets: Targets, judge: Judge | None, step: int) -> Evaluation:
     """Renders the whole network and compares."""
     rendered = render_all(targets.representation)
-    error = sum((ours - theirs).square().sum().item() for ours, theirs in zip(rendered, targets.original, strict=True))
-    norm = sum(weight.square().sum().item() for weight in targets.original)
     names = [layer.name for layer in targets.representation.layers]
     comparison = judge.compare(dict(zip(names, rendered, strict=True))) if judge else None
     compressed = targets.representation.predictor.bits is not None
-    return Evaluation(step, (error / norm) ** 0.5 if norm else 0.0, comparison, compressed)
+    return Evaluation(step, relative_error(rendered, targets.original), comparison, compressed)
 
 
 def hold_out(data: Images | Noise, config: Config, network: nn.Module) -> tuple[ImageSource, HeldOut]:

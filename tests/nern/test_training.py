@@ -17,6 +17,7 @@ from nern.images import Images, Noise
 from nern.layers import find_layers
 from nern.training import DecoupledConfig, PaperConfig, Progress, gradients, maps, read_config, sampling, train
 from nern.training.gradients import LossWeights
+from nern.training.selection import Evaluation
 from nern.training.targets import Targets
 from tests.support.networks import images, odd, resnet8
 from tests.support.representations import untrained
@@ -126,6 +127,24 @@ def test_training_reconstructs_and_distils(config: DecoupledConfig | PaperConfig
     assert trained.best.rank == min(evaluation.rank for evaluation in evaluations)
     assert seen[-1].evaluation == trained.last
     assert seen[-1].seconds_left == 0
+
+
+@pytest.mark.parametrize("steps", [2, 120])
+def test_the_better_the_fit_the_smaller_the_steps_of_distillation(steps: int) -> None:
+    config = DecoupledConfig(
+        layers=["layer1.0.conv1.weight"], hidden=64, steps=steps + 1, reconstruction_steps=steps, image_batch=4
+    )
+    seen: list[Evaluation] = []
+    rates: list[float] = []
+
+    def watch(now: Progress) -> None:
+        seen.extend([now.evaluation] if now.evaluation else [])
+        rates.append(now.snapshot()["optimizers"][0]["param_groups"][0]["lr"])
+
+    train(resnet8(), config, architecture="cifar/resnet8", data=images(8), on_progress=watch)
+    error = seen[-2].relative_error
+    assert (error < 0.3) == (steps == 120)
+    assert rates[-1] == pytest.approx(config.distillation_learning_rate * min(1, error / 0.3) ** 2, rel=1e-3)
 
 
 def test_the_recipes_differ_in_when_they_distil() -> None:
