@@ -49,7 +49,7 @@ FLOAT: dict[str, Any] = {"bits": 32}
 QUICK: dict[str, Any] = {"steps": 600, "reconstruction_steps": 500}
 
 CASES = {
-    "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.37, steps=3400, reconstruction_steps=2500, **FLOAT), 0.4),
+    "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.74, steps=2300, reconstruction_steps=2050), 0.4),
     "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3600, reconstruction_steps=3000), 1.0),
     "resnet20-25-float": Case(
         "cifar/resnet20", DecoupledConfig(ratio=0.209, steps=6200, reconstruction_steps=5000, **FLOAT), 1.0
