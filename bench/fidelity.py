@@ -44,24 +44,25 @@ class Case:
     images: bool = True
 
 
-FLOAT: dict[str, Any] = {"bits": 32}
-
 QUICK: dict[str, Any] = {"steps": 600, "reconstruction_steps": 500}
 
 CASES = {
     "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.74, steps=2300, reconstruction_steps=2050), 0.4),
     "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3600, reconstruction_steps=3000), 1.0),
-    "resnet20-25-float": Case(
-        "cifar/resnet20", DecoupledConfig(ratio=0.209, steps=6200, reconstruction_steps=5000, **FLOAT), 1.0
-    ),
     "resnet20-12-coded": Case(
         "cifar/resnet20",
         DecoupledConfig(ratio=0.288, bits=8, steps=4600, reconstruction_steps=3500, compression_steps=400),
         1.0,
     ),
-    "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.34, steps=3400, reconstruction_steps=3000, **FLOAT), 0.6),
+    "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.68, steps=2100, reconstruction_steps=2000), 0.6),
     "resnet20-41-data-free": Case(
-        "cifar/resnet20", DecoupledConfig(ratio=0.37, steps=3400, reconstruction_steps=2800, **FLOAT), 2.0, images=False
+        "cifar/resnet20", DecoupledConfig(ratio=0.74, steps=2200, reconstruction_steps=2050), 2.0, images=False
+    ),
+    "resnet20-41-float": Case(
+        "cifar/resnet20", DecoupledConfig(ratio=0.37, bits=32, steps=3400, reconstruction_steps=2500), 0.4
+    ),
+    "resnet20-25-float": Case(
+        "cifar/resnet20", DecoupledConfig(ratio=0.209, bits=32, steps=6200, reconstruction_steps=5000), 1.0
     ),
 }
 
