@@ -23,7 +23,7 @@ from nern import architectures, artefact
 from nern.architectures import build
 from nern.images import Images, Noise
 from nern.layers import StateDict
-from nern.training import DecoupledConfig, PaperConfig, Progress, train
+from nern.training import Config, DecoupledConfig, Progress, train
 from service.inspection.state_dicts import find_state_dict
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,7 +39,7 @@ class Case:
     """One line of the table: what is asked for, and the drop in points of accuracy that is aimed at."""
 
     architecture: str
-    config: DecoupledConfig | PaperConfig
+    config: Config
     drop: float | None = None
     images: bool = True
 
@@ -76,24 +76,27 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     names = options.case[:1] if options.quick else options.case
+    test = read_images(sorted(options.images.glob("cifar10-test.npz")))
     rows: list[Row] = []
     for name in names:
+        case = CASES[name]
+        state_dict = load(options.checkpoints / FILES[case.architecture])
+        data: Images | Noise = (
+            read_images(sorted(options.images.glob("cifar10-train-*.npz")))
+            if case.images
+            else Noise("matched", architectures.input_shape(case.architecture, state_dict))
+        )
         for seed in options.seeds:
-            config = CASES[name].config.model_copy(update={"seed": seed} | (QUICK if options.quick else {}))
-            rows.append({"case": name, "seed": seed, **measure(CASES[name], config, options.checkpoints, options.images)})
+            config = case.config.model_copy(update={"seed": seed} | (QUICK if options.quick else {}))
+            measured = measure(case.architecture, state_dict, config, data, test)
+            published = {"published": PUBLISHED[case.architecture]}
+            rows.append({"case": name, "seed": seed, **published, **measured, "aim": case.drop})
             progress.print(rows[-1])
     show(rows, "Accuracy in percent, time in minutes", options)
 
 
-def measure(case: Case, config: DecoupledConfig | PaperConfig, checkpoints: Path, images: Path) -> Row:
+def measure(architecture: str, state_dict: StateDict, config: Config, data: Images | Noise | None, test: Images) -> Row:
     """Trains, stores, rebuilds and tests."""
-    state_dict = load(checkpoints / FILES[case.architecture])
-    test = read_images(sorted(images.glob("cifar10-test.npz")))
-    data: Images | Noise = (
-        read_images(sorted(images.glob("cifar10-train-*.npz")))
-        if case.images
-        else Noise("matched", architectures.input_shape(case.architecture, state_dict))
-    )
     last: dict[str, Tensor] = {}
 
     def watch(now: Progress) -> None:
@@ -104,15 +107,14 @@ def measure(case: Case, config: DecoupledConfig | PaperConfig, checkpoints: Path
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.monotonic()
-    trained = train(state_dict, config, architecture=case.architecture, data=data, device=device, on_progress=watch)
+    trained = train(state_dict, config, architecture=architecture, data=data, device=device, on_progress=watch)
     minutes = (time.monotonic() - started) / 60
     _, sizes = artefact.write(trained.representation, state_dict)
     represented = sum(4 * layer.weights for layer in trained.representation.layers)
-    original = accuracy(build(case.architecture, state_dict), test, device)
-    best = accuracy(rebuilt(case.architecture, trained.representation, state_dict), test, device)
+    original = accuracy(build(architecture, state_dict), test, device)
+    best = accuracy(rebuilt(architecture, trained.representation, state_dict), test, device)
     trained.representation.predictor.load_state_dict(last)
     return {
-        "published": PUBLISHED[case.architecture],
         "hidden": trained.representation.predictor.config.hidden,
         "artefact": (sizes.predictor + sizes.permutation) / represented,
         "with kept": (sizes.predictor + sizes.permutation + sizes.kept) / represented,
@@ -120,9 +122,8 @@ def measure(case: Case, config: DecoupledConfig | PaperConfig, checkpoints: Path
         "minutes": minutes,
         "original": original,
         "best": best,
-        "last": accuracy(rebuilt(case.architecture, trained.representation, state_dict), test, device),
+        "last": accuracy(rebuilt(architecture, trained.representation, state_dict), test, device),
         "drop": original - best,
-        "aim": case.drop,
     }
 
 
@@ -150,10 +151,10 @@ def load(path: Path) -> StateDict:
 
 
 def read_images(paths: list[Path]) -> Images:
-    """All images of some .npz files; training ones are mirrored and shifted."""
+    """All images of some .npz files."""
     files = [np.load(path) for path in paths]
     pixels, labels = (torch.from_numpy(np.concatenate([file[name] for file in files])) for name in ("images", "labels"))
-    return Images(pixels, labels.long(), MEAN, STD, augment="train" in paths[0].name)
+    return Images(pixels, labels.long(), MEAN, STD)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ class Artefact:
                 for number, layer in enumerate(layers)
             ]
             scales = [float(scale) for _, scale in zip(layers, about["scales"], strict=True)]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise BadArtefact("the file is not an artefact, or is damaged") from error
         predictor.requires_grad_(False)
         self.representation = Representation(tiles, predictor, permutation=kind, positions=positions, scales=scales)
@@ -161,10 +161,9 @@ def _coded(predictor: Predictor) -> dict[str, Tensor]:
         name: tensor.half() for name, tensor in predictor.state_dict().items() if not name.endswith(("weight", "steps", "mask"))
     }
     for name, layer in predictor.linear():
-        assert layer.steps is not None
         parts |= {
             f"{name}.codes": coding.encode(layer.codes()),
-            f"{name}.steps": layer.steps.detach().half(),
+            f"{name}.steps": layer.sizes().detach().half(),
         }
     return parts
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -58,4 +59,5 @@ class Embedding(nn.Module):
 
     def forward(self, layer: Tensor, filter: Tensor, tile: Tensor) -> Tensor:
         """Embeds n coordinates, three int64 tensors of shape (n,), into (n, width)."""
-        return torch.cat([self.layer[layer], self.filter[filter], self.tile[tile]], dim=1)
+        # Unlike indexing, F.embedding adds gradients up in the same order every time, however many threads there are.
+        return torch.cat([F.embedding(layer, self.layer), self.filter[filter], self.tile[tile]], dim=1)

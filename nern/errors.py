@@ -1,5 +1,7 @@
 """Everything that this library raises on purpose."""
 
+import torch
+
 
 class NernError(Exception):
     """Base of all errors below; its text is a sentence for the person who caused it."""
@@ -23,3 +25,8 @@ class TrainingDiverged(NernError):
 
 class BadArtefact(NernError):
     """The bytes are not an artefact of this library, or one of a later version."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the host or of a device; for host tensors torch says so with a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

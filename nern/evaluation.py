@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nern import losses
-from nern.errors import UnusableImages
-from nern.images import Images
+from nern.errors import UnusableImages, is_out_of_memory
+from nern.images import Images, portions
 
 BATCH = 256
 MAX_HELD_OUT = 2000
@@ -56,9 +56,9 @@ class Judge:
         self.held_out = held_out
         try:
             classes = self._logits({}, islice(held_out.batches(), 1)).shape[1]
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
             raise UnusableImages(f"the network can't take these images: {str(error).splitlines()[0]}") from error
         if held_out.labels is not None and held_out.labels.max() >= classes:
             raise UnusableImages(f"a label is {int(held_out.labels.max())}, but the network has only {classes} classes")
@@ -83,7 +83,7 @@ class Judge:
     def _logits(self, weights: Mapping[str, Tensor], batches: Iterable[Tensor]) -> Tensor:
         device = next(self.network.parameters()).device
         theirs = {name: weight.to(device) for name, weight in weights.items()}
-        answers = [functional_call(self.network, theirs, (x.to(device),)) for x in batches]
+        answers = [functional_call(self.network, theirs, (some.to(device),)) for x in batches for some in portions(x)]
         return torch.cat(answers).float().cpu()
 
 

@@ -1,5 +1,6 @@
 """Where distillation gets its images from: somebody's dataset, or noise."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -7,6 +8,9 @@ import torch
 from torch import Tensor
 
 from nern.errors import UnusableImages
+
+# Numbers in the inputs that a network is given at a time. It bounds the memory of a step: 27 images of 224 x 224 pixels.
+PORTION = 2**22
 
 NoiseKind = Literal["uniform", "normal", "matched"]
 
@@ -78,6 +82,12 @@ class Noise:
         else:
             inputs = torch.randn(size, *self.shape, generator=generator)
         return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def portions(inputs: Tensor) -> Sequence[Tensor]:
+    """A batch of inputs in parts that a network can take at a time."""
+    parts: Sequence[Tensor] = inputs.split(max(1, PORTION // inputs[0].numel()))
+    return parts
 
 
 def mirror_and_shift(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:

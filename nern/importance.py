@@ -28,26 +28,26 @@ FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 # Networks that are compared in all.
 COMPARISONS = len(SCORES) * len(PARTS) * len(FRACTIONS)
 
-TINY = 1e-12
-
 Weights = Mapping[str, Tensor]
 
 
 def score(original: Tensor, rebuilt: Tensor, by: Score, part: Part, chance: torch.Generator) -> Tensor:
-    """How important each weight of a layer (filters, channels, ...) is; equal for all weights of one part; same shape."""
-    error = (original - rebuilt).abs()
-    if by == "relative error":
-        scores = -error / original.abs().clamp_min(TINY)
-    elif by == "absolute error":
-        scores = -error
+    """How important each weight of a layer (filters, channels, ...) is; equal for all weights of one part; same shape.
+
+    A weight of zero has no relative error: it does not count in the mean of its part, and alone it is the least important.
+    """
+    axes = {"weight": original.ndim, "kernel": 2, "filter": 1}[part]
+    parts, rebuilt_parts = (weight.reshape(*original.shape[:axes], -1) for weight in (original, rebuilt))
+    if by == "random":
+        scores = torch.rand(parts.shape[:-1], generator=chance)
     elif by == "magnitude":
-        scores = original.abs()
+        scores = parts.abs().mean(-1)
+    elif by == "absolute error":
+        scores = -(parts - rebuilt_parts).abs().mean(-1)
     else:
-        scores = torch.rand(original.shape, generator=chance)
-    if part == "weight":
-        return scores
-    of_parts = scores.reshape(*scores.shape[: 2 if part == "kernel" else 1], -1)
-    return of_parts.mean(-1, keepdim=True).expand_as(of_parts).reshape(scores.shape)
+        error = ((parts - rebuilt_parts) / parts).abs().masked_fill(parts == 0, torch.nan)
+        scores = -error.nanmean(-1).nan_to_num(torch.finfo(error.dtype).max)
+    return scores[..., None].expand_as(parts).reshape(original.shape)
 
 
 def pruned(weights: Weights, scores: Sequence[Tensor], fraction: float) -> dict[str, Tensor]:

@@ -18,6 +18,9 @@ Activation = Literal["relu", "silu"]
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
+# Of a predictor. Beyond it one matrix alone has 16 million weights.
+MAX_HIDDEN = 4096
+
 # Of the first linear layer, at least: rounding it hurts some ten times as much as rounding another one, weight for weight.
 FIRST_BITS = 8
 
@@ -49,9 +52,11 @@ class PredictorConfig(BaseModel):
         return trunk + heads + self.embedding.parameters(len(tiles.layers))
 
     def within(self, ratio: float, tiles: Tiles) -> "PredictorConfig":
-        """The widest predictor that has at most `ratio` parameters for each represented weight (at least 1 hidden unit)."""
+        """The widest predictor, up to MAX_HIDDEN, that has at most `ratio` parameters for each represented weight (or 1 hidden
+        unit).
+        """
         budget = ratio * sum(layer.weights for layer in tiles.layers)
-        widths = range(1, 1 + math.ceil(math.sqrt(budget) + budget / self.embedding.width))
+        widths = range(1, 1 + MAX_HIDDEN)
         hidden = bisect_right(widths, budget, key=lambda width: self.model_copy(update={"hidden": width}).parameters(tiles))
         return self.model_copy(update={"hidden": max(1, hidden)})
 

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# The smallest number that float16 holds: no step is smaller.
+LEAST = 2.0**-24
+
 # Fractions of the largest weight of a row at which its step is tried first.
 CLIPS = 32
 
@@ -41,13 +44,17 @@ class Linear(nn.Linear):
             return super().forward(x)
         exact = self._in_steps()
         rounded = exact + (exact.round() - exact).detach()
-        return F.linear(x, rounded * _half(self.steps)[:, None], _half(self.bias))
+        return F.linear(x, rounded * self.sizes()[:, None], _half(self.bias))
+
+    def sizes(self) -> Tensor:
+        """The steps as they are used and stored: float32 (outputs,), but what float16 can hold, and never 0."""
+        assert self.steps is not None
+        return _half(self.steps).clamp_min(LEAST)
 
     def _in_steps(self) -> Tensor:
-        assert self.steps is not None
         assert self.mask is not None
         most = levels(self.bits)
-        return (self.weight * self.mask / _half(self.steps)[:, None]).clamp(-most, most)
+        return (self.weight * self.mask / self.sizes()[:, None]).clamp(-most, most)
 
 
 def levels(bits: int) -> int:
@@ -61,12 +68,12 @@ def best_steps(weight: Tensor, bits: int) -> Tensor:
     most = levels(bits)
     best, least = largest / most, torch.full_like(largest, torch.inf)
     for fraction in torch.linspace(1 / CLIPS, 1, CLIPS):
-        steps = _half(largest * fraction / most)
+        steps = _half(largest * fraction / most).clamp_min(LEAST)
         error = ((weight / steps[:, None]).round().clamp(-most, most) * steps[:, None] - weight).square().sum(1)
         best, least = torch.where(error < least, steps, best), torch.minimum(error, least)
     return best
 
 
 def _half(values: Tensor) -> Tensor:
-    """The values as float16 can hold them, with gradients passed through; steps must not vanish."""
+    """The values as float16 can hold them, with gradients passed through."""
     return values + (values.half().float() - values).detach()

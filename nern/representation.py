@@ -30,7 +30,7 @@ class Representation:
         self.permutation: PermutationKind = permutation
         self.scales = tuple(scales)
         # Flat index -> flat index of the coordinate assigned: four bytes a tile, where a tile itself has 36 or more.
-        assigned = [(start + position).int() for start, position in zip(tiles.starts, positions, strict=False)]
+        assigned = [(start + position.cpu()).int() for start, position in zip(tiles.starts, positions, strict=False)]
         self._assigned = torch.cat(assigned)
 
     @classmethod
@@ -47,13 +47,14 @@ class Representation:
         """A predictor with fresh weights, from torch's global generator.
 
         A layer's scale is the root mean square of all weights to the power of 1 - `layer_scaling`, times that of its own to
-        the power of `layer_scaling`; without any it is 1.
+        the power of `layer_scaling`; of a layer of zeros it is the former, and without `layer_scaling` it is 1.
         """
         magnitudes = [root_mean_square([state_dict[layer.name]]) for layer in tiles.layers]
-        whole = root_mean_square([state_dict[layer.name] for layer in tiles.layers])
-        share = 0.0 if layer_scaling is None else layer_scaling
-        scales = [whole ** (1 - share) * magnitude**share or 1.0 for magnitude in magnitudes]
-        scales = [1.0] * len(scales) if layer_scaling is None else scales
+        whole = root_mean_square([state_dict[layer.name] for layer in tiles.layers]) or 1.0
+        scales = [
+            1.0 if layer_scaling is None else whole ** (1 - layer_scaling) * (magnitude or whole) ** layer_scaling
+            for magnitude in magnitudes
+        ]
         return cls(tiles, Predictor(config, tiles), permutation=permutation, positions=positions, scales=scales)
 
     @property

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nern.errors import UnusableImages
-from nern.images import mirror_and_shift
+from nern.images import mirror_and_shift, portions
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-# Images whose statistics are matched together, and evaluated together.
+# Images whose statistics are matched together; fewer of large ones (see nern.images.portions). As many are held out.
 GROUP = 128
 
 # Weight of the classes' cross-entropy beside the statistics.
@@ -25,26 +25,44 @@ CLASS_WEIGHT = 0.1
 
 
 class Synthesised(nn.Module):
-    """A pool of images (n, channels, height, width) in groups; the last group is held out from `batch`."""
+    """A pool of images (n, channels, height, width) in groups; the last ones are held out from `batch`."""
 
-    def __init__(self, shape: tuple[int, int, int], images: int, network: nn.Module, generator: torch.Generator) -> None:
-        """At least `images` of them besides those held out, for classes that `network` knows. Raises UnusableImages."""
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        images: int,
+        network: nn.Module,
+        generator: torch.Generator,
+        *,
+        augment: bool = True,
+    ) -> None:
+        """At least `images` of them besides those held out, for classes that `network` knows. `augment` mirrors and shifts
+        what is drawn. Raises UnusableImages.
+        """
         super().__init__()
+        self.augment = augment
+        probe = torch.zeros(GROUP, *shape)
         with torch.no_grad(), statistics(network):
-            classes = network(torch.zeros(1, *shape, device=next(network.parameters()).device)).shape[1]
-        count = -(-images // GROUP) + 1
-        self.groups = nn.ParameterList(torch.randn(GROUP, *shape, generator=generator) for _ in range(count))
-        self.classes = torch.randint(classes, (count, GROUP), generator=generator)
+            try:
+                classes = network(probe[:1].to(next(network.parameters()).device)).shape[1]
+            except RuntimeError as error:
+                raise UnusableImages(f"the network can't take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
+        self.size = len(portions(probe)[0])
+        self.training_groups, held_out = -(-images // self.size), -(-GROUP // self.size)
+        count = self.training_groups + held_out
+        self.groups = nn.ParameterList(torch.randn(self.size, *shape, generator=generator) for _ in range(count))
+        self.classes = torch.randint(classes, (count, self.size), generator=generator)
 
     def batch(self, size: int, generator: torch.Generator) -> Tensor:
-        """`size` images drawn with replacement, mirrored and shifted: (size, channels, height, width)."""
-        chosen = torch.randint((len(self.groups) - 1) * GROUP, (size,), generator=generator)
-        pool = torch.stack([group.detach() for group in self.groups[:-1]]).flatten(0, 1)
-        return mirror_and_shift(pool[chosen], generator)
+        """`size` images drawn with replacement: (size, channels, height, width)."""
+        chosen = torch.randint(self.training_groups * self.size, (size,), generator=generator).tolist()
+        inputs = torch.stack([self.groups[number // self.size][number % self.size].detach() for number in chosen])
+        return mirror_and_shift(inputs, generator) if self.augment else inputs
 
     def held_out(self) -> Iterator[Tensor]:
-        """The last group."""
-        yield self.groups[-1].detach()
+        """The groups that are not drawn from."""
+        for group in self.groups[self.training_groups :]:
+            yield group.detach()
 
 
 def follow_statistics(network: nn.Module, pool: Synthesised, group: int, generator: torch.Generator) -> dict[str, float]:

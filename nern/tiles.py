@@ -79,6 +79,14 @@ class Tiles:
             if first < last:
                 yield layer, slice(first, last), index[first:last] - self.starts[layer]
 
+    def weights(self, index: Tensor) -> int:
+        """How many weights the tiles at sorted flat indices have, without what overhangs."""
+        return sum(
+            math.prod(self.layers[layer].size)
+            * (len(number) * self.width[layer] if (inside := self.inside(layer, number)) is None else int(inside.sum()))
+            for layer, _, number in self.by_layer(index)
+        )
+
     def cut(self, layer: int, weight: Tensor) -> Tensor:
         """The weight of a layer as tiles: (tiles, width, *size). Where a filter's last tile overhangs, it is zero."""
         flat = weight.reshape(self.layers[layer].filters, self.layers[layer].channels, -1)

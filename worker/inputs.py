@@ -21,8 +21,7 @@ def load_data(store: Blobs, job: Job, dataset: Dataset | None, state_dict: State
     """The images that a job is to distil from, if it has any. Raises FileNotFoundError, UnknownArchitecture."""
     if dataset is not None:
         tensors = _load(store, blobs.dataset_tensors(dataset.id))
-        augment = bool(job.config["augment"])
-        return Images(tensors["images"], tensors.get("labels"), tuple(dataset.mean), tuple(dataset.std), augment)
+        return Images(tensors["images"], tensors.get("labels"), tuple(dataset.mean), tuple(dataset.std))
     if job.noise is not None and job.architecture is not None:
         shape = architectures.input_shape(job.architecture, state_dict)
         return Noise(cast(NoiseKind, job.noise), shape)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from nern import artefact, training
 from nern.artefact import Artefact
-from nern.errors import NernError
+from nern.errors import NernError, is_out_of_memory
 from nern.layers import StateDict
 from nern.report import make_report
 from nern.training import Trained, read_config
@@ -44,7 +44,9 @@ class Worker:
         self._blobs = Blobs(settings.blobs)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        cuda = torch.cuda.is_available() if settings.device == "auto" else settings.device == "cuda"
+        cuda = settings.device != "cpu" and torch.cuda.is_available()
+        if settings.device == "cuda" and not cuda:
+            raise SystemExit("NERN_DEVICE is cuda, but torch finds no CUDA device here")
         self._device = torch.device("cuda" if cuda else "cpu")
 
     def work(self, prefer: str | None = None) -> bool:
@@ -83,13 +85,14 @@ class Worker:
             self._finish(lease, "failed", _kebab(type(error).__name__), str(error))
         except FileNotFoundError:
             self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset was deleted")
-        except (MemoryError, torch.OutOfMemoryError):
-            self._finish(lease, "failed", "out-of-memory", "the training needs more memory than the worker has")
         except (LeaseLost, OperationalError):
             raise
-        except Exception:  # one job's fault must not end the worker
+        except Exception as error:  # one job's fault must not end the worker
             log.exception("job %s: failed", lease.job_id)
-            self._finish(lease, "failed", "internal", "a fault of the service, which has been logged")
+            if is_out_of_memory(error):
+                self._finish(lease, "failed", "out-of-memory", "the training needs more memory than the worker has")
+            else:
+                self._finish(lease, "failed", "internal", "a fault of the service, which has been logged")
 
     def _train(self, lease: Lease, pulse: Pulse) -> None:
         job, dataset = self._read(lease.job_id)

@@ -10,7 +10,7 @@ from nern.importance import COMPARISONS
 from nern.layers import Layer
 from nern.paths import PathKind
 from nern.permutation import PermutationKind
-from nern.predictor import Activation, PredictorConfig
+from nern.predictor import MAX_HIDDEN, Activation, PredictorConfig
 from nern.tiles import SmallKernels, Tiles
 
 DEFAULT_RATIO = 0.4
@@ -50,7 +50,7 @@ class TrainingConfig(BaseModel):
         "fragments",
         description="How the order is found: most similar pairs first, or from each to the nearest one that is left",
     )
-    hidden: int | None = Field(None, ge=1, le=4096, description="Width of the predictor; excludes ratio")
+    hidden: int | None = Field(None, ge=1, le=MAX_HIDDEN, description="Width of the predictor; excludes ratio")
     ratio: float | None = Field(
         None, gt=0, le=4, description=f"Parameters of the predictor / represented weights; {DEFAULT_RATIO} if hidden is null"
     )
@@ -105,12 +105,19 @@ class TrainingConfig(BaseModel):
             raise ValueError("give hidden or ratio, not both")
         if self.target is not None and (self.hidden is not None or self.ratio is not None):
             raise ValueError("a target finds the size: give no hidden or ratio with it")
-        if self.reconstruction_steps is not None and self.reconstruction_steps > self.steps:
+        if (self.reconstruction_steps or 0) > self._most_steps():
             raise ValueError("reconstruction_steps must not exceed steps")
         return self
 
+    def _most_steps(self) -> int:
+        """What `steps` can be resolved to."""
+        return self.steps
+
     def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:
-        """The same with what depends on the network filled in; without `distil` all steps are reconstruction."""
+        """The same with what depends on the network filled in; without `distil` all steps are reconstruction.
+
+        Raises ValueError for what does not go together with that.
+        """
         hidden, reconstruction_steps = self.hidden, self.reconstruction_steps
         if hidden is None and self.target is None:
             hidden = self._predictor(1).within(self.ratio or DEFAULT_RATIO, self.tiles(layers)).hidden
@@ -169,9 +176,14 @@ class DecoupledConfig(TrainingConfig):
             raise ValueError("sparsity and compression_steps need at most 8 bits")
         if self.coded and self.compression_steps == 0:
             raise ValueError("at most 8 bits need at least one of compression_steps")
-        if (self.reconstruction_steps or 0) + (self.compression_steps or 0) > self.steps:
+        if (self.reconstruction_steps or 0) + self._compression_steps() > self.steps:
             raise ValueError("reconstruction_steps and compression_steps must not exceed steps")
         return self
+
+    def _compression_steps(self) -> int:
+        if not self.coded or self.compression_steps is not None:
+            return self.compression_steps or 0
+        return max(1, round(self.steps * self.compression_share))
 
     @property
     def coded(self) -> bool:
@@ -180,9 +192,7 @@ class DecoupledConfig(TrainingConfig):
 
     def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:
         """See `TrainingConfig`; what compression takes is taken from the others in proportion."""
-        compression_steps = self.compression_steps
-        if compression_steps is None:
-            compression_steps = max(1, round(self.steps * self.compression_share)) if self.coded else 0
+        compression_steps = self._compression_steps()
         others = self.steps - compression_steps
         reconstruction_steps = self.reconstruction_steps
         if reconstruction_steps is None:
@@ -191,7 +201,7 @@ class DecoupledConfig(TrainingConfig):
         return config.model_copy(
             update={
                 "compression_steps": compression_steps,
-                "reconstruction_steps": min(reconstruction_steps, others) if distil else others,
+                "reconstruction_steps": reconstruction_steps if distil else others,
             }
         )
 
@@ -207,6 +217,12 @@ class RegularisedConfig(DecoupledConfig):
     smoothing_steps: int = Field(300, ge=1, le=10_000_000, description="Steps of fine-tuning, before all others")
     smoothing_weight: Weight = Field(1e-4, description="Weight of the neighbours' cosines, summed, beside L_kd (lambda)")
     smoothing_learning_rate: LearningRate = Field(1e-3, description="Peak learning rate of the fine-tuning")
+
+    @model_validator(mode="after")
+    def _fits_what_it_smooths(self) -> Self:
+        if self.reconstruction_steps == 0:
+            raise ValueError("the regularised recipe needs reconstruction_steps, which fit the smoothed weights")
+        return self
 
 
 # Of the published recipe, where they differ from CIFAR ResNet-20's (arXiv 2212.13554, appendix).
@@ -248,6 +264,11 @@ class PaperConfig(TrainingConfig):
         0.2, ge=0, le=1, description="Fraction of the kernel batches that are drawn in proportion to the kernels' norms"
     )
 
+    def _most_steps(self) -> int:
+        if "steps" in self.model_fields_set:
+            return self.steps
+        return max(self.steps, *(int(published.get("steps", 0)) for published in PUBLISHED.values()))
+
     def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:
         """See `TrainingConfig`; unless `steps` says otherwise, it is what was published for the architecture."""
         config = self
@@ -256,6 +277,8 @@ class PaperConfig(TrainingConfig):
             config = self.model_copy(
                 update={name: value for name, value in published.items() if name not in self.model_fields_set}
             )
+        if (config.reconstruction_steps or 0) > config.steps:
+            raise ValueError("reconstruction_steps must not exceed steps")
         return super(PaperConfig, config).resolve(layers, distil=distil)
 
 

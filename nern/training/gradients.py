@@ -1,6 +1,6 @@
 """Gradients of one step. Each function leaves them in the predictor's parameters and returns the losses' values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nern import losses
+from nern.images import portions
 from nern.representation import Representation
 from nern.training import maps
 from nern.training.targets import Targets
@@ -21,11 +22,12 @@ KEPT = 2**28
 
 def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
     """Of the mean squared error over the tiles at sorted flat indices, in units of all weights' root mean square."""
-    errors = targets.errors(index)
-    squared = torch.stack([error.square().sum() for error in errors]).sum()
-    loss = squared / sum(error.numel() for error in errors)
-    loss.backward()
-    return {"reconstruction": loss.item()}
+    weights, total = targets.representation.tiles.weights(index), 0.0
+    for chunk in index.split(CHUNK):
+        loss = torch.stack([error.square().sum() for error in targets.errors(chunk)]).sum() / weights
+        loss.backward()
+        total += loss.item()
+    return {"reconstruction": total}
 
 
 @dataclass(frozen=True)
@@ -53,23 +55,41 @@ def all_at_once(
     with torch.set_grad_enabled(kept):
         predicted = _render_all(representation)
     rendered = [weight.detach().requires_grad_() for weight in predicted]
-    values: dict[str, Tensor] = {}
-    if weights.reconstruction:
-        values["reconstruction"] = losses.reconstruction(
-            [ours - theirs for ours, theirs in zip(rendered, targets.weights, strict=True)],
-            sum(layer.weights for layer in representation.layers),
-        )
-    if network is not None and inputs_BCHW is not None:
-        named = {layer.name: weight for layer, weight in zip(representation.layers, rendered, strict=True)}
-        values |= _distillation(network, named, inputs_BCHW.to(representation.device), weights)
     factors = {"reconstruction": weights.reconstruction, "feature_maps": weights.feature_maps, "distillation": weights.logits}
-    total = torch.stack([factors[name] * value for name, value in values.items()]).sum()
-    gradients = torch.autograd.grad(total, rendered)
+    gradients = [torch.zeros_like(weight) for weight in rendered]
+    totals: dict[str, float] = {}
+    for share, values in _losses(network, targets, rendered, inputs_BCHW, weights):
+        loss = torch.stack([share * factors[name] * value for name, value in values.items()]).sum()
+        # A layer that does nothing for the outputs, such as an auxiliary classifier's, has no gradient.
+        parts = torch.autograd.grad(loss, rendered, allow_unused=True, materialize_grads=True)
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient += part
+        for name, value in values.items():
+            totals[name] = totals.get(name, 0.0) + share * value.item()
     if kept:
         torch.autograd.backward(predicted, gradients)
     else:
         pull_back(representation, gradients, index)
-    return {name: value.item() for name, value in values.items()}
+    return totals
+
+
+def _losses(
+    network: nn.Module | None,
+    targets: Targets,
+    rendered: Sequence[Tensor],
+    inputs_BCHW: Tensor | None,
+    weights: LossWeights,
+) -> Iterator[tuple[float, dict[str, Tensor]]]:
+    """The losses in parts, as the inputs are taken in portions; each with its share of the mean over all inputs."""
+    layers = targets.representation.layers
+    if weights.reconstruction:
+        errors = [ours - theirs for ours, theirs in zip(rendered, targets.weights, strict=True)]
+        yield 1.0, {"reconstruction": losses.reconstruction(errors, sum(layer.weights for layer in layers))}
+    if network is not None and inputs_BCHW is not None:
+        named = {layer.name: weight for layer, weight in zip(layers, rendered, strict=True)}
+        for some in portions(inputs_BCHW):
+            moved = some.to(targets.representation.device)
+            yield len(some) / len(inputs_BCHW), _distillation(network, named, moved, weights)
 
 
 def _distillation(
@@ -86,14 +106,21 @@ def _distillation(
 
 def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: float) -> dict[str, float]:
     """Of L_kd minus `weight` times the targets' smoothness, in the targets' own gradients."""
-    inputs_BCHW = inputs_BCHW.to(targets.representation.device)
-    with torch.no_grad():
-        teacher = network(inputs_BCHW)
-    distillation = losses.distillation(teacher, functional_call(network, targets.named(), (inputs_BCHW,)))
     smoothness = torch.stack([losses.smoothness(grid) for grid in targets.grids()]).sum()
-    if distillation.requires_grad:  # not while the loop only measures how long a step takes
-        (distillation - weight * smoothness).backward()
-    return {"distillation": distillation.item(), "smoothness": smoothness.item()}
+    trained = smoothness.requires_grad  # not while the loop only measures how long a step takes
+    if trained:
+        (-weight * smoothness).backward()
+    total = 0.0
+    for some in portions(inputs_BCHW):
+        moved = some.to(targets.representation.device)
+        with torch.no_grad():
+            teacher = network(moved)
+        student = functional_call(network, targets.named(), (moved,))
+        loss = losses.distillation(teacher, student) * (len(some) / len(inputs_BCHW))
+        if trained:
+            loss.backward()
+        total += loss.item()
+    return {"distillation": total, "smoothness": smoothness.item()}
 
 
 @torch.no_grad()

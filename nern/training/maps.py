@@ -1,4 +1,7 @@
-"""Feature maps of a network: after each batch norm and after each residual addition, before the activation."""
+"""Feature maps of a network: after each batch norm and after each residual addition, before the activation.
+
+A network without batch norms has the outputs of its convolutions instead.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @contextmanager
@@ -31,7 +35,8 @@ def recorded(network: nn.Module, *, enabled: bool = True) -> Iterator[list[Tenso
     def keep_sum(module: Any, args: Any, output: Tensor) -> None:
         maps.append(sums.pop(module.relu))
 
-    hooks = [module.register_forward_hook(keep) for module in network.modules() if isinstance(module, NORMS)]
+    kinds = NORMS if any(isinstance(module, NORMS) for module in network.modules()) else CONVOLUTIONS
+    hooks = [module.register_forward_hook(keep) for module in network.modules() if isinstance(module, kinds)]
     for module in network.modules():
         if hasattr(module, "bn2") and isinstance(relu := getattr(module, "relu", None), nn.Module):
             hooks += [relu.register_forward_pre_hook(remember), module.register_forward_hook(keep_sum)]

@@ -1,5 +1,6 @@
 """The training of one predictor."""
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from nern import architectures
+from nern import architectures, tensorfile
 from nern.chance import generator
 from nern.errors import NotRepresentable, UnusableImages
 from nern.evaluation import BATCH, MAX_HELD_OUT, HeldOut, Judge
@@ -79,8 +80,11 @@ def train(
     UnknownArchitecture, UnusableImages, TrainingDiverged, and ValueError for a snapshot of another training.
     """
     layers = choose_layers(state_dict, config, architecture)
+    for layer in layers:
+        if not state_dict[layer.name].isfinite().all():
+            raise NotRepresentable(f"{layer.name!r} has weights that are not finite")
     teaching, judge = None, None
-    if architecture and data:
+    if architecture is not None and data is not None:
         network = architectures.build(architecture, state_dict).to(device)
         images, held_out = hold_out(data, config, network)
         judge = Judge(network, held_out)
@@ -105,6 +109,9 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
     started = time.monotonic()
     teaching = subject.teaching
     config = config.resolve(subject.layers, distil=teaching is not None, architecture=subject.architecture)
+    identity = _identity(subject, config)
+    if snapshot and snapshot.get("training") != identity:
+        raise ValueError("the snapshot is of another training")
     representation = _fresh(subject, config, snapshot, check).to(subject.device)
     targets = Targets(representation, subject.state_dict, subject.device)
     selection = Selection(representation.predictor)
@@ -112,8 +119,6 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
     done, seconds_before = 0, 0.0
     optimizers: Optimizers = ()
     if snapshot:
-        if snapshot["config"] != config.model_dump(mode="json"):
-            raise ValueError("the snapshot is of another training")
         done, seconds_before = snapshot["step"], snapshot["seconds"]
         selection.load_state_dict(snapshot["selection"])
         if teaching and isinstance(teaching.images, Synthesised):
@@ -130,7 +135,7 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
 
     def take(optimizers: Optimizers, step: int) -> Snapshot:
         return {
-            "config": config.model_dump(mode="json"),
+            "training": identity,
             "step": step,
             "seconds": seconds(),
             "positions": [representation.positions(number) for number in range(len(subject.layers))],
@@ -183,13 +188,22 @@ def hold_out(data: Images | Noise, config: Config, network: nn.Module) -> tuple[
     if isinstance(data, Images):
         if len(data) < 2:
             raise UnusableImages(f"the dataset has {len(data)} images; at least 2 are needed")
-        images, held_out = data.split(min(MAX_HELD_OUT, max(1, round(config.held_out * len(data)))), chance)
+        augmented = replace(data, augment=config.augment)
+        images, held_out = augmented.split(min(MAX_HELD_OUT, max(1, round(config.held_out * len(data)))), chance)
         return images, HeldOut.of(held_out)
     if data.kind == "matched":
-        pool = Synthesised(data.shape, config.synthesised_images, network, chance)
+        pool = Synthesised(data.shape, config.synthesised_images, network, chance, augment=config.augment)
         return pool, HeldOut(pool.held_out)
     noise = data.batch(BATCH, chance)
     return data, HeldOut(lambda: (noise,))
+
+
+def _identity(subject: Subject, config: Config) -> str:
+    """What tells trainings apart: what they were asked for, and the weights that they represent."""
+    digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=16)
+    for layer in subject.layers:
+        digest.update(tensorfile.to_bytes(subject.state_dict[layer.name]))
+    return digest.hexdigest()
 
 
 def _fresh(subject: Subject, config: Config, snapshot: Snapshot | None, check: Check) -> Representation:

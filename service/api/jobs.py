@@ -221,14 +221,18 @@ def _plan(body: AnyJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
             errors=[{"pointer": "/data", "detail": "needed by this recipe"}],
         )
     try:
-        layers = choose_layers(_shapes(checkpoint), config, architecture)
+        config = config.resolve(
+            choose_layers(_shapes(checkpoint), config, architecture), distil=distils, architecture=architecture
+        )
     except nern.errors.NotRepresentable as error:
         raise problems.NotRepresentable(str(error)) from error
+    except ValueError as error:
+        raise problems.Invalid(str(error)) from error
     notes = []
     if not distils:
         reason = "there is no data" if architecture else "the architecture is unknown"
         notes.append(f"{reason}, so only the weights are reconstructed: nothing is distilled and accuracy is not measured")
-        if config.importance:
+        if body.importance:
             notes.append("without them no weight's importance can be measured either")
     return Job(
         id=new_id(),
@@ -237,7 +241,7 @@ def _plan(body: AnyJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
         dataset_id=body.data.dataset_id if isinstance(body.data, DatasetSource) else None,
         noise=body.data.noise if isinstance(body.data, NoiseSource) else None,
         architecture=architecture,
-        config=config.resolve(layers, distil=distils, architecture=architecture).model_dump(mode="json"),
+        config=config.model_dump(mode="json"),
         notes=notes,
         attempt=0,
         fence=0,

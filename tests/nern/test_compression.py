@@ -40,6 +40,17 @@ def test_more_bits_lose_less() -> None:
     assert losses[-1] < 0.01
 
 
+def test_rows_too_small_for_float16_are_no_obstacle() -> None:
+    layer = Linear(4, 2)
+    with torch.no_grad():
+        layer.weight.fill_(1e-9)
+    layer.round_to(8)
+    layer(torch.ones(1, 4)).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.isfinite().all()
+    assert (layer.sizes() > 0).all()
+
+
 def test_rounding_passes_gradients_on_to_weights_and_steps() -> None:
     layer = Linear(8, 3)
     layer.round_to(3)

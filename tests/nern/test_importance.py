@@ -33,10 +33,26 @@ def test_weights_of_zero_have_a_score() -> None:
 
 @pytest.mark.parametrize(("part", "parts"), [("weight", 8), ("kernel", 4), ("filter", 2)])
 def test_the_weights_of_a_part_share_their_mean_score(part: Part, parts: int) -> None:
-    scores = score(ORIGINAL, REBUILT, "random", part, generator())
-    assert scores.shape == ORIGINAL.shape
-    assert len(scores.unique()) == parts
-    assert scores.mean().item() == pytest.approx(score(ORIGINAL, REBUILT, "random", "weight", generator()).mean().item())
+    for by in ("random", "magnitude", "absolute error"):
+        assert score(ORIGINAL, REBUILT, by, part, generator()).shape == ORIGINAL.shape
+    assert len(score(ORIGINAL, REBUILT, "random", part, generator()).unique()) == parts
+    magnitudes = score(ORIGINAL, REBUILT, "magnitude", part, generator())
+    assert magnitudes.mean().item() == pytest.approx(ORIGINAL.abs().mean().item())
+
+
+def test_chance_does_not_prefer_small_parts() -> None:
+    small, large = torch.zeros(200, 1, 1, 1), torch.zeros(200, 50, 3, 3)
+    scores = [score(weight, weight, "random", "filter", generator()) for weight in (small, large)]
+    assert scores[1].std() == pytest.approx(scores[0].std().item(), rel=0.2)
+
+
+def test_a_weight_of_zero_does_not_condemn_its_part() -> None:
+    original = torch.ones(2, 4, 3, 3)
+    original[0, 0, 0, 0] = 0.0
+    rebuilt = original + 0.1 * torch.tensor([1.0, 2.0])[:, None, None, None]
+    scores = score(original, rebuilt, "relative error", "filter", generator())
+    assert scores[0].mean() > scores[1].mean()
+    assert score(original, rebuilt, "relative error", "weight", generator()).argmin() == 0
 
 
 def test_the_lowest_scores_go_first() -> None:

@@ -6,8 +6,9 @@ import torch
 from nern.architectures.cifar import ResNet, Shortcut
 from nern.embedding import Embedding, EmbeddingConfig, axis_table
 from nern.layers import Layer, find_layers
-from nern.predictor import Predictor, PredictorConfig
+from nern.predictor import MAX_HIDDEN, Predictor, PredictorConfig
 from nern.tiles import Tiles
+from nern.training import DecoupledConfig, read_config
 
 PUBLISHED = EmbeddingConfig(base=0.76, levels=40)
 RESNET20_A = Tiles([Layer("all", (29_744, 1, 3, 3), torch.float32)], "tiled")
@@ -69,6 +70,31 @@ def test_a_ratio_gives_the_widest_predictor_within_it(ratio: float) -> None:
     parameters = [PredictorConfig(embedding=PUBLISHED, hidden=width).parameters(RESNET20_A) for width in (hidden, hidden + 1)]
     assert parameters[1] > ratio * 29_744 * 9
     assert parameters[0] <= ratio * 29_744 * 9 or hidden == 1
+
+
+def test_a_huge_network_has_a_predictor_that_can_be_asked_for_again() -> None:
+    layers = [Layer("huge.weight", (8192, 8192, 3, 3), torch.float32)]
+    config = DecoupledConfig(ratio=4).resolve(layers, distil=False)
+    assert config.hidden == MAX_HIDDEN
+    assert read_config(config.model_dump(mode="json")) == config
+
+
+def test_gradients_of_learned_features_do_not_depend_on_how_threads_are_scheduled() -> None:
+    embedding = Embedding(EmbeddingConfig(layer_features=16), (3, 4, 5))
+    layer, filter, tile = (torch.randint(high, (50_000,)) for high in (3, 4, 5))
+    weights = torch.randn(50_000, embedding.layer.shape[1] + 80)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = []
+        for _ in range(10):
+            embedding.zero_grad()
+            (embedding(layer, filter, tile) * weights).sum().backward()
+            assert embedding.layer.grad is not None
+            found.append(embedding.layer.grad.clone())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, found[0]) for gradient in found)
 
 
 def test_every_shape_of_tile_has_a_head() -> None:

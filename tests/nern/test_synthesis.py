@@ -54,6 +54,25 @@ def test_images_held_out_are_never_drawn() -> None:
     assert held_out.unique().tolist() == [2.0]
 
 
+def test_large_images_are_made_in_smaller_groups() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    pool = Synthesised((3, 224, 224), 50, network, generator())
+    assert pool.size == 27
+    assert sum(map(len, pool.held_out())) >= 128
+    assert pool.training_groups == 2
+
+
+def test_images_are_mirrored_and_shifted_unless_that_is_not_wanted() -> None:
+    pool = Synthesised(SHAPE, 100, build("cifar/resnet8", resnet8()), generator(), augment=False)
+    drawn = pool.batch(50, generator())
+    assert all(any(torch.equal(image, made) for made in pool.groups[0]) for image in drawn)
+
+
+def test_inputs_that_the_network_can_not_take_are_refused() -> None:
+    with pytest.raises(UnusableImages, match="can't take inputs of shape"):
+        Synthesised((1, 8, 8), 10, build("cifar/resnet8", resnet8()), generator())
+
+
 def test_a_network_without_batch_norms_is_refused() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     with pytest.raises(UnusableImages, match="no batch norm"):

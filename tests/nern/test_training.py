@@ -7,18 +7,21 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
+import nern.images
 from nern import losses, training
 from nern.architectures import build
 from nern.errors import NotRepresentable, TrainingDiverged, UnknownArchitecture, UnusableImages
 from nern.images import Images, Noise
-from nern.layers import find_layers
+from nern.layers import StateDict, find_layers
 from nern.training import DecoupledConfig, PaperConfig, Progress, gradients, maps, read_config, sampling, train
+from nern.training.config import Target
 from nern.training.gradients import LossWeights
 from nern.training.selection import Evaluation
 from nern.training.targets import Targets
+from nern.training.train import hold_out
 from tests.support.networks import images, odd, resnet8
 from tests.support.representations import untrained
 
@@ -61,18 +64,53 @@ def direct(targets: Targets, inputs: Tensor, weights: LossWeights) -> list[Tenso
 )
 @pytest.mark.parametrize("chunk", [100, 16_384])
 @pytest.mark.parametrize("kept", [0, gradients.KEPT], ids=["computed twice", "kept"])
-def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int, kept: int) -> None:
+@pytest.mark.parametrize("portion", [3 * 3 * 8 * 8, nern.images.PORTION], ids=["images in portions", "images at once"])
+def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int, kept: int, portion: int) -> None:
     state_dict = resnet8()
     targets = Targets(untrained(state_dict), state_dict, CPU)
     inputs = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = direct(targets, inputs, weights)
     everything = torch.arange(len(targets.representation.tiles))
-    with patch.object(gradients, "CHUNK", chunk), patch.object(gradients, "KEPT", kept):
+    with (
+        patch.object(gradients, "CHUNK", chunk),
+        patch.object(gradients, "KEPT", kept),
+        patch.object(nern.images, "PORTION", portion),
+    ):
         gradients.all_at_once(build("cifar/resnet8", state_dict), targets, inputs, everything, weights)
     found = grads(targets)
     assert all(gradient.abs().max() > 0 for gradient in found)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6 + 1e-4 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("state_dict", [resnet8(), odd()])
+def test_a_batch_of_any_size_is_reconstructed_in_chunks(state_dict: StateDict) -> None:
+    targets = Targets(untrained(state_dict), state_dict, CPU)
+    everything, found = torch.arange(len(targets.representation.tiles)), []
+    for chunk in (gradients.CHUNK, 50):
+        targets.representation.predictor.zero_grad()
+        with patch.object(gradients, "CHUNK", chunk):
+            loss = gradients.reconstruct(targets, everything)["reconstruction"]
+        found.append([torch.tensor(loss), *grads(targets)])
+    for at_once, in_chunks in zip(*found, strict=True):
+        torch.testing.assert_close(in_chunks, at_once, rtol=1e-3, atol=1e-6)
+
+
+def test_a_layer_that_the_outputs_do_not_depend_on_is_no_obstacle() -> None:
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(x).mean((2, 3))  # type: ignore[no-any-return]
+
+    network = Unused().requires_grad_(False)
+    state_dict = network.state_dict()
+    targets = Targets(untrained(state_dict), state_dict, CPU)
+    weights = LossWeights(logits=1.0, feature_maps=1.0)
+    gradients.all_at_once(network, targets, torch.randn(2, 3, 8, 8), torch.arange(len(targets.representation.tiles)), weights)
+    assert all(gradient.isfinite().all() for gradient in grads(targets))
 
 
 def test_a_batch_of_kernels_carries_its_share_of_the_gradient() -> None:
@@ -94,6 +132,14 @@ def test_the_feature_maps_of_a_residual_network_are_norms_and_sums_before_the_ac
     with torch.no_grad(), maps.recorded(network) as found:
         network(torch.randn(2, 3, 8, 8))
     assert len(found) == 7 + 3
+    assert all((map < 0).any() for map in found)
+
+
+def test_the_feature_maps_of_a_network_without_norms_are_its_convolutions() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 3), nn.ReLU(inplace=True))
+    with torch.no_grad(), maps.recorded(network) as found:
+        network(torch.randn(2, 3, 8, 8))
+    assert [map.shape[1] for map in found] == [4, 5]
     assert all((map < 0).any() for map in found)
 
 
@@ -171,6 +217,9 @@ def test_the_published_recipe_depends_on_the_network() -> None:
     large = resolved("torchvision/resnet18", image_batch=64)
     assert (large.steps, large.reconstruction_steps, large.kernel_batch, large.image_batch) == (160_000, 20_000, 65_536, 64)
     assert resolved("cifar/resnet56").reconstruction_steps == 10_000
+    assert resolved("torchvision/resnet18", reconstruction_steps=100_000).steps == 160_000
+    with pytest.raises(ValueError, match="must not exceed"):
+        resolved("cifar/resnet20", reconstruction_steps=100_000)
     assert resolved("cifar/resnet56", steps=50).reconstruction_steps == 0
     assert PaperConfig(**large.model_dump(mode="json")).resolve(layers, distil=True, architecture="cifar/resnet20") == large
 
@@ -184,6 +233,20 @@ def test_a_seed_decides_everything(data: Images | Noise) -> None:
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 10, "reconstruction_steps": 11},
+        {"steps": 10, "reconstruction_steps": 10, "bits": 8},
+        {"recipe": "paper", "steps": 10, "reconstruction_steps": 11},
+        {"recipe": "regularised", "reconstruction_steps": 0},
+    ],
+)
+def test_phases_must_fit_together(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="reconstruction_steps"):
+        read_config(wrong)
 
 
 def test_without_architecture_or_data_only_the_weights_are_reconstructed() -> None:
@@ -231,6 +294,27 @@ def test_labels_that_the_network_has_no_classes_for_are_refused() -> None:
     wrong = dataclasses.replace(made, labels_N=made.labels_N + 5)
     with pytest.raises(UnusableImages, match="classes"):
         train(resnet8(), DecoupledConfig(), architecture="cifar/resnet8", data=wrong)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name() -> None:
+    weights = resnet8()
+    weights["layer2.0.conv1.weight"][0, 0, 0, 0] = torch.nan
+    with pytest.raises(NotRepresentable, match=r"layer2\.0\.conv1\.weight"):
+        train(weights, DecoupledConfig(steps=1, hidden=8))
+
+
+def test_images_are_changed_only_if_that_is_asked_for() -> None:
+    network = build("cifar/resnet8", resnet8())
+    for augment in (True, False):
+        source, _ = hold_out(images(), DecoupledConfig(augment=augment), network)
+        assert isinstance(source, Images)
+        assert source.augment == augment
+
+
+def test_a_layer_of_zeros_does_not_disturb_the_others() -> None:
+    weights = {"a.weight": 0.03 * torch.randn(8, 8, 3, 3), "zero.weight": torch.zeros(8, 8, 3, 3)}
+    representation = untrained(weights)
+    assert representation.scales[1] < 2 * representation.scales[0]
 
 
 def test_what_does_not_fit_the_network_is_refused() -> None:
@@ -296,8 +380,13 @@ def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Image
 def test_a_snapshot_of_another_training_is_refused() -> None:
     snapshots = []
     train(resnet8(), DecoupledConfig(steps=1, hidden=8), on_progress=lambda progress: snapshots.append(progress.snapshot()))
-    with pytest.raises(ValueError, match="another training"):
-        train(resnet8(), DecoupledConfig(steps=1, hidden=9), snapshot=snapshots[0])
+    for network, config in [
+        (resnet8(), DecoupledConfig(steps=1, hidden=9)),
+        (resnet8(seed=1), DecoupledConfig(steps=1, hidden=8)),
+        (resnet8(), DecoupledConfig(steps=1, target=Target(drop=1.0))),
+    ]:
+        with pytest.raises(ValueError, match="another training"):
+            train(network, config, architecture="cifar/resnet8", data=images(), snapshot=snapshots[0])
 
 
 def test_a_dataset_may_be_smaller_than_a_batch() -> None:

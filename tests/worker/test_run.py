@@ -169,6 +169,21 @@ def test_a_failing_job_says_why_and_the_next_one_runs(
     assert place.job(next_one).state == "succeeded"
 
 
+def test_a_device_that_is_not_there_is_refused_before_any_job_is_claimed(place: Place) -> None:
+    with patch("torch.cuda.is_available", return_value=False), pytest.raises(SystemExit, match="NERN_DEVICE"):
+        Worker(place.settings.model_copy(update={"device": "cuda"}), place.stopping)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_job_that_needs_too_much_memory_says_so(place: Place, error: Exception) -> None:
+    job = place.add(resnet8(), architecture=None, **SHORT)
+    with patch("nern.training.train", side_effect=error):
+        place.worker.work()
+    assert place.job(job).error == {"type": "out-of-memory", "detail": "the training needs more memory than the worker has"}
+
+
 def test_a_loss_that_is_not_finite_fails_the_job(place: Place) -> None:
     id = place.add(resnet8(), architecture=None)
     with patch("nern.training.recipes.reconstruct", lambda *_: {"reconstruction": float("nan")}):

@@ -275,6 +275,8 @@ def test_a_job_for_what_does_not_exist(client: httpx.Client) -> None:
     assert is_problem(client.post("/v1/jobs", json={"checkpoint_id": "nope"}), 404, "not-found", "nope")
     assert is_problem(new_job(client, data={"dataset_id": "nope"}), 404, "not-found", "nope")
     assert is_problem(new_job(client, layers=["nope.weight"]), 422, "not-representable", "nope.weight")
+    too_many = new_job(client, recipe="paper", reconstruction_steps=100_000)
+    assert is_problem(too_many, 422, "invalid", "must not exceed steps")
 
 
 def test_an_idempotency_key_creates_one_job(client: httpx.Client) -> None:
