@@ -95,6 +95,11 @@ class Predictor(nn.Module):
             smallest = magnitude.sort().values[pruned].item() if pruned else 0.0
             layer.round_to(bits if number else max(bits, FIRST_BITS), smallest)
 
+    def centre(self) -> None:
+        """Puts every weight in the middle of what is rounded like it; the predictions stay as they are."""
+        for _, layer in self.linear():
+            layer.centre()
+
     @torch.no_grad()
     def halve(self) -> None:
         """Rounds all parameters to what float16 can hold, but for tensors whose values it can't."""

@@ -35,6 +35,11 @@ class Linear(nn.Linear):
         self.mask = self.weight.detach().abs() >= smallest
         self.steps = nn.Parameter(best_steps(self.weight.detach() * self.mask, bits))
 
+    @torch.no_grad()
+    def centre(self) -> None:
+        """Moves every weight to the value it is rounded to."""
+        self.weight.copy_(self._in_steps().round() * self.sizes()[:, None])
+
     def codes(self) -> Tensor:
         """The rounded weight in steps, int8 (outputs, inputs)."""
         return self._in_steps().round().to(torch.int8)

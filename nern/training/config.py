@@ -164,10 +164,10 @@ class DecoupledConfig(TrainingConfig):
     )
     sparsity: float = Field(0.0, ge=0, le=0.95, description="Fraction of the predictor's weights to prune; with at most 8 bits")
     compression_steps: int | None = Field(
-        None, ge=0, le=10_000_000, description="How many of the steps, at the end, train the rounded predictor"
-    )
-    compression_learning_rate: LearningRate = Field(
-        2e-4, description="Peak learning rate of these steps; less, the better the rounded predictor is"
+        None,
+        ge=0,
+        le=10_000_000,
+        description="How many of the steps, before distillation, fit the rounded predictor to the weights",
     )
 
     @model_validator(mode="after")

@@ -1,10 +1,10 @@
 """The recipes, as phases of one training loop."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ PhaseName = Literal["synthesis", "smoothing", "reconstruction", "distillation", 
 # A parameter group's learning rate is the phase's times this entry of the group, or times 1.
 RELATIVE_RATE = "relative_rate"
 
-# Relative error of the weights below which distillation takes smaller steps.
+# Relative error of the weights below which a phase that goes on from there takes smaller steps.
 ROUGH = 0.3
 
 Gradients = Callable[[int], dict[str, float]]
@@ -84,8 +84,8 @@ def synthesis(config: Config, network: nn.Module, pool: Synthesised) -> Phase:
 
 
 def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | None) -> Iterator[Phase]:
-    """Batches of tiles against the weights alone; then all tiles against the teacher alone, in small steps; then, if the
-    predictor is to be compressed, the same once more with rounded weights.
+    """Batches of tiles against the weights alone; if the predictor is to be compressed, the same again with rounded weights;
+    then all tiles against the teacher alone, in small steps.
     """
     assert config.reconstruction_steps is not None, "resolve() comes first"
     assert config.compression_steps is not None
@@ -106,30 +106,35 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
         targets.settle()
         return muon(predictor)
 
-    def fitted() -> Optimizers:
-        # The better the fit, the smaller the steps that it bears; docs/method.md.
-        share = min(1.0, relative_error(render_all(targets.representation), targets.weights) / ROUGH) ** 2
-        parameters = [(parameter, 0.1 if name.endswith("steps") else 1.0) for name, parameter in predictor.named_parameters()]
-        return (torch.optim.Adam([{"params": [parameter], RELATIVE_RATE: rate * share} for parameter, rate in parameters]),)
+    def share() -> float:
+        """How large the steps may be: the better the fit, the smaller the ones that it bears; docs/method.md."""
+        return min(1.0, relative_error(render_all(targets.representation), targets.weights) / ROUGH) ** 2
 
     def rounded() -> Optimizers:
         predictor.round_to(config.bits, config.sparsity)
-        return fitted()
+        return muon(predictor, share())
+
+    def fitted() -> Optimizers:
+        if config.coded:
+            if predictor.bits is None:  # a snapshot is about to be loaded
+                predictor.round_to(config.bits, config.sparsity)
+            # Weights end up where rounding changes sides, and then small steps would change many codes at once.
+            predictor.centre()
+        rate = share()
+        return (torch.optim.Adam(groups(predictor.named_parameters(), rate, rate)),)
 
     if isinstance(config, RegularisedConfig) and teaching:
         yield smoothing(config, targets, teaching)
-    steps = config.reconstruction_steps
-    schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
-    yield Phase("reconstruction", steps, fresh, schedule, follow_weights, evaluations=5)
-    follow, behind = follow_weights, config.reconstruction_steps
-    if teaching:
-        follow, behind = follow_teacher, config.steps - config.reconstruction_steps - config.compression_steps
-        schedule = cosine(config.distillation_learning_rate, behind, warm_up=behind // 50)
-        yield Phase("distillation", behind, fitted, schedule, follow_teacher)
+    behind = config.reconstruction_steps
+    schedule = cosine(config.learning_rate, behind, warm_up=behind // 50)
+    yield Phase("reconstruction", behind, fresh, schedule, follow_weights, evaluations=5)
     steps = config.compression_steps
-    schedule = cosine(config.compression_learning_rate, steps, warm_up=steps // 50)
-    # It goes on with the batches where the phase before it has ended.
-    yield Phase("compression", steps, rounded, schedule, lambda step: follow(behind + step))
+    schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
+    yield Phase("compression", steps, rounded, schedule, lambda step: follow_weights(behind + step), evaluations=5)
+    if teaching:
+        steps = config.steps - behind - config.compression_steps
+        schedule = cosine(config.distillation_learning_rate, steps, warm_up=steps // 50)
+        yield Phase("distillation", steps, fitted, schedule, follow_teacher)
 
 
 def smoothing(config: RegularisedConfig, targets: Targets, teaching: Teaching) -> Phase:
@@ -183,14 +188,26 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
         )
 
 
-def muon(predictor: Predictor) -> Optimizers:
-    """Muon for the matrices; Adam for the rest, which has no singular values to make equal.
+def muon(predictor: Predictor, share: float = 1.0) -> Optimizers:
+    """Muon for the matrices; Adam for the rest, which has no singular values to make equal. `share` is a relative rate.
 
     Kernels are fitted in a fraction of the steps that Adam alone needs; see docs/method.md.
     """
-    matrices = [layer.weight for _, layer in predictor.linear()]
-    others = [parameter for parameter in predictor.parameters() if all(parameter is not matrix for matrix in matrices)]
-    return Muon(matrices), torch.optim.Adam([{"params": others, RELATIVE_RATE: 0.05}])
+    matrices = {f"{name}.weight": layer.weight for name, layer in predictor.linear()}
+    others = ((name, parameter) for name, parameter in predictor.named_parameters() if name not in matrices)
+    of_matrices = Muon([{"params": list(matrices.values()), RELATIVE_RATE: share}])
+    return of_matrices, torch.optim.Adam(groups(others, 0.05 * share, share))
+
+
+def groups(named: Iterable[tuple[str, nn.Parameter]], rate: float, of_steps: float) -> list[dict[str, Any]]:
+    """Parameter groups with their relative rates; of the steps of rounded weights, in proportion to their size."""
+    return [
+        {
+            "params": [parameter],
+            RELATIVE_RATE: of_steps * parameter.mean().item() if name.endswith("steps") else rate,
+        }
+        for name, parameter in named
+    ]
 
 
 def cosine(peak: float, steps: int, *, warm_up: int = 0, floor: float = 0.0) -> Callable[[int], float]:
