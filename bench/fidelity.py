@@ -51,7 +51,12 @@ CASES = {
     "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3600, reconstruction_steps=3000), 1.0),
     "resnet20-12-coded": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.288, bits=8, steps=4600, reconstruction_steps=3500, compression_steps=400),
+        DecoupledConfig(ratio=0.288, bits=8, steps=4600, reconstruction_steps=3400, compression_steps=600),
+        1.0,
+    ),
+    "resnet20-12-int4": Case(
+        "cifar/resnet20",
+        DecoupledConfig(ratio=0.51, bits=4, steps=4600, reconstruction_steps=3000, compression_steps=1000),
         1.0,
     ),
     "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.68, steps=2100, reconstruction_steps=2000), 0.6),

@@ -24,7 +24,7 @@ PhaseName = Literal["synthesis", "smoothing", "reconstruction", "distillation", 
 # A parameter group's learning rate is the phase's times this entry of the group, or times 1.
 RELATIVE_RATE = "relative_rate"
 
-# Relative error of the weights below which a phase that goes on from there takes smaller steps.
+# Relative error of the weights below which distillation takes smaller steps.
 ROUGH = 0.3
 
 Gradients = Callable[[int], dict[str, float]]
@@ -106,13 +106,9 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
         targets.settle()
         return muon(predictor)
 
-    def share() -> float:
-        """How large the steps may be: the better the fit, the smaller the ones that it bears; docs/method.md."""
-        return min(1.0, relative_error(render_all(targets.representation), targets.weights) / ROUGH) ** 2
-
     def rounded() -> Optimizers:
         predictor.round_to(config.bits, config.sparsity)
-        return muon(predictor, share())
+        return muon(predictor)
 
     def fitted() -> Optimizers:
         if config.coded:
@@ -120,21 +116,28 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
                 predictor.round_to(config.bits, config.sparsity)
             # Weights end up where rounding changes sides, and then small steps would change many codes at once.
             predictor.centre()
-        rate = share()
-        return (torch.optim.Adam(groups(predictor.named_parameters(), rate, rate)),)
+        # The better the fit, the smaller the steps that it bears; docs/method.md.
+        share = min(1.0, relative_error(render_all(targets.representation), targets.weights) / ROUGH) ** 2
+        return (torch.optim.Adam(groups(predictor.named_parameters(), share, share)),)
 
     if isinstance(config, RegularisedConfig) and teaching:
         yield smoothing(config, targets, teaching)
-    behind = config.reconstruction_steps
-    schedule = cosine(config.learning_rate, behind, warm_up=behind // 50)
-    yield Phase("reconstruction", behind, fresh, schedule, follow_weights, evaluations=5)
-    steps = config.compression_steps
-    schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
-    yield Phase("compression", steps, rounded, schedule, lambda step: follow_weights(behind + step), evaluations=5)
+    exact, coded = config.reconstruction_steps, config.compression_steps
+    schedule = cosine(config.learning_rate, exact + coded, warm_up=exact // 50)
+    yield Phase("reconstruction", exact, fresh, schedule, follow_weights, evaluations=5)
+    # One fall of the rate for both: a second rise would undo what is there.
+    yield Phase(
+        "compression",
+        coded,
+        rounded,
+        lambda step: schedule(exact + step),
+        lambda step: follow_weights(exact + step),
+        evaluations=5,
+    )
     if teaching:
-        steps = config.steps - behind - config.compression_steps
-        schedule = cosine(config.distillation_learning_rate, steps, warm_up=steps // 50)
-        yield Phase("distillation", steps, fitted, schedule, follow_teacher)
+        steps = config.steps - exact - coded
+        rate = cosine(config.distillation_learning_rate, steps, warm_up=steps // 50)
+        yield Phase("distillation", steps, fitted, rate, follow_teacher)
 
 
 def smoothing(config: RegularisedConfig, targets: Targets, teaching: Teaching) -> Phase:
@@ -188,15 +191,14 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
         )
 
 
-def muon(predictor: Predictor, share: float = 1.0) -> Optimizers:
-    """Muon for the matrices; Adam for the rest, which has no singular values to make equal. `share` is a relative rate.
+def muon(predictor: Predictor) -> Optimizers:
+    """Muon for the matrices; Adam for the rest, which has no singular values to make equal.
 
     Kernels are fitted in a fraction of the steps that Adam alone needs; see docs/method.md.
     """
     matrices = {f"{name}.weight": layer.weight for name, layer in predictor.linear()}
     others = ((name, parameter) for name, parameter in predictor.named_parameters() if name not in matrices)
-    of_matrices = Muon([{"params": list(matrices.values()), RELATIVE_RATE: share}])
-    return of_matrices, torch.optim.Adam(groups(others, 0.05 * share, share))
+    return Muon(matrices.values()), torch.optim.Adam(groups(others, 0.05, 1.0))
 
 
 def groups(named: Iterable[tuple[str, nn.Parameter]], rate: float, of_steps: float) -> list[dict[str, Any]]:
