@@ -58,6 +58,17 @@ def test_rounding_passes_gradients_on_to_weights_and_steps() -> None:
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in layer.parameters())
 
 
+def test_weights_are_put_in_the_middle_of_what_is_rounded_like_them() -> None:
+    layer, x = Linear(6, 4), torch.randn(5, 6)
+    layer.round_to(4)
+    before = layer(x)
+    exact = layer.weight.detach().clone()
+    layer.centre()
+    torch.testing.assert_close(layer(x), before)
+    assert not torch.allclose(layer.weight, exact)
+    torch.testing.assert_close(layer.weight, layer.codes() * layer.sizes()[:, None])
+
+
 def test_pruned_weights_stay_zero() -> None:
     predictor = untrained(resnet8()).predictor
     predictor.round_to(6, sparsity=0.5)

@@ -207,6 +207,15 @@ def test_the_recipes_differ_in_when_they_distil() -> None:
     assert phases["paper"] == ["distillation"] * 6
 
 
+def test_a_predictor_is_rounded_before_it_is_distilled() -> None:
+    seen: list[Progress] = []
+    config = DecoupledConfig(steps=12, hidden=8, bits=4, image_batch=4)
+    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
+    assert [now.phase for now in seen] == ["reconstruction"] * 8 + ["compression"] * 2 + ["distillation"] * 2
+    assert [now.evaluation.compressed for now in seen if now.evaluation] == [False, True, True]
+    assert trained.best.compressed
+
+
 def test_the_published_recipe_depends_on_the_network() -> None:
     layers = find_layers(resnet8())
 
