@@ -51,7 +51,7 @@ CASES = {
     "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3600, reconstruction_steps=3000), 1.0),
     "resnet20-12-coded": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.288, bits=8, steps=4600, reconstruction_steps=3400, compression_steps=600),
+        DecoupledConfig(ratio=0.288, bits=8, steps=5000, reconstruction_steps=3400, compression_steps=400),
         1.0,
     ),
     "resnet20-12-int4": Case(
