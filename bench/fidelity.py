@@ -26,6 +26,8 @@ from nern.layers import StateDict
 from nern.training import Config, DecoupledConfig, Progress, train
 from service.inspection.state_dicts import find_state_dict
 
+CPU = torch.device("cpu")
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 FILES = {"cifar/resnet20": "resnet20-12fca82f.th", "cifar/resnet56": "resnet56-4bfd9763.th"}
@@ -51,13 +53,19 @@ CASES = {
     "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3600, reconstruction_steps=3000), 1.0),
     "resnet20-12-coded": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.288, bits=8, steps=5000, reconstruction_steps=3400, compression_steps=400),
+        DecoupledConfig(ratio=0.288, bits=8, steps=4700, reconstruction_steps=3500, compression_steps=700),
         1.0,
     ),
     "resnet20-12-int4": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.51, bits=4, steps=4600, reconstruction_steps=3000, compression_steps=1000),
-        1.0,
+        DecoupledConfig(
+            ratio=0.51,
+            bits=4,
+            steps=3900,
+            reconstruction_steps=2500,
+            compression_steps=1200,
+            distillation_learning_rate=4e-4,
+        ),
     ),
     "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.68, steps=2100, reconstruction_steps=2000), 0.6),
     "resnet20-41-data-free": Case(

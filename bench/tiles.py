@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.fidelity import accuracy, read_images
+from bench.fidelity import CPU, accuracy, read_images
 from bench.tables import Row, parser, progress, show
 from nern import artefact
 from nern.artefact import Artefact
@@ -34,8 +34,6 @@ WAYS: list[tuple[SmallKernels, PermutationKind]] = [
 
 # Bytes of predictor + permutation over those of the represented weights.
 SHARE = 0.6
-
-CPU = torch.device("cpu")
 
 
 class Block(nn.Module):

@@ -21,7 +21,7 @@ class Muon(torch.optim.Optimizer):
     bfloat16, which processors without it only emulate.
     """
 
-    def __init__(self, params: Iterable[Tensor], *, lr: float = 0.1, momentum: float = 0.95) -> None:
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict[str, Any]], *, lr: float = 0.1, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()

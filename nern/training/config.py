@@ -167,7 +167,8 @@ class DecoupledConfig(TrainingConfig):
         None,
         ge=0,
         le=10_000_000,
-        description="How many of the steps, before distillation, fit the rounded predictor to the weights",
+        description="How many of the steps, at the end, train the rounded predictor: the first half to predict what it did "
+        "before, the second half to do what the teacher does",
     )
 
     @model_validator(mode="after")

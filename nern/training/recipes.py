@@ -24,7 +24,7 @@ PhaseName = Literal["synthesis", "smoothing", "reconstruction", "distillation", 
 # A parameter group's learning rate is the phase's times this entry of the group, or times 1.
 RELATIVE_RATE = "relative_rate"
 
-# Relative error of the weights below which distillation takes smaller steps.
+# Relative error of the weights below which a phase that goes on from there takes smaller steps.
 ROUGH = 0.3
 
 Gradients = Callable[[int], dict[str, float]]
@@ -84,8 +84,8 @@ def synthesis(config: Config, network: nn.Module, pool: Synthesised) -> Phase:
 
 
 def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | None) -> Iterator[Phase]:
-    """Batches of tiles against the weights alone; if the predictor is to be compressed, the same again with rounded weights;
-    then all tiles against the teacher alone, in small steps.
+    """Batches of tiles against the weights alone; then all tiles against the teacher alone, in small steps; then, if the
+    predictor is to be compressed, both once more with rounded weights, which are fitted to the exact ones' predictions first.
     """
     assert config.reconstruction_steps is not None, "resolve() comes first"
     assert config.compression_steps is not None
@@ -106,38 +106,41 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
         targets.settle()
         return muon(predictor)
 
-    def rounded() -> Optimizers:
-        predictor.round_to(config.bits, config.sparsity)
-        return muon(predictor)
+    def share() -> float:
+        """The better the fit, the smaller the steps that it bears; docs/method.md."""
+        return min(1.0, relative_error(render_all(targets.representation), targets.weights) / ROUGH) ** 2
 
     def fitted() -> Optimizers:
-        if config.coded:
-            if predictor.bits is None:  # a snapshot is about to be loaded
-                predictor.round_to(config.bits, config.sparsity)
-            # Weights end up where rounding changes sides, and then small steps would change many codes at once.
-            predictor.centre()
-        # The better the fit, the smaller the steps that it bears; docs/method.md.
-        share = min(1.0, relative_error(render_all(targets.representation), targets.weights) / ROUGH) ** 2
-        return (torch.optim.Adam(groups(predictor.named_parameters(), share, share)),)
+        rate = share()
+        return (torch.optim.Adam(groups(predictor.named_parameters(), rate, rate)),)
+
+    def rounded() -> Optimizers:
+        targets.replace(render_all(targets.representation))
+        predictor.round_to(config.bits, config.sparsity)
+        return muon(predictor, share())
+
+    def centred() -> Optimizers:
+        if predictor.bits is None:
+            rounded()
+        # Fitting leaves weights where rounding changes sides, and small steps would change many codes at once.
+        predictor.centre()
+        return fitted()
 
     if isinstance(config, RegularisedConfig) and teaching:
         yield smoothing(config, targets, teaching)
-    exact, coded = config.reconstruction_steps, config.compression_steps
-    schedule = cosine(config.learning_rate, exact + coded, warm_up=exact // 50)
-    yield Phase("reconstruction", exact, fresh, schedule, follow_weights, evaluations=5)
-    # One fall of the rate for both: a second rise would undo what is there.
-    yield Phase(
-        "compression",
-        coded,
-        rounded,
-        lambda step: schedule(exact + step),
-        lambda step: follow_weights(exact + step),
-        evaluations=5,
-    )
-    if teaching:
-        steps = config.steps - exact - coded
-        rate = cosine(config.distillation_learning_rate, steps, warm_up=steps // 50)
-        yield Phase("distillation", steps, fitted, rate, follow_teacher)
+    steps = config.reconstruction_steps
+    schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
+    yield Phase("reconstruction", steps, fresh, schedule, follow_weights, evaluations=5)
+    exact = config.steps - steps - config.compression_steps if teaching else 0
+    schedule = cosine(config.distillation_learning_rate, exact, warm_up=exact // 50)
+    yield Phase("distillation", exact, fitted, schedule, follow_teacher)
+    fit = config.compression_steps // 2 if teaching else config.compression_steps
+    schedule = cosine(config.learning_rate, fit, warm_up=fit // 50)
+    yield Phase("compression", fit, rounded, schedule, lambda step: follow_weights(steps + step), evaluations=5)
+    left = config.compression_steps - fit
+    schedule = cosine(config.distillation_learning_rate, left, warm_up=left // 50)
+    # It goes on with the images where distillation has ended.
+    yield Phase("compression", left, centred, schedule, lambda step: follow_teacher(exact + step))
 
 
 def smoothing(config: RegularisedConfig, targets: Targets, teaching: Teaching) -> Phase:
@@ -191,14 +194,15 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
         )
 
 
-def muon(predictor: Predictor) -> Optimizers:
-    """Muon for the matrices; Adam for the rest, which has no singular values to make equal.
+def muon(predictor: Predictor, share: float = 1.0) -> Optimizers:
+    """Muon for the matrices; Adam for the rest, which has no singular values to make equal. `share` is a relative rate.
 
     Kernels are fitted in a fraction of the steps that Adam alone needs; see docs/method.md.
     """
     matrices = {f"{name}.weight": layer.weight for name, layer in predictor.linear()}
     others = ((name, parameter) for name, parameter in predictor.named_parameters() if name not in matrices)
-    return Muon(matrices.values()), torch.optim.Adam(groups(others, 0.05, 1.0))
+    of_matrices = Muon([{"params": list(matrices.values()), RELATIVE_RATE: share}])
+    return of_matrices, torch.optim.Adam(groups(others, 0.05 * share, share))
 
 
 def groups(named: Iterable[tuple[str, nn.Parameter]], rate: float, of_steps: float) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from nern.representation import Representation, root_mean_square
 class Targets:
     """The weights to rebuild, in the shapes of the layers (`weights`) and as tiles (`tiles`).
 
-    They are the `original` ones, unless a recipe changes `weights` and then calls `settle`.
+    They are the `original` ones, unless a recipe trains them (`loosen`, then `settle`) or replaces them.
     """
 
     def __init__(self, representation: Representation, state_dict: Mapping[str, Tensor], device: torch.device) -> None:
@@ -31,6 +31,21 @@ class Targets:
         """Copies of the weights that can be trained, from now on in place of them."""
         self.weights = [weight.clone().requires_grad_() for weight in self.weights]
         return self.weights
+
+    def replace(self, weights: Sequence[Tensor]) -> None:
+        """Takes other weights; if they are being trained, in place."""
+        if self.weights[0].requires_grad:
+            with torch.no_grad():
+                for ours, theirs in zip(self.weights, weights, strict=True):
+                    ours.copy_(theirs)
+        else:
+            self.weights = [weight.to(self.representation.device) for weight in weights]
+            self.settle()
+
+    @property
+    def changed(self) -> bool:
+        """Whether they are others than the original ones."""
+        return any(ours.data_ptr() != theirs.data_ptr() for ours, theirs in zip(self.weights, self.original, strict=True))
 
     def named(self) -> dict[str, Tensor]:
         """The weights by the names of their layers."""

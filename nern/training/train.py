@@ -123,9 +123,8 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
         selection.load_state_dict(snapshot["selection"])
         if teaching and isinstance(teaching.images, Synthesised):
             teaching.images.load_state_dict(snapshot["images"])
-        targets.weights = [weight.to(subject.device) for weight in snapshot["targets"] or targets.original]
-        targets.settle()
         optimizers = _phase_of(plan, done).begin()
+        targets.replace(snapshot["targets"] or targets.original)
         for optimizer, state in zip(optimizers, snapshot["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         representation.predictor.load_state_dict(snapshot["predictor"])
@@ -139,7 +138,7 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
             "step": step,
             "seconds": seconds(),
             "positions": [representation.positions(number) for number in range(len(subject.layers))],
-            "targets": [weight.detach() for weight in targets.weights] if isinstance(config, RegularisedConfig) else None,
+            "targets": [weight.detach() for weight in targets.weights] if targets.changed else None,
             "predictor": representation.predictor.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "selection": selection.state_dict(),

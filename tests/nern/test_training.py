@@ -207,12 +207,14 @@ def test_the_recipes_differ_in_when_they_distil() -> None:
     assert phases["paper"] == ["distillation"] * 6
 
 
-def test_a_predictor_is_rounded_before_it_is_distilled() -> None:
+def test_a_rounded_predictor_is_fitted_and_distilled_in_the_end() -> None:
     seen: list[Progress] = []
-    config = DecoupledConfig(steps=12, hidden=8, bits=4, image_batch=4)
+    config = DecoupledConfig(steps=12, hidden=8, bits=4, image_batch=4, compression_steps=4)
     trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
-    assert [now.phase for now in seen] == ["reconstruction"] * 8 + ["compression"] * 2 + ["distillation"] * 2
-    assert [now.evaluation.compressed for now in seen if now.evaluation] == [False, True, True]
+    assert [now.phase for now in seen] == ["reconstruction"] * 7 + ["distillation"] + ["compression"] * 4
+    assert [now.evaluation.compressed for now in seen if now.evaluation] == [False, False, True, True]
+    assert list(seen[7].losses) == ["distillation"]
+    assert [list(now.losses) for now in seen[8:]] == [["reconstruction"]] * 2 + [["distillation"]] * 2
     assert trained.best.compressed
 
 
@@ -351,6 +353,8 @@ def test_the_callback_can_end_the_training() -> None:
         ("decoupled", images(augment=True), 5),
         ("decoupled", images(augment=True), 10),
         ("decoupled", images(augment=True), 12),
+        ("decoupled", images(augment=True), 13),
+        ("decoupled", images(augment=True), 14),
         ("decoupled", images(augment=True), 15),
         ("decoupled", Noise("matched", (3, 8, 8)), 1),
         ("decoupled", Noise("matched", (3, 8, 8)), 15),
