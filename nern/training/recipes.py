@@ -1,13 +1,13 @@
 """The recipes, as phases of one training loop."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nern.chance import generator
 from nern.images import ImageSource
@@ -106,25 +106,27 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
         targets.settle()
         return muon(predictor)
 
-    def share() -> float:
+    def share(goal: Sequence[Tensor]) -> float:
         """The better the fit, the smaller the steps that it bears; docs/method.md."""
-        return min(1.0, relative_error(render_all(targets.representation), targets.weights) / ROUGH) ** 2
+        return min(1.0, relative_error(render_all(targets.representation), goal) / ROUGH) ** 2
+
+    def adam(rate: float) -> Optimizers:
+        return (torch.optim.Adam(groups(predictor.named_parameters(), rate, rate)),)
 
     def fitted() -> Optimizers:
-        rate = share()
-        return (torch.optim.Adam(groups(predictor.named_parameters(), rate, rate)),)
+        return adam(share(targets.weights))
 
     def rounded() -> Optimizers:
         targets.replace(render_all(targets.representation))
         predictor.round_to(config.bits, config.sparsity)
-        return muon(predictor, share())
+        return muon(predictor, share(targets.weights))
 
     def centred() -> Optimizers:
         if predictor.bits is None:
             rounded()
         # Fitting leaves weights where rounding changes sides, and small steps would change many codes at once.
         predictor.centre()
-        return fitted()
+        return adam(share(targets.original))
 
     if isinstance(config, RegularisedConfig) and teaching:
         yield smoothing(config, targets, teaching)
