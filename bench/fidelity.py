@@ -53,7 +53,7 @@ CASES = {
     "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3600, reconstruction_steps=3000), 1.0),
     "resnet20-12-coded": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.288, bits=8, steps=4700, reconstruction_steps=3500, compression_steps=700),
+        DecoupledConfig(ratio=0.285, bits=8, steps=5400, reconstruction_steps=3500, compression_steps=1000),
         1.0,
     ),
     "resnet20-12-int4": Case(
