@@ -31,8 +31,11 @@ def main() -> None:
     rows: list[Row] = []
     for architecture, name in list(FILES.items())[: 1 if options.quick else None]:
         state_dict = load(options.checkpoints / name)
+        original = accuracy(build(architecture, state_dict), test, CPU)
         for bits in BITS:
-            rows.append({"network": architecture, "bits": bits, **measure(architecture, state_dict, bits, test)})
+            measured = measure(architecture, state_dict, bits, test)
+            drop = original - measured["rounded"]
+            rows.append({"network": architecture, "bits": bits, **measured, "original": original, "drop": drop})
             progress.print(rows[-1])
     show(rows, "Weights rounded to few bits, Huffman coded; accuracy in percent", options)
 
@@ -50,14 +53,10 @@ def measure(architecture: str, state_dict: StateDict, bits: int, test: Images) -
     represented = sum(4 * layer.weights for layer in layers)
     names = {layer.name for layer in layers}
     kept = sum(tensorfile.size_of(one.dtype, one.shape) for name, one in state_dict.items() if name not in names)
-    original = accuracy(build(architecture, state_dict), test, CPU)
-    best = accuracy(build(architecture, rounded), test, CPU)
     return {
         "coded": size / represented,
         "with kept": (size + kept) / represented,
-        "original": original,
-        "rounded": best,
-        "drop": original - best,
+        "rounded": accuracy(build(architecture, rounded), test, CPU),
     }
 
 
