@@ -41,13 +41,12 @@ class Synthesised(nn.Module):
         """
         super().__init__()
         self.augment = augment
-        probe = torch.zeros(GROUP, *shape)
         with torch.no_grad(), statistics(network):
             try:
-                classes = network(probe[:1].to(next(network.parameters()).device)).shape[1]
+                classes = network(torch.zeros(1, *shape, device=next(network.parameters()).device)).shape[1]
             except RuntimeError as error:
                 raise UnusableImages(f"the network can't take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
-        self.size = len(portions(probe)[0])
+        self.size = len(portions(torch.empty(GROUP, *shape, device="meta"))[0])
         self.training_groups, held_out = -(-images // self.size), -(-GROUP // self.size)
         count = self.training_groups + held_out
         self.groups = nn.ParameterList(torch.randn(self.size, *shape, generator=generator) for _ in range(count))
