@@ -132,6 +132,8 @@ def measure(architecture: str, state_dict: StateDict, config: Config, data: Imag
     original = accuracy(build(architecture, state_dict), test, device)
     best = accuracy(rebuilt(architecture, trained.representation, state_dict), test, device)
     trained.representation.predictor.load_state_dict(last)
+    if isinstance(config, DecoupledConfig) and config.bits == 16:
+        trained.representation.predictor.halve()
     return {
         "hidden": trained.representation.predictor.config.hidden,
         "artefact": (sizes.predictor + sizes.permutation) / represented,

@@ -40,16 +40,16 @@ class Clock:
     started: float = field(default_factory=time.monotonic)
     phases: dict[str, list[float]] = field(default_factory=dict)
     reached: dict[float, float] = field(default_factory=dict)
-    agreement: float = 0.0
+    agreement: float | None = None
 
     def __call__(self, now: Progress) -> None:
         passed = time.monotonic() - self.started
         self.phases.setdefault(now.phase, []).append(passed)
         if now.evaluation and now.evaluation.comparison:
-            self.agreement = now.evaluation.comparison.agreement
-            progress.print(f"{now.phase} {now.step}/{now.steps}: {self.agreement:.1%} after {passed:.0f} s", style="dim")
+            self.agreement = agreement = now.evaluation.comparison.agreement
+            progress.print(f"{now.phase} {now.step}/{now.steps}: {agreement:.1%} after {passed:.0f} s", style="dim")
             for wanted in self.agreements:
-                if self.agreement >= wanted:
+                if agreement >= wanted:
                     self.reached.setdefault(wanted, passed)
         if len(self.reached) == len(self.agreements) or passed > self.seconds:
             raise Enough

@@ -35,10 +35,15 @@ def feature_maps(teacher: Sequence[Tensor], student: Sequence[Tensor], eps: floa
     return torch.stack(distances).sum()
 
 
-def smoothness(tiles_FTW: Tensor, eps: float = 1e-8) -> Tensor:
-    """The sum of the cosines of neighbouring tiles along both axes: F filters of T tiles of W weights each."""
-    unit = F.normalize(tiles_FTW, dim=2, eps=eps)
-    return (unit[1:] * unit[:-1]).sum() + (unit[:, 1:] * unit[:, :-1]).sum()
+def smoothness(tiles_FTW: Tensor, eps: float = 1e-6) -> Tensor:
+    """The sum of the cosines of neighbouring tiles along both axes: F filters of T tiles of W weights each.
+
+    Tiles of less than `eps` of the largest norm, such as pruned ones, have no direction: their cosines are 0 and constant.
+    """
+    norms = tiles_FTW.norm(dim=2, keepdim=True)
+    unit = tiles_FTW / norms.where(norms > eps * norms.detach().amax(), torch.inf)
+    total: Tensor = (unit[1:] * unit[:-1]).sum() + (unit[:, 1:] * unit[:, :-1]).sum()
+    return total
 
 
 def _normalised(map: Tensor, eps: float) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal
 
@@ -102,10 +103,23 @@ class Predictor(nn.Module):
 
     @torch.no_grad()
     def halve(self) -> None:
-        """Rounds all parameters to what float16 can hold, but for tensors whose values it can't."""
-        for parameter in self.parameters():
-            if (rounded := parameter.half()).isfinite().all():
+        """Rounds all parameters to what float16 can hold, but for tensors whose values it can't; of a rounded predictor those
+        that have no codes.
+        """
+        for name, parameter in self.named_parameters():
+            coded = self.bits is not None and name.endswith(("weight", "steps"))
+            if not coded and (rounded := parameter.half()).isfinite().all():
                 parameter.copy_(rounded)
+
+    @contextmanager
+    def halved(self) -> Iterator[None]:
+        """Meanwhile, the predictor is as an artefact in half precision has it."""
+        exact = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        self.halve()
+        try:
+            yield
+        finally:
+            self.load_state_dict(exact)
 
     def features(self, layer: Tensor, filter: Tensor, tile: Tensor) -> Tensor:
         """What the heads see of n coordinates, three int64 tensors of shape (n,): float32 (n, hidden)."""

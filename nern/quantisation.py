@@ -1,7 +1,8 @@
 """Predictors in few bits: linear layers that learn to live with rounded weights.
 
 A weight is a whole number of steps between -(2^(bits-1) - 1) and 2^(bits-1) - 1, and each row (output) has a step of its own,
-learned like the weights (LSQ, Esser et al., arXiv 1902.08153). Rounding passes gradients through unchanged.
+learned like the weights (LSQ, Esser et al., arXiv 1902.08153), as its logarithm, so that small ones move as slowly as large
+ones, and none to 0. Rounding passes gradients through unchanged.
 """
 
 import torch
@@ -24,8 +25,8 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         self.bits = 0
-        self.steps: nn.Parameter | None
-        self.register_parameter("steps", None)
+        self.log_steps: nn.Parameter | None
+        self.register_parameter("log_steps", None)
         self.mask: Tensor | None
         self.register_buffer("mask", None)
 
@@ -33,7 +34,7 @@ class Linear(nn.Linear):
         """Rounds to `bits` bits from now on, and prunes: weights of magnitude below `smallest` stay zero."""
         self.bits = bits
         self.mask = self.weight.detach().abs() >= smallest
-        self.steps = nn.Parameter(best_steps(self.weight.detach() * self.mask, bits))
+        self.log_steps = nn.Parameter(best_steps(self.weight.detach() * self.mask, bits).log())
 
     @torch.no_grad()
     def centre(self) -> None:
@@ -45,7 +46,7 @@ class Linear(nn.Linear):
         return self._in_steps().round().to(torch.int8)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.steps is None:
+        if self.log_steps is None:
             return super().forward(x)
         exact = self._in_steps()
         rounded = exact + (exact.round() - exact).detach()
@@ -53,8 +54,9 @@ class Linear(nn.Linear):
 
     def sizes(self) -> Tensor:
         """The steps as they are used and stored: float32 (outputs,), but what float16 can hold, and never 0."""
-        assert self.steps is not None
-        return _half(self.steps).clamp_min(LEAST)
+        assert self.log_steps is not None
+        steps = self.log_steps.exp()
+        return steps + (steps.half().float().clamp_min(LEAST) - steps).detach()
 
     def _in_steps(self) -> Tensor:
         assert self.mask is not None
@@ -73,7 +75,7 @@ def best_steps(weight: Tensor, bits: int) -> Tensor:
     most = levels(bits)
     best, least = largest / most, torch.full_like(largest, torch.inf)
     for fraction in torch.linspace(1 / CLIPS, 1, CLIPS):
-        steps = _half(largest * fraction / most).clamp_min(LEAST)
+        steps = (largest * fraction / most).half().float().clamp_min(LEAST)
         error = ((weight / steps[:, None]).round().clamp(-most, most) * steps[:, None] - weight).square().sum(1)
         best, least = torch.where(error < least, steps, best), torch.minimum(error, least)
     return best

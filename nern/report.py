@@ -40,7 +40,7 @@ def make_report(
     errors = [(rebuilt[layer.name].double() - state_dict[layer.name].double()).norm().item() for layer in layers]
     comparison = trained.judge.compare({layer.name: rebuilt[layer.name].float() for layer in layers}) if trained.judge else None
     return {
-        "distilled": comparison is not None,
+        "distilled": trained.distilled,
         "images": comparison.images if comparison else None,
         "accuracy": {
             "original": comparison.original_accuracy if comparison else None,

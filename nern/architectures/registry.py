@@ -1,7 +1,7 @@
 """The networks that can be rebuilt from a state_dict, recognised by the names and shapes of its tensors."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -17,13 +17,17 @@ Shape = tuple[int, ...]
 # Batch norm counts its batches since torch 0.4.1; the number plays no part in evaluation.
 COUNTER = "num_batches_tracked"
 
+# Vision transformers whose shapes depend on the size of the images, and the other size that torchvision has weights for.
+PRETRAINED_SIZES = {"vit_b_16": 384, "vit_l_16": 512, "vit_h_14": 518}
+
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to build an architecture. `build` takes the number of classes."""
+    """One way to build an architecture. `build` takes the number of classes; `size` is the extent of the images."""
 
     build: Callable[[int], nn.Module]
     classes: int
+    size: int
     channels: int = 3
 
 
@@ -77,8 +81,8 @@ def groups(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, int]:
 
 def input_shape(name: str, state_dict: Mapping[str, Tensor]) -> tuple[int, int, int]:
     """Channels, height and width of the images that the architecture was made for."""
-    size = 32 if name.startswith("cifar/") else 299 if name == "torchvision/inception_v3" else 224
-    return _fit_of(name, state_dict).channels, size, size
+    fit = _fit_of(name, state_dict)
+    return fit.channels, fit.variant.size, fit.variant.size
 
 
 def paper_layers(name: str | None, convolutions: Mapping[str, Shape]) -> list[str]:
@@ -97,20 +101,47 @@ def paper_layers(name: str | None, convolutions: Mapping[str, Shape]) -> list[st
 def _variants() -> dict[str, list[Variant]]:
     from torchvision import models  # takes as long as torch itself, and most processes can do without
 
-    def variant(name: str, options: Mapping[str, Any]) -> Variant:
-        return Variant(lambda classes: models.get_model(name, weights=None, num_classes=classes, **options), classes=1000)
+    def variant(name: str, size: int = 224, **options: Any) -> Variant:
+        return Variant(lambda classes: models.get_model(name, weights=None, num_classes=classes, **options), 1000, size)
 
     found = {f"cifar/resnet{depth}": [_cifar(depth, "A"), _cifar(depth, "B")] for depth in cifar.DEPTHS}
     for name in models.list_models(module=models):
-        options: list[dict[str, Any]] = [{}]
+        variants = [variant(name)]
         if name in ("googlenet", "inception_v3"):
-            options = [{"aux_logits": aux, "init_weights": False} for aux in (True, False)]
-        found[f"torchvision/{name}"] = [variant(name, option) for option in options]
+            # As torchvision's pretrained ones, these take images in ImageNet's mean and deviation, like all others.
+            options = {"init_weights": False, "transform_input": True}
+            size = 299 if name == "inception_v3" else 224
+            variants = [variant(name, size, aux_logits=aux, **options) for aux in (True, False)]
+        elif name.startswith("densenet"):
+            variants.append(_with_old_names(variants[0]))
+        elif name in PRETRAINED_SIZES:
+            size = PRETRAINED_SIZES[name]
+            variants.append(variant(name, size, image_size=size))
+        found[f"torchvision/{name}"] = variants
     return found
 
 
 def _cifar(depth: int, shortcut: Literal["A", "B"]) -> Variant:
-    return Variant(lambda classes: cifar.ResNet(depth, classes=classes, shortcut=shortcut), classes=10)
+    return Variant(lambda classes: cifar.ResNet(depth, classes=classes, shortcut=shortcut), classes=10, size=32)
+
+
+def _with_old_names(variant: Variant) -> Variant:
+    """A densenet whose layers have submodules `norm.1` and so on, as in torchvision's files, in place of `norm1`."""
+
+    def build(classes: int) -> nn.Module:
+        network = variant.build(classes)
+        layers = [module for path, module in network.named_modules() if path.rpartition(".")[2].startswith("denselayer")]
+        for layer in layers:
+            for kind in ("norm", "conv"):
+                pair = nn.ModuleDict({number: getattr(layer, kind + number) for number in "12"})
+                for number, module in pair.items():
+                    delattr(layer, kind + number)
+                    # What forward() looks for, though no longer a submodule.
+                    object.__setattr__(layer, kind + number, module)
+                layer.add_module(kind, pair)
+        return network
+
+    return replace(variant, build=build)
 
 
 @cache
@@ -173,3 +204,5 @@ def _widen_input(module: nn.Module, channels: int) -> None:
     )
     parent, _, child = path.rpartition(".")
     setattr(module.get_submodule(parent), child, first)
+    if hasattr(module, "transform_input"):
+        setattr(module, "transform_input", False)  # noqa: B010  # it is for three channels alone; no type knows it

@@ -1,10 +1,12 @@
 """Finding the size of a predictor that loses no more accuracy than it may."""
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from nern.errors import TrainingDiverged
 from nern.training.config import Config
 from nern.training.loop import OnProgress, Progress, Snapshot
 
@@ -20,12 +22,19 @@ Attempt = Callable[[Config, OnProgress, Snapshot | None], "Trained"]
 
 @dataclass(frozen=True)
 class Size:
-    """A size that was tried, the drop of accuracy on the held-out images, in points of a percent, and how long it took."""
+    """A size that was tried, the drop of accuracy on the held-out images, in points of a percent, and how long it took.
+
+    The drop is None, and the width too, if the training diverged.
+    """
 
     ratio: float
-    hidden: int
-    drop: float
+    hidden: int | None
+    drop: float | None
     seconds: float = field(default=0.0, compare=False)
+
+    def meets(self, drop: float) -> bool:
+        """Whether no more than that is lost."""
+        return self.drop is not None and self.drop <= drop
 
 
 @dataclass(frozen=True)
@@ -40,40 +49,53 @@ class Search:
 def search(attempt: Attempt, config: Config, on_progress: OnProgress, snapshot: Snapshot | None) -> tuple["Trained", Search]:
     """The smallest of the sizes that meets the target, supposing that larger ones lose less; if none does, the largest.
 
-    Every attempt is a whole training. Snapshots carry what earlier attempts found.
+    Every attempt is a whole training. Snapshots carry what earlier attempts found. An attempt that diverges does not meet the
+    target; raises TrainingDiverged if all do.
     """
     assert config.target is not None
-    if snapshot and "sizes" not in snapshot:
+    wanted = config.target.drop
+    if snapshot and snapshot.get("drop") != wanted:
         raise ValueError("the snapshot is of another training")
     sizes = [Size(**size) for size in snapshot["sizes"]] if snapshot else []
     kept: Snapshot | None = snapshot["kept"] if snapshot else None
     inner: Snapshot | None = snapshot["attempt"] if snapshot else None
-    low, high = _bounds(sizes, config.target.drop)
+    low, high = _bounds(sizes, wanted)
     while low < high:
         ratio = RATIOS[(low + high) // 2]
-        watch = _Watch(on_progress, config.comparisons, sizes, kept, inner)
-        trained = attempt(_sized(config, ratio), watch, inner)
+        watch = _Watch(on_progress, config, sizes, kept, inner)
+        started = time.monotonic()
+        try:
+            trained = attempt(_sized(config, ratio), watch, inner)
+            size = Size(ratio, trained.representation.predictor.config.hidden, drop_of(trained), trained.seconds)
+        except TrainingDiverged:
+            if low + 1 == high and kept is None:
+                raise
+            size = Size(ratio, None, None, time.monotonic() - started)
         inner = None
-        sizes = [*sizes, Size(ratio, trained.representation.predictor.config.hidden, drop_of(trained), trained.seconds)]
-        low, high = _bounds(sizes, config.target.drop)
-        if sizes[-1].drop <= config.target.drop or low == len(RATIOS):
+        # Until one meets the target, each is larger than those before it.
+        if size.drop is not None and (size.meets(wanted) or not any(earlier.meets(wanted) for earlier in sizes)):
             kept = watch.final
-    met = low < len(RATIOS)
-    chosen = attempt(_sized(config, RATIOS[low if met else -1]), lambda progress: None, kept)
+        sizes = [*sizes, size]
+        low, high = _bounds(sizes, wanted)
+    finished = [size.ratio for size in sizes if size.drop is not None]
+    meeting = [size.ratio for size in sizes if size.meets(wanted)]
+    chosen = attempt(_sized(config, min(meeting, default=max(finished))), lambda progress: None, kept)
     chosen = replace(chosen, steps=TRAININGS * chosen.steps, seconds=sum(size.seconds for size in sizes))
-    return chosen, Search(config.target.drop, met, tuple(sizes))
+    return chosen, Search(wanted, bool(meeting), tuple(sizes))
 
 
 class _Watch:
     """Reports one attempt as a part of the search, and remembers its end."""
 
     def __init__(
-        self, on_progress: OnProgress, comparisons: int, sizes: list[Size], kept: Snapshot | None, start: Snapshot | None
+        self, on_progress: OnProgress, config: Config, sizes: list[Size], kept: Snapshot | None, start: Snapshot | None
     ) -> None:
+        assert config.target is not None
         # An attempt that starts at its last step has no other end.
         self.final = start
         self._on_progress = on_progress
-        self._comparisons = comparisons
+        self._drop = config.target.drop
+        self._comparisons = config.comparisons
         self._sizes = sizes
         self._kept = kept
 
@@ -83,7 +105,12 @@ class _Watch:
             self.final = copy.deepcopy(progress.snapshot())
 
         def snapshot() -> Snapshot:
-            return {"attempt": progress.snapshot(), "kept": self._kept, "sizes": [asdict(size) for size in self._sizes]}
+            return {
+                "drop": self._drop,
+                "attempt": progress.snapshot(),
+                "kept": self._kept,
+                "sizes": [asdict(size) for size in self._sizes],
+            }
 
         self._on_progress(
             replace(
@@ -109,7 +136,7 @@ def _bounds(sizes: list[Size], drop: float) -> tuple[int, int]:
     """The sizes left: the smallest that meets the target is at `low` or after, and before or at `high`."""
     low, high = 0, len(RATIOS)
     for size in sizes:
-        if size.drop <= drop:
+        if size.meets(drop):
             high = RATIOS.index(size.ratio)
         else:
             low = RATIOS.index(size.ratio) + 1

@@ -221,7 +221,7 @@ class RegularisedConfig(DecoupledConfig):
 
     @model_validator(mode="after")
     def _fits_what_it_smooths(self) -> Self:
-        if self.reconstruction_steps == 0:
+        if self.reconstruction_steps == 0 or self._compression_steps() == self.steps:
             raise ValueError("the regularised recipe needs reconstruction_steps, which fit the smoothed weights")
         return self
 

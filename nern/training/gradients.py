@@ -85,7 +85,7 @@ def _losses(
     if weights.reconstruction:
         errors = [ours - theirs for ours, theirs in zip(rendered, targets.weights, strict=True)]
         yield 1.0, {"reconstruction": losses.reconstruction(errors, sum(layer.weights for layer in layers))}
-    if network is not None and inputs_BCHW is not None:
+    if network is not None and inputs_BCHW is not None and (weights.feature_maps or weights.logits):
         named = {layer.name: weight for layer, weight in zip(layers, rendered, strict=True)}
         for some in portions(inputs_BCHW):
             moved = some.to(targets.representation.device)
@@ -95,13 +95,13 @@ def _losses(
 def _distillation(
     network: nn.Module, rendered: dict[str, Tensor], inputs_BCHW: Tensor, weights: LossWeights
 ) -> dict[str, Tensor]:
-    """L_kd and, if it has a weight, L_fmd."""
+    """L_fmd and L_kd, if they have a weight."""
     with torch.no_grad(), maps.recorded(network, enabled=weights.feature_maps > 0) as theirs:
         teacher = network(inputs_BCHW)
     with maps.recorded(network, enabled=weights.feature_maps > 0) as ours:
         student = functional_call(network, rendered, (inputs_BCHW,))
     values = {"feature_maps": losses.feature_maps(theirs, ours)} if weights.feature_maps else {}
-    return values | {"distillation": losses.distillation(teacher, student, weights.eps)}
+    return values | ({"distillation": losses.distillation(teacher, student, weights.eps)} if weights.logits else {})
 
 
 def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: float) -> dict[str, float]:

@@ -71,7 +71,8 @@ def run(
             values = phase.gradients(behind)
             for name, value in values.items():
                 if not isfinite(value):
-                    raise TrainingDiverged(f"the {name} loss became {value} at step {step} of {steps}; {suspect(targets)}")
+                    cause = suspect(targets) if phase.name != "synthesis" else "images that are being made diverged"
+                    raise TrainingDiverged(f"the {name} loss became {value} at step {step} of {steps}; {cause}")
             for optimizer in optimizers:
                 optimizer.step()
             due = (behind + 1) % interval == 0 or behind + 1 == phase.steps
@@ -89,6 +90,9 @@ def run(
 
 def suspect(targets: Targets) -> str:
     """Which layer a loss that is not finite may come from."""
+    for layer, weight in targets.named().items():
+        if not weight.isfinite().all():
+            return f"the first layer whose smoothed weights are not finite is {layer!r}"
     errors = [
         (ours - theirs).norm().item() / max(theirs.norm().item(), 1e-30)
         for ours, theirs in zip(render_all(targets.representation), targets.weights, strict=True)

@@ -117,16 +117,17 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
         return adam(share(targets.weights))
 
     def rounded() -> Optimizers:
-        targets.replace(render_all(targets.representation))
+        exact = render_all(targets.representation)
+        targets.follow(exact)
         predictor.round_to(config.bits, config.sparsity)
-        return muon(predictor, share(targets.weights))
+        return muon(predictor, share(exact))
 
     def centred() -> Optimizers:
         if predictor.bits is None:
             rounded()
         # Fitting leaves weights where rounding changes sides, and small steps would change many codes at once.
         predictor.centre()
-        return adam(share(targets.original))
+        return adam(share(targets.weights))
 
     if isinstance(config, RegularisedConfig) and teaching:
         yield smoothing(config, targets, teaching)
@@ -193,6 +194,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
                 batches.batch(warm_up + step),
                 weights,
             ),
+            evaluations=100,
         )
 
 
@@ -208,14 +210,8 @@ def muon(predictor: Predictor, share: float = 1.0) -> Optimizers:
 
 
 def groups(named: Iterable[tuple[str, nn.Parameter]], rate: float, of_steps: float) -> list[dict[str, Any]]:
-    """Parameter groups with their relative rates; of the steps of rounded weights, in proportion to their size."""
-    return [
-        {
-            "params": [parameter],
-            RELATIVE_RATE: of_steps * parameter.mean().item() if name.endswith("steps") else rate,
-        }
-        for name, parameter in named
-    ]
+    """Parameter groups with their relative rates: those of the steps of rounded weights, and of all else."""
+    return [{"params": [parameter], RELATIVE_RATE: of_steps if name.endswith("steps") else rate} for name, parameter in named]
 
 
 def cosine(peak: float, steps: int, *, warm_up: int = 0, floor: float = 0.0) -> Callable[[int], float]:

@@ -9,9 +9,10 @@ from nern.representation import Representation, root_mean_square
 
 
 class Targets:
-    """The weights to rebuild, in the shapes of the layers (`weights`) and as tiles (`tiles`).
+    """The weights to rebuild, in the shapes of the layers (`weights`), and the tiles that the predictor is fitted to.
 
-    They are the `original` ones, unless a recipe trains them (`loosen`, then `settle`) or replaces them.
+    The weights are the `original` ones, unless a recipe trains them (`loosen`, then `settle`). The tiles are cut from them,
+    unless the predictor is to `follow` others.
     """
 
     def __init__(self, representation: Representation, state_dict: Mapping[str, Tensor], device: torch.device) -> None:
@@ -22,30 +23,42 @@ class Targets:
         self.settle()
 
     def settle(self) -> None:
-        """Takes the weights as they are now for what the predictor should output."""
+        """Takes the weights as they are now for what the predictor is fitted to."""
         self.weights = [weight.detach() for weight in self.weights]
+        self.follow(None)
+
+    def follow(self, others: Sequence[Tensor] | None) -> None:
+        """Takes other weights, of the same shapes, for what the predictor is fitted to; None for the own ones."""
+        self._followed = others
         # Views of the weights, unless a filter's last tile overhangs.
-        self.tiles = [self.representation.tiles.cut(number, weight) for number, weight in enumerate(self.weights)]
+        self.tiles = [self.representation.tiles.cut(number, weight) for number, weight in enumerate(others or self.weights)]
 
     def loosen(self) -> list[Tensor]:
         """Copies of the weights that can be trained, from now on in place of them."""
         self.weights = [weight.clone().requires_grad_() for weight in self.weights]
         return self.weights
 
-    def replace(self, weights: Sequence[Tensor]) -> None:
-        """Takes other weights; if they are being trained, in place."""
+    def state_dict(self) -> dict[str, list[Tensor] | None]:
+        """For `load_state_dict`: what differs from the original weights."""
+        changed = any(ours.data_ptr() != theirs.data_ptr() for ours, theirs in zip(self.weights, self.original, strict=True))
+        return {
+            "weights": [weight.detach() for weight in self.weights] if changed else None,
+            "followed": list(self._followed) if self._followed else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, list[Tensor] | None]) -> None:
+        """Takes over the weights and what is followed; weights that are being trained change in place."""
+        device = self.representation.device
+        weights = [weight.to(device) for weight in state["weights"] or self.original]
         if self.weights[0].requires_grad:
             with torch.no_grad():
                 for ours, theirs in zip(self.weights, weights, strict=True):
                     ours.copy_(theirs)
         else:
-            self.weights = [weight.to(self.representation.device) for weight in weights]
+            self.weights = weights
             self.settle()
-
-    @property
-    def changed(self) -> bool:
-        """Whether they are others than the original ones."""
-        return any(ours.data_ptr() != theirs.data_ptr() for ours, theirs in zip(self.weights, self.original, strict=True))
+        if state["followed"]:
+            self.follow([weight.to(device) for weight in state["followed"]])
 
     def named(self) -> dict[str, Tensor]:
         """The weights by the names of their layers."""

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,6 +49,12 @@ class Trained:
     judge: Judge | None
     seconds: float
     search: budget.Search | None = None
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the original network was the predictor's teacher in any step."""
+        assert self.config.reconstruction_steps is not None, "the configuration is resolved"
+        return self.judge is not None and self.config.reconstruction_steps < self.config.steps
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
         if teaching and isinstance(teaching.images, Synthesised):
             teaching.images.load_state_dict(snapshot["images"])
         optimizers = _phase_of(plan, done).begin()
-        targets.replace(snapshot["targets"] or targets.original)
+        targets.load_state_dict(snapshot["targets"])
         for optimizer, state in zip(optimizers, snapshot["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         representation.predictor.load_state_dict(snapshot["predictor"])
@@ -138,22 +145,23 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
             "step": step,
             "seconds": seconds(),
             "positions": [representation.positions(number) for number in range(len(subject.layers))],
-            "targets": [weight.detach() for weight in targets.weights] if targets.changed else None,
+            "targets": targets.state_dict(),
             "predictor": representation.predictor.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "selection": selection.state_dict(),
             "images": teaching.images.state_dict() if teaching and isinstance(teaching.images, Synthesised) else None,
         }
 
+    halved = isinstance(config, DecoupledConfig) and config.bits <= 16
+
     def look(step: int) -> Evaluation:
-        return selection.add(evaluate(targets, subject.judge, step))
+        with representation.predictor.halved() if halved else nullcontext():
+            return selection.add(evaluate(targets, subject.judge, step))
 
     check()
     for progress in run(plan, targets, look, take, done, optimizers):
         on_progress(replace(progress, steps=progress.steps + config.comparisons))
     best, last = selection.finish()
-    if isinstance(config, DecoupledConfig) and config.bits == 16:
-        representation.predictor.halve()
     steps = sum(phase.steps for phase in plan)
     return Trained(representation.to(CPU), config, steps, best, last, subject.judge, seconds())
 

@@ -1,7 +1,10 @@
+import re
+
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.func import functional_call
 
 from nern import architectures
 from nern.architectures import registry
@@ -61,6 +64,39 @@ def test_half_precision_and_missing_counters_are_no_obstacle() -> None:
     state_dict = {name: tensor.half() for name, tensor in resnet8().items() if "num_batches" not in name}
     assert architectures.recognise(state_dict) == ["cifar/resnet8"]
     assert architectures.build("cifar/resnet8", state_dict)(torch.randn(1, 3, 8, 8)).dtype == torch.float32
+
+
+def test_a_densenet_as_torchvision_offers_it_is_recognised_by_its_old_names() -> None:
+    torch.manual_seed(0)
+    original = torchvision.models.densenet121(num_classes=5).eval()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))", r"\1.", name): tensor for name, tensor in original.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    assert architectures.recognise(old) == ["torchvision/densenet121"]
+    rebuilt = architectures.build("torchvision/densenet121", old)
+    inputs = torch.randn(1, 3, 64, 64)
+    assert torch.equal(original(inputs), rebuilt(inputs))
+    changed = functional_call(
+        rebuilt, {"features.denseblock1.denselayer1.conv.1.weight": torch.zeros(128, 64, 1, 1)}, (inputs,)
+    )
+    assert not torch.equal(changed, original(inputs))
+
+
+def test_transformers_for_large_images_are_recognised() -> None:
+    state_dict = skeleton(lambda: torchvision.models.vit_b_16(image_size=384)).state_dict()
+    assert architectures.recognise(state_dict) == ["torchvision/vit_b_16"]
+    assert architectures.input_shape("torchvision/vit_b_16", state_dict) == (3, 384, 384)
+
+
+def test_googlenet_takes_the_images_that_the_pretrained_one_takes() -> None:
+    torch.manual_seed(0)
+    original = torchvision.models.googlenet(init_weights=False, transform_input=True).eval()
+    inputs = torch.randn(1, 3, 64, 64)
+    rebuilt = architectures.build("torchvision/googlenet", original.state_dict())
+    assert torch.equal(original(inputs), rebuilt(inputs))
+    grey = torchvision.models.googlenet(init_weights=False)
+    grey.conv1.conv = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    rebuilt = architectures.build("torchvision/googlenet", grey.eval().state_dict())
+    assert torch.equal(grey(inputs[:, :1]), rebuilt(inputs[:, :1]))
 
 
 def test_groups_are_those_of_the_architecture() -> None:

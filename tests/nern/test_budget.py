@@ -5,7 +5,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from nern.errors import UnusableImages
+from nern.errors import TrainingDiverged, UnusableImages
 from nern.report import make_report
 from nern.training import DecoupledConfig, Progress, train
 from nern.training.budget import RATIOS, Size
@@ -59,6 +59,47 @@ def test_a_target_that_can_not_be_met_is_reported_with_what_was_reached() -> Non
     report = make_report(trained, opened(content), sizes, state_dict)
     assert report["target"]["met"] is False
     assert [size["drop"] for size in report["target"]["sizes"]] == [9.0, 9.0, 9.0]
+
+
+def diverging(*ratios: float) -> Any:
+    """Pretends that trainings of these sizes diverge."""
+
+    def sized(config: DecoupledConfig, ratio: float) -> DecoupledConfig:
+        if ratio in ratios:
+            raise TrainingDiverged("too wide")
+        return config.model_copy(update={"ratio": ratio, "target": None})
+
+    return patch("nern.training.budget._sized", sized)
+
+
+@pytest.mark.parametrize(
+    ("diverges", "drops", "met", "chosen"),
+    [
+        (0.1, [0.4] * 7, True, 0.15),
+        (0.9, [9.0] * 7, False, 0.6),
+        (0.3, [9.0] * 5 + [0.4] * 2, True, 0.6),
+    ],
+)
+def test_a_size_that_diverges_does_not_end_the_search(diverges: float, drops: list[float], met: bool, chosen: float) -> None:
+    with losing(drops), diverging(diverges):
+        trained = train(resnet8(), within(0.5), **ARGUMENTS)
+    assert trained.search is not None
+    assert trained.search.met == met
+    assert [size.drop for size in trained.search.sizes if size.ratio == diverges] == [None]
+    found = {size.hidden: size.ratio for size in trained.search.sizes}[trained.representation.predictor.config.hidden]
+    assert found == chosen
+
+
+def test_a_search_ends_if_every_size_diverges() -> None:
+    with diverging(*RATIOS), pytest.raises(TrainingDiverged):
+        train(resnet8(), within(0.5), **ARGUMENTS)
+
+
+def test_a_search_does_not_go_on_with_the_snapshot_of_another_target() -> None:
+    taken: list[dict[str, Any]] = []
+    train(resnet8(), within(0.5), on_progress=lambda progress: taken.append(progress.snapshot()), **ARGUMENTS)
+    with pytest.raises(ValueError, match="another training"):
+        train(resnet8(), within(2.0), snapshot=taken[5], **ARGUMENTS)
 
 
 def test_the_drop_is_measured_on_held_out_images() -> None:

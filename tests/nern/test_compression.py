@@ -11,6 +11,7 @@ from nern.rendering import render_layer
 from nern.report import make_report
 from nern.training import DecoupledConfig, train
 from nern.training.gradients import render_all
+from nern.training.recipes import RELATIVE_RATE, groups
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, untrained, written
 
@@ -67,6 +68,20 @@ def test_weights_are_put_in_the_middle_of_what_is_rounded_like_them() -> None:
     torch.testing.assert_close(layer(x), before)
     assert not torch.allclose(layer.weight, exact)
     torch.testing.assert_close(layer.weight, layer.codes() * layer.sizes()[:, None])
+
+
+def test_the_steps_of_small_rows_are_learned_as_slowly_as_those_of_large_ones() -> None:
+    layer = Linear(6, 4)
+    with torch.no_grad():
+        layer.weight[0] *= 1e-3
+    layer.round_to(4)
+    before = layer.sizes().detach()
+    optimizer = torch.optim.Adam(groups(layer.named_parameters(), 0.0, 1.0), lr=0.05)
+    for group in optimizer.param_groups:
+        group["lr"] *= group[RELATIVE_RATE]
+    layer(torch.ones(3, 6)).square().sum().backward()
+    optimizer.step()
+    torch.testing.assert_close((layer.sizes() / before).log().abs(), torch.full((4,), 0.05), rtol=0.05, atol=0)
 
 
 def test_pruned_weights_stay_zero() -> None:
@@ -130,7 +145,7 @@ def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> 
     assert trained.best.compressed
     content, sizes = written(trained.representation, state_dict)
     report = make_report(trained, opened(content), sizes, state_dict)
-    assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-3)
+    assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-6)
     predictor = trained.representation.predictor
     _, first = next(predictor.linear())
     bits = 5 * predictor.config.parameters(trained.representation.tiles) + (8 - 5) * first.weight.numel()
@@ -145,6 +160,8 @@ def test_a_predictor_is_stored_in_half_precision_unless_a_job_wants_more(bits: A
     assert sizes.predictor == bytes_each * sum(p.numel() for p in trained.representation.predictor.parameters())
     for number, weight in enumerate(render_all(trained.representation)):
         torch.testing.assert_close(render_layer(opened(content).representation, number), weight)
+    report = make_report(trained, opened(content), sizes, state_dict)
+    assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-6)
 
 
 def test_what_float16_can_not_hold_stays_in_float32() -> None:

@@ -19,6 +19,16 @@ def test_smoothness_sums_the_cosines_of_neighbours_along_both_axes() -> None:
     assert losses.smoothness(torch.zeros(3, 3, 2)).item() == 0.0
 
 
+def test_tiles_of_zeros_have_no_direction_to_turn() -> None:
+    tiles = torch.randn(3, 3, 9)
+    tiles[1, 1] = 0
+    tiles.requires_grad_()
+    losses.smoothness(tiles).backward()
+    assert tiles.grad is not None
+    assert not tiles.grad[1, 1].any()
+    assert tiles.grad[0, 0].any()
+
+
 def test_tiles_are_seen_where_the_permutation_puts_them() -> None:
     state_dict = odd()
     representation = untrained(state_dict, permutation="cross-filter")
@@ -40,6 +50,35 @@ def test_the_recipe_makes_neighbours_similar_and_the_outputs_stay() -> None:
     assert after["smoothness"] > before["smoothness"] + 1000
     assert after["distillation"] < 0.5
     assert trained.steps == 42
+
+
+def test_the_last_steps_are_small_where_the_smoothed_weights_are_rebuilt_well() -> None:
+    rates: list[float] = []
+    config = RegularisedConfig(
+        layers=["layer1.0.conv1.weight"],
+        steps=160,
+        reconstruction_steps=130,
+        compression_steps=20,
+        bits=8,
+        hidden=64,
+        smoothing_steps=20,
+        smoothing_weight=0.1,
+        smoothing_learning_rate=0.1,
+        image_batch=4,
+    )
+
+    def watch(progress: Progress) -> None:
+        rates.append(progress.snapshot()["optimizers"][0]["param_groups"][0]["lr"])
+
+    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=watch)
+    assert trained.best.relative_error > 0.3, "the smoothed weights are far from the original ones"
+    assert 0 < max(rates[-10:]) < 0.3 * config.distillation_learning_rate
+
+
+def test_there_has_to_be_a_step_that_fits_the_smoothed_weights() -> None:
+    for values in ({"steps": 10, "bits": 8, "compression_steps": 10}, {"steps": 1, "bits": 4}, {"reconstruction_steps": 0}):
+        with pytest.raises(ValueError, match="reconstruction_steps"):
+            RegularisedConfig(**values)  # type: ignore[arg-type]
 
 
 def test_without_images_there_is_nothing_to_fine_tune_on() -> None:
