@@ -88,4 +88,4 @@ class Judge:
 
 
 def _fraction(left: Tensor, right: Tensor) -> float:
-    return (left == right).float().mean().item()
+    return (left == right).double().mean().item()

@@ -234,7 +234,7 @@ def follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
                 progress.update(shown, description=state["phase"], completed=fraction, speed=speed, left=left, quality=good)
                 if not console.is_terminal and 100 * fraction >= percent + LINE_PERCENT:
                     percent = int(100 * fraction)
-                    console.print(f"{percent:3d}% {state['phase']}: {speed}, {left}, {good}")
+                    console.print(f"{percent:3d}% {state['phase']}: {', '.join(filter(None, (speed, left, good)))}")
     if job["state"] != "succeeded":
         raise Failure(f"the job has {job['state']}: {(job['error'] or {}).get('detail')}")
     return job

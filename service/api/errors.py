@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -68,7 +69,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     if any(item["type"] == "json_invalid" for item in error.errors()):
         reason = error.errors()[0].get("ctx", {}).get("error", "it can't be parsed")
         return respond(request, problems.BadRequest(f"the body is not JSON: {reason}"))
-    errors = [_describe(item) for item in error.errors()]
+    errors = [_describe(item, error.body) for item in error.errors()]
     return respond(request, problems.Invalid(_sentence(errors), errors=errors))
 
 
@@ -86,12 +87,24 @@ async def _on_fault(request: Request, error: Exception) -> Response:
     return respond(request, problems.Broken("something went wrong here, and has been logged"))
 
 
-def _describe(item: Any) -> dict[str, str]:
+def _describe(item: Any, body: Any) -> dict[str, str]:
     source, *path = item["loc"]
-    pointer = "".join(f"/{part}" for part in path if part not in ("decoupled", "paper"))
-    if source != "body":
+    if source == "body":
+        pointer = "".join(f"/{part}" for part in _fields(path, body, missing=item["type"] == "missing"))
+    else:
         pointer = f"{source}:{'/'.join(str(part) for part in path)}"
     return {"pointer": pointer, "detail": item["msg"].removeprefix("Value error, ")}
+
+
+def _fields(path: list[Any], body: Any, *, missing: bool) -> Iterator[Any]:
+    """The parts of a path that are in the body, but for a last one that is missing: pydantic names members of unions too."""
+    for part in path:
+        inside = part in body if isinstance(body, dict) else isinstance(body, list) and isinstance(part, int)
+        if inside:
+            body = body[part]
+            yield part
+    if missing:
+        yield path[-1]
 
 
 def _sentence(errors: list[dict[str, str]]) -> str:

@@ -45,12 +45,23 @@ class NoiseSource(BaseModel):
     noise: NoiseKind
 
 
+def _source(data: Any) -> str:
+    noise = isinstance(data, NoiseSource) or (isinstance(data, Mapping) and "noise" in data)
+    return NoiseSource.__name__ if noise else DatasetSource.__name__
+
+
+Source = Annotated[
+    Annotated[DatasetSource, Tag("DatasetSource")] | Annotated[NoiseSource, Tag("NoiseSource")],
+    Discriminator(_source),
+]
+
+
 class JobTarget(BaseModel):
     """What is trained, on which data."""
 
     checkpoint_id: str
     architecture: str | None = Field(None, description="Name of the network; default: as recognised in the checkpoint")
-    data: DatasetSource | NoiseSource | None = Field(None, description="Images to distil from; none: reconstruction only")
+    data: Source | None = Field(None, description="Images to distil from; none: reconstruction only")
 
 
 class DecoupledJob(JobTarget, DecoupledConfig):
@@ -75,7 +86,9 @@ JobIn = Annotated[
     Annotated[DecoupledJob, Tag("decoupled")]
     | Annotated[RegularisedJob, Tag("regularised")]
     | Annotated[PaperJob, Tag("paper")],
-    Discriminator(_recipe),
+    Discriminator(
+        _recipe, custom_error_type="recipe", custom_error_message='the recipe is "decoupled", "regularised" or "paper"'
+    ),
 ]
 
 

@@ -251,7 +251,9 @@ def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
         ({"steps": 10, "reconstruction_steps": 11}, ""),
         ({"recipe": "other"}, ""),
         ({"weight_decay": 0.1}, "/weight_decay"),
-        ({"data": {"noise": "pink"}}, "/data"),
+        ({"data": {"noise": "pink"}}, "/data/noise"),
+        ({"data": {}}, "/data/dataset_id"),
+        ({"data": {"noise": "normal", "dataset_id": "1"}}, "/data/dataset_id"),
         ({"architecture": "cifar/resnet9"}, "/architecture"),
         ({"layers": []}, "/layers"),
         ({"steps": True}, "/steps"),
@@ -260,6 +262,7 @@ def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
         ({"target": {"drop": -1}}, "/target/drop"),
         ({"target": {"drop": 1}, "hidden": 8}, ""),
         ({"recipe": "regularised"}, "/data"),
+        ({"recipe": "regularised", "smoothing_steps": 0}, "/smoothing_steps"),
         ({"bits": 9}, "/bits"),
         ({"sparsity": 0.5}, ""),
         ({"seed": "1"}, "/seed"),
@@ -268,7 +271,8 @@ def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
 def test_invalid_fields_are_pointed_at(client: httpx.Client, fields: dict[str, Any], pointer: str) -> None:
     answer = new_job(client, **fields)
     assert is_problem(answer, 422, "invalid")
-    assert any(error["pointer"].startswith(pointer) and error["detail"] for error in answer.json()["errors"])
+    assert all(error["detail"] for error in answer.json()["errors"])
+    assert {error["pointer"] for error in answer.json()["errors"]} == {pointer}
 
 
 def test_a_job_for_what_does_not_exist(client: httpx.Client) -> None:
