@@ -27,7 +27,9 @@ ARCHITECTURE = "cifar/resnet20"
 
 CONFIG = DecoupledConfig(ratio=0.415, steps=1200, reconstruction_steps=1000)
 
-QUICK = {"steps": 250, "reconstruction_steps": 200, "synthesis_steps": 25}
+QUICK = {"steps": 250, "reconstruction_steps": 200, "synthesised_images": 256, "synthesis_steps": 25}
+
+QUICK_SOURCES = ("none", "matched", "photos")
 
 CROPS = 4000
 
@@ -36,7 +38,7 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--checkpoints", type=Path, required=True)
     arguments.add_argument("--images", type=Path, required=True)
-    arguments.add_argument("--source", nargs="+", choices=SOURCES, default=SOURCES, metavar="NAME", help=", ".join(SOURCES))
+    arguments.add_argument("--source", nargs="+", choices=SOURCES, metavar="NAME", help=", ".join(SOURCES))
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     state_dict = load(options.checkpoints / FILES[ARCHITECTURE])
@@ -44,7 +46,7 @@ def main() -> None:
     test = read_images(sorted(options.images.glob("cifar10-test.npz")))
     config = CONFIG.model_copy(update={"seed": options.seed} | (QUICK if options.quick else {}))
     rows: list[Row] = []
-    for name in options.source:
+    for name in options.source or (QUICK_SOURCES if options.quick else SOURCES):
         data = source(name, options.images, shape, options.seed)
         rows.append({"source": name, **measure(ARCHITECTURE, state_dict, config, data, test)})
         progress.print(rows[-1])
