@@ -23,7 +23,7 @@ from nern import architectures, artefact
 from nern.architectures import build
 from nern.images import Images, Noise
 from nern.layers import StateDict
-from nern.training import Config, DecoupledConfig, PaperConfig, Progress, train
+from nern.training import Config, DecoupledConfig, PaperConfig, Progress, RegularisedConfig, train
 from service.inspection.state_dicts import find_state_dict
 
 CPU = torch.device("cpu")
@@ -70,6 +70,9 @@ CASES = {
     "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.68, steps=2100, reconstruction_steps=2000), 0.6),
     "resnet20-41-data-free": Case(
         "cifar/resnet20", DecoupledConfig(ratio=0.74, steps=2200, reconstruction_steps=2050), 2.0, images=False
+    ),
+    "resnet20-25-regularised": Case(
+        "cifar/resnet20", RegularisedConfig(ratio=0.49, steps=3600, reconstruction_steps=3000), 1.0
     ),
     "resnet20-41-float": Case(
         "cifar/resnet20", DecoupledConfig(ratio=0.37, bits=32, steps=3400, reconstruction_steps=2500), 0.4
