@@ -3,6 +3,9 @@
 A weight is a whole number of steps between -(2^(bits-1) - 1) and 2^(bits-1) - 1, and each row (output) has a step of its own,
 learned like the weights (LSQ, Esser et al., arXiv 1902.08153), as its logarithm, so that small ones move as slowly as large
 ones, and none to 0. Rounding passes gradients through unchanged.
+
+A step moves all weights of its row, the largest by as many steps as its code says. LSQ scales the gradients of steps down for
+that; Adam, which trains them here, does not see how large gradients are, so the logarithms are scaled up.
 """
 
 import torch
@@ -11,6 +14,9 @@ from torch import Tensor, nn
 
 # The smallest number that float16 holds: no step is smaller.
 LEAST = 2.0**-24
+
+# The logarithms of steps are in units of what moves the largest weights by so many steps, or of 1 if there are fewer.
+PACE = 8
 
 # Fractions of the largest weight of a row at which its step is tried first.
 CLIPS = 32
@@ -34,7 +40,7 @@ class Linear(nn.Linear):
         """Rounds to `bits` bits from now on, and prunes: weights of magnitude below `smallest` stay zero."""
         self.bits = bits
         self.mask = self.weight.detach().abs() >= smallest
-        self.log_steps = nn.Parameter(best_steps(self.weight.detach() * self.mask, bits).log())
+        self.log_steps = nn.Parameter(best_steps(self.weight.detach() * self.mask, bits).log() / self._unit())
 
     @torch.no_grad()
     def centre(self) -> None:
@@ -55,8 +61,11 @@ class Linear(nn.Linear):
     def sizes(self) -> Tensor:
         """The steps as they are used and stored: float32 (outputs,), but what float16 can hold, and never 0."""
         assert self.log_steps is not None
-        steps = self.log_steps.exp()
+        steps = (self.log_steps * self._unit()).exp()
         return steps + (steps.half().float().clamp_min(LEAST) - steps).detach()
+
+    def _unit(self) -> float:
+        return min(1.0, PACE / levels(self.bits))
 
     def _in_steps(self) -> Tensor:
         assert self.mask is not None
