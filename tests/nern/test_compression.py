@@ -74,7 +74,7 @@ def test_weights_are_put_in_the_middle_of_what_is_rounded_like_them() -> None:
 def test_the_steps_of_small_rows_are_learned_as_slowly_as_those_of_large_ones(bits: int, moved: float) -> None:
     layer = Linear(6, 4)
     with torch.no_grad():
-        layer.weight[0] *= 1e-3
+        layer.weight[0] *= 0.1
     layer.round_to(bits)
     before = layer.sizes().detach()
     optimizer = torch.optim.Adam(groups(layer.named_parameters(), 0.0, 1.0), lr=0.05)
