@@ -97,7 +97,8 @@ def represent(
     share = SHARE - (bits / 32 / weights if permutation == "cross-filter" else 0)
     if share <= 0:
         return {"hidden": None, "artefact": bits / 32 / weights, "relative error": None, "accuracy": None, "seconds": None}
-    predictor: PredictorConfig = config.predictor.within(share, tiles)
+    # Of a parameter two bytes are stored, of a weight four.
+    predictor: PredictorConfig = config.predictor.within(2 * share, tiles)
     started = time.monotonic()
     trained = train(state_dict, config.model_copy(update={"hidden": predictor.hidden}))
     seconds = time.monotonic() - started
