@@ -99,8 +99,8 @@ def _describe(item: Any, body: Any) -> dict[str, str]:
 def _fields(path: list[Any], body: Any, *, missing: bool) -> Iterator[Any]:
     """The parts of a path that are in the body, but for a last one that is missing: pydantic names members of unions too."""
     for part in path:
-        inside = part in body if isinstance(body, dict) else isinstance(body, list) and isinstance(part, int)
-        if inside:
+        places = range(len(body)) if isinstance(body, list) else body if isinstance(body, dict) else ()
+        if part in places:
             body = body[part]
             yield part
     if missing:
