@@ -110,11 +110,8 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
         """The better the fit, the smaller the steps that it bears; docs/method.md."""
         return min(1.0, relative_error(render_all(targets.representation), goal) / ROUGH) ** 2
 
-    def adam(rate: float) -> Optimizers:
-        return (torch.optim.Adam(groups(predictor.named_parameters(), rate, rate)),)
-
     def fitted() -> Optimizers:
-        return adam(share(targets.weights))
+        return (torch.optim.Adam([{"params": list(predictor.parameters()), RELATIVE_RATE: share(targets.weights)}]),)
 
     def rounded() -> Optimizers:
         exact = render_all(targets.representation)
@@ -127,7 +124,7 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
             rounded()
         # Fitting leaves weights where rounding changes sides, and small steps would change many codes at once.
         predictor.centre()
-        return adam(share(targets.weights))
+        return fitted()
 
     if isinstance(config, RegularisedConfig) and teaching:
         yield smoothing(config, targets, teaching)
