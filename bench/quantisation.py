@@ -48,7 +48,7 @@ def measure(architecture: str, state_dict: StateDict, bits: int, test: Images) -
         filters = state_dict[layer.name].flatten(1)
         steps, most = best_steps(filters, bits), levels(bits)
         codes = (filters / steps[:, None]).round().clamp(-most, most)
-        size += coding.encode(codes.to(torch.int8)).numel() + 2 * len(steps)
+        size += coding.encode(codes.to(torch.int16), bits).numel() + 2 * len(steps)
         rounded[layer.name] = (codes * steps[:, None]).view(layer.shape)
     represented = sum(4 * layer.weights for layer in layers)
     names = {layer.name for layer in layers}

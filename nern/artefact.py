@@ -2,11 +2,12 @@
 
 Tensors `predictor.*` (as they are, or coded: see `_coded`), `permutation.{layer}` as packed bits, and `kept.*`: the tensors
 of the state_dict that are not represented, in its order. The metadata entry `nern` is a JSON object: version, architecture,
-layers (each with its place in the state_dict), small_kernels, predictor, bits, scales and permutation.
+layers (each with its place in the state_dict), small_kernels, predictor, bits (of each coded layer of the predictor), scales
+and permutation.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ from nern.representation import Representation
 from nern.tensorfile import Entry
 from nern.tiles import Tiles
 
-VERSION = 2
+VERSION = 3
 
 Read = Callable[[int, int], bytes]
 """Bytes start..stop of a file."""
@@ -75,7 +76,7 @@ def write(
         ],
         "small_kernels": tiles.small,
         "predictor": representation.predictor.config.model_dump(mode="json"),
-        "bits": module.bits,
+        "bits": [layer.bits for _, layer in module.linear()] if module.bits else None,
         "scales": representation.scales,
         "permutation": representation.permutation,
     }
@@ -118,7 +119,7 @@ class Artefact:
             stored = {
                 name.removeprefix("predictor."): self.tensor(name) for name in self.entries if name.startswith("predictor.")
             }
-            predictor.load_state_dict(_decoded(predictor, stored) if about["bits"] else stored)
+            predictor.load_state_dict(_decoded(predictor, stored, about["bits"]) if about["bits"] else stored)
             kind = about["permutation"]
             positions = [
                 unpack(self.tensor(f"permutation.{number}"), layer.filters, tiles.per_filter[number], kind)
@@ -162,17 +163,17 @@ def _coded(predictor: Predictor) -> dict[str, Tensor]:
     }
     for name, layer in predictor.linear():
         parts |= {
-            f"{name}.codes": coding.encode(layer.codes()),
+            f"{name}.codes": coding.encode(layer.codes(), layer.bits),
             f"{name}.steps": layer.sizes().detach().half(),
         }
     return parts
 
 
-def _decoded(predictor: Predictor, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state_dict of a predictor whose layers were coded: a weight is its code times its row's step."""
+def _decoded(predictor: Predictor, parts: Mapping[str, Tensor], bits: Sequence[int]) -> dict[str, Tensor]:
+    """The state_dict of a predictor whose layers were coded in so many bits: a weight is its code times its row's step."""
     state_dict = {name: tensor.float() for name, tensor in parts.items() if not name.endswith(("codes", "steps"))}
-    for name, layer in predictor.linear():
-        codes = coding.decode(parts[f"{name}.codes"], tuple(layer.weight.shape))
+    for (name, layer), width in zip(predictor.linear(), bits, strict=True):
+        codes = coding.decode(parts[f"{name}.codes"], tuple(layer.weight.shape), width)
         state_dict[f"{name}.weight"] = codes.float() * parts[f"{name}.steps"].float()[:, None]
     return state_dict
 

@@ -9,11 +9,10 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nern import bits
 from nern.paths import PATHS, Check, PathKind, nothing
 from nern.tiles import Tiles
 
@@ -21,9 +20,6 @@ PermutationKind = Literal["cross-filter", "in-filter", "none"]
 
 # Tiles of smaller norm have no direction worth following.
 TINY = 1e-12
-
-# Ranks turned into bits at a time; a multiple of eight, so that a piece is whole bytes.
-PIECE = 2**16
 
 
 def permutations(
@@ -83,9 +79,10 @@ def pack(position: Tensor, filters: int, per_filter: int, kind: PermutationKind)
     if kind == "none":
         return torch.empty(0, dtype=torch.uint8)
     if kind == "cross-filter":
-        return _pack(position, filters * per_filter)
+        return bits.pack(position, _width(filters * per_filter))
     table = position.reshape(filters, per_filter)
-    return torch.cat([_pack(table[:, 0] // per_filter, filters), _pack(table.flatten() % per_filter, per_filter)])
+    of_filters, in_filters = table[:, 0] // per_filter, table.flatten() % per_filter
+    return torch.cat([bits.pack(of_filters, _width(filters)), bits.pack(in_filters, _width(per_filter))])
 
 
 def unpack(packed: Tensor, filters: int, per_filter: int, kind: PermutationKind) -> Tensor:
@@ -94,11 +91,11 @@ def unpack(packed: Tensor, filters: int, per_filter: int, kind: PermutationKind)
     if kind == "none":
         return torch.arange(count)
     if kind == "cross-filter":
-        position = _unpack(packed, count, count)
+        position = bits.unpack(packed, count, _width(count))
     else:
-        split = _bytes(filters, filters)
-        rank_of_filter = _unpack(packed[:split], filters, filters)
-        rank_in_filter = _unpack(packed[split:], count, per_filter).reshape(filters, per_filter)
+        split = bits.size(filters, _width(filters))
+        rank_of_filter = bits.unpack(packed[:split], filters, _width(filters))
+        rank_in_filter = bits.unpack(packed[split:], count, _width(per_filter)).reshape(filters, per_filter)
         position = (rank_of_filter[:, None] * per_filter + rank_in_filter).flatten()
     if position.max() >= count or not (position.bincount(minlength=count) == 1).all():
         raise ValueError("the bits are not a permutation of the layer's tiles")
@@ -118,30 +115,3 @@ def _invert(path: Tensor) -> Tensor:
 
 def _width(count: int) -> int:
     return math.ceil(math.log2(count)) if count > 1 else 0
-
-
-def _bytes(ranks: int, count: int) -> int:
-    return -(-ranks * _width(count) // 8)
-
-
-def _pack(ranks: Tensor, count: int) -> Tensor:
-    shifts = np.arange(_width(count))
-    pieces = [
-        np.packbits(((piece.numpy()[:, None] >> shifts) & 1).astype(np.uint8), bitorder="little")
-        for piece in ranks.split(PIECE)
-    ]
-    return torch.from_numpy(np.concatenate(pieces))
-
-
-def _unpack(packed: Tensor, ranks: int, count: int) -> Tensor:
-    if packed.numel() != _bytes(ranks, count):
-        raise ValueError("another number of bits than the layer's tiles need")
-    width = _width(count)
-    values = 1 << np.arange(width, dtype=np.int64)
-    pieces: list[npt.NDArray[np.int64]] = []
-    for first in range(0, ranks, PIECE):
-        number = min(PIECE, ranks - first)
-        part = packed[_bytes(first, count) : _bytes(first + number, count)].numpy()
-        bits = np.unpackbits(part, count=number * width, bitorder="little")
-        pieces.append(bits.reshape(number, width) @ values)
-    return torch.from_numpy(np.concatenate(pieces))

@@ -48,8 +48,8 @@ class Linear(nn.Linear):
         self.weight.copy_(self._in_steps().round() * self.sizes()[:, None])
 
     def codes(self) -> Tensor:
-        """The rounded weight in steps, int8 (outputs, inputs)."""
-        return self._in_steps().round().to(torch.int8)
+        """The rounded weight in steps, int16 (outputs, inputs)."""
+        return self._in_steps().round().to(torch.int16)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.log_steps is None:

@@ -1,10 +1,10 @@
 """The recipes, as phases of one training loop."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -201,14 +201,12 @@ def muon(predictor: Predictor, share: float = 1.0) -> Optimizers:
     Kernels are fitted in a fraction of the steps that Adam alone needs; see docs/method.md.
     """
     matrices = {f"{name}.weight": layer.weight for name, layer in predictor.linear()}
-    others = ((name, parameter) for name, parameter in predictor.named_parameters() if name not in matrices)
-    of_matrices = Muon([{"params": list(matrices.values()), RELATIVE_RATE: share}])
-    return of_matrices, torch.optim.Adam(groups(others, 0.05 * share, share))
-
-
-def groups(named: Iterable[tuple[str, nn.Parameter]], rate: float, of_steps: float) -> list[dict[str, Any]]:
-    """Parameter groups with their relative rates: those of the steps of rounded weights, and of all else."""
-    return [{"params": [parameter], RELATIVE_RATE: of_steps if name.endswith("steps") else rate} for name, parameter in named]
+    others = [
+        {"params": [parameter], RELATIVE_RATE: share if name.endswith("steps") else 0.05 * share}
+        for name, parameter in predictor.named_parameters()
+        if name not in matrices
+    ]
+    return Muon([{"params": list(matrices.values()), RELATIVE_RATE: share}]), torch.optim.Adam(others)
 
 
 def cosine(peak: float, steps: int, *, warm_up: int = 0, floor: float = 0.0) -> Callable[[int], float]:

@@ -89,11 +89,14 @@ async def _on_fault(request: Request, error: Exception) -> Response:
 
 def _describe(item: Any, body: Any) -> dict[str, str]:
     source, *path = item["loc"]
-    if source == "body":
-        pointer = "".join(f"/{part}" for part in _fields(path, body, missing=item["type"] == "missing"))
-    else:
-        pointer = f"{source}:{'/'.join(str(part) for part in path)}"
-    return {"pointer": pointer, "detail": item["msg"].removeprefix("Value error, ")}
+    detail = item["msg"].removeprefix("Value error, ")
+    if source != "body":
+        return {"pointer": f"{source}:{'/'.join(str(part) for part in path)}", "detail": detail}
+    fields = list(_fields(path, body, missing=item["type"] == "missing"))
+    if item["type"] == "extra_forbidden":
+        # The recipe is not among the fields, but pydantic says which one it took the body for.
+        detail = f"{path[-2]} has no such field" if path[:-1] != fields[:-1] else "there is no such field"
+    return {"pointer": "".join(f"/{part}" for part in fields), "detail": detail}
 
 
 def _fields(path: list[Any], body: Any, *, missing: bool) -> Iterator[Any]:

@@ -67,4 +67,4 @@ def test_a_later_version_is_refused_by_number() -> None:
     state_dict = resnet8()
     content, _ = written(untrained(state_dict), state_dict)
     with pytest.raises(BadArtefact, match="version 9"):
-        opened(content.replace(b'\\"version\\": 2', b'\\"version\\": 9', 1))
+        opened(content.replace(b'\\"version\\": 3', b'\\"version\\": 9', 1))

@@ -78,7 +78,7 @@ def test_the_cross_filter_permutation_of_resnet20_takes_what_was_published(short
 def test_bits_that_are_no_permutation_are_refused() -> None:
     with pytest.raises(ValueError, match="not a permutation"):
         unpack(torch.zeros(3, dtype=torch.uint8), 2, 4, "cross-filter")
-    with pytest.raises(ValueError, match="number of bits"):
+    with pytest.raises(ValueError, match="numbers of 3 bits"):
         unpack(torch.zeros(1, dtype=torch.uint8), 2, 4, "cross-filter")
 
 

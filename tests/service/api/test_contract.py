@@ -275,6 +275,11 @@ def test_invalid_fields_are_pointed_at(client: httpx.Client, fields: dict[str, A
     assert {error["pointer"] for error in answer.json()["errors"]} == {pointer}
 
 
+def test_an_option_of_another_recipe_is_said_to_be_missing_in_this_one(client: httpx.Client) -> None:
+    assert "decoupled has no such field" in new_job(client, weight_decay=0.1).json()["detail"]
+    assert "paper has no such field" in new_job(client, recipe="paper", bits=8).json()["detail"]
+
+
 def test_a_job_for_what_does_not_exist(client: httpx.Client) -> None:
     assert is_problem(client.post("/v1/jobs", json={"checkpoint_id": "nope"}), 404, "not-found", "nope")
     assert is_problem(new_job(client, data={"dataset_id": "nope"}), 404, "not-found", "nope")
