@@ -53,13 +53,13 @@ CASES = {
     "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3600, reconstruction_steps=3000), 1.0),
     "resnet20-12-coded": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.285, bits=8, steps=5400, reconstruction_steps=3500, compression_steps=1000),
+        DecoupledConfig(ratio=0.272, bits=8, steps=5400, reconstruction_steps=3500, compression_steps=1000),
         1.0,
     ),
     "resnet20-12-int4": Case(
         "cifar/resnet20",
         DecoupledConfig(
-            ratio=0.51,
+            ratio=0.54,
             bits=4,
             steps=3900,
             reconstruction_steps=2500,
