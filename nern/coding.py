@@ -1,7 +1,7 @@
 """Entropy coding of small integers: the Huffman part of DEFLATE (RFC 1951) alone, which any language can read.
 
 Huffman codes come within a few percent of the entropy of codes that are not very skewed, and take no state to describe.
-Of integers of more than eight bits, what is beyond the upper eight follows as it is: it is close to uniform.
+Symbols are bytes. Integers of more than eight bits are the symbols of their upper eight, and then, packed, what is left.
 """
 
 import zlib
@@ -9,7 +9,7 @@ import zlib
 import torch
 from torch import Tensor
 
-from nern.bits import pack, unpack
+from nern import packing
 from nern.errors import BadArtefact
 
 SYMBOL = 8
@@ -18,21 +18,24 @@ SYMBOL = 8
 def encode(codes: Tensor, bits: int) -> Tensor:
     """Signed integers of so many bits, int16, as a string of bytes, uint8."""
     rest = max(0, bits - SYMBOL)
+    upper = (codes.flatten() >> rest).to(torch.int8).view(torch.uint8)
+    symbols = torch.cat([upper, packing.pack(codes.flatten(), rest)])
     compressor = zlib.compressobj(level=9, wbits=-15, strategy=zlib.Z_HUFFMAN_ONLY)
-    data = compressor.compress((codes >> rest).to(torch.int8).contiguous().numpy().tobytes()) + compressor.flush()
-    return torch.cat([torch.frombuffer(bytearray(data), dtype=torch.uint8), pack(codes.flatten(), rest)])
+    data = compressor.compress(symbols.numpy().tobytes()) + compressor.flush()
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def decode(data: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
     """The inverse of `encode`. Raises BadArtefact unless there are exactly as many codes as the shape says."""
     count, rest = torch.Size(shape).numel(), max(0, bits - SYMBOL)
+    expected = count + packing.size(count, rest)
     decompressor = zlib.decompressobj(wbits=-15)
     try:
-        symbols = decompressor.decompress(data.numpy().tobytes(), count + 1)
-        lower = unpack(data[data.numel() - len(decompressor.unused_data) :], count, rest)
-    except (zlib.error, ValueError) as error:
+        symbols = decompressor.decompress(data.numpy().tobytes(), expected + 1)
+    except zlib.error as error:
         raise BadArtefact("coded weights of the predictor are damaged") from error
-    if len(symbols) != count or not decompressor.eof:
+    if len(symbols) != expected or not decompressor.eof or decompressor.unused_data:
         raise BadArtefact(f"coded weights of the predictor: {count} were expected")
-    upper = torch.frombuffer(bytearray(symbols), dtype=torch.int8).to(torch.int16)
-    return ((upper << rest) + lower.to(torch.int16)).view(shape)
+    upper, lower = torch.frombuffer(bytearray(symbols), dtype=torch.uint8).tensor_split([count])
+    codes = (upper.view(torch.int8).to(torch.int16) << rest) + packing.unpack(lower, count, rest).to(torch.int16)
+    return codes.view(shape)

@@ -52,7 +52,8 @@ class Layer:
 def find_layers(state_dict: Mapping[str, Tensor]) -> list[Layer]:
     """All convolutions (1-D, 2-D, 3-D, transposed, grouped), in the order of the state_dict.
 
-    They are recognised by their shape: a floating-point weight with three to five dimensions.
+    They are recognised by their shape: a floating-point weight with three to five dimensions, and no bias of the same shape,
+    which layer norms have.
     """
     return _weights(state_dict, range(3, 6))
 
@@ -76,8 +77,16 @@ def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
 
 
 def _weights(state_dict: Mapping[str, Tensor], dimensions: range) -> list[Layer]:
+    def normalises(name: str) -> bool:
+        bias = state_dict.get(f"{name.removesuffix('weight')}bias")
+        return bias is not None and bias.shape == state_dict[name].shape
+
     return [
         Layer(name, tuple(tensor.shape), tensor.dtype)
         for name, tensor in state_dict.items()
-        if tensor.ndim in dimensions and tensor.is_floating_point() and name.endswith("weight") and tensor.numel() > 0
+        if tensor.ndim in dimensions
+        and tensor.is_floating_point()
+        and name.endswith("weight")
+        and tensor.numel() > 0
+        and not normalises(name)
     ]

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nern import bits
+from nern import packing
 from nern.paths import PATHS, Check, PathKind, nothing
 from nern.tiles import Tiles
 
@@ -79,10 +79,10 @@ def pack(position: Tensor, filters: int, per_filter: int, kind: PermutationKind)
     if kind == "none":
         return torch.empty(0, dtype=torch.uint8)
     if kind == "cross-filter":
-        return bits.pack(position, _width(filters * per_filter))
+        return packing.pack(position, _width(filters * per_filter))
     table = position.reshape(filters, per_filter)
     of_filters, in_filters = table[:, 0] // per_filter, table.flatten() % per_filter
-    return torch.cat([bits.pack(of_filters, _width(filters)), bits.pack(in_filters, _width(per_filter))])
+    return torch.cat([packing.pack(of_filters, _width(filters)), packing.pack(in_filters, _width(per_filter))])
 
 
 def unpack(packed: Tensor, filters: int, per_filter: int, kind: PermutationKind) -> Tensor:
@@ -91,11 +91,11 @@ def unpack(packed: Tensor, filters: int, per_filter: int, kind: PermutationKind)
     if kind == "none":
         return torch.arange(count)
     if kind == "cross-filter":
-        position = bits.unpack(packed, count, _width(count))
+        position = packing.unpack(packed, count, _width(count))
     else:
-        split = bits.size(filters, _width(filters))
-        rank_of_filter = bits.unpack(packed[:split], filters, _width(filters))
-        rank_in_filter = bits.unpack(packed[split:], count, _width(per_filter)).reshape(filters, per_filter)
+        split = packing.size(filters, _width(filters))
+        rank_of_filter = packing.unpack(packed[:split], filters, _width(filters))
+        rank_in_filter = packing.unpack(packed[split:], count, _width(per_filter)).reshape(filters, per_filter)
         position = (rank_of_filter[:, None] * per_filter + rank_in_filter).flatten()
     if position.max() >= count or not (position.bincount(minlength=count) == 1).all():
         raise ValueError("the bits are not a permutation of the layer's tiles")

@@ -179,6 +179,8 @@ class DecoupledConfig(TrainingConfig):
             raise ValueError("at most 8 bits need at least one of compression_steps")
         if (self.reconstruction_steps or 0) + self._compression_steps() > self.steps:
             raise ValueError("reconstruction_steps and compression_steps must not exceed steps")
+        if self._compression_steps() == self.steps:
+            raise ValueError("compression_steps compress what other steps have trained: steps must be more")
         return self
 
     def _compression_steps(self) -> int:
@@ -221,7 +223,7 @@ class RegularisedConfig(DecoupledConfig):
 
     @model_validator(mode="after")
     def _fits_what_it_smooths(self) -> Self:
-        if self.reconstruction_steps == 0 or self._compression_steps() == self.steps:
+        if self.reconstruction_steps == 0:
             raise ValueError("the regularised recipe needs reconstruction_steps, which fit the smoothed weights")
         return self
 
@@ -271,13 +273,12 @@ class PaperConfig(TrainingConfig):
         return max(self.steps, *(int(published.get("steps", 0)) for published in PUBLISHED.values()))
 
     def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:
-        """See `TrainingConfig`; unless `steps` says otherwise, it is what was published for the architecture."""
-        config = self
-        if "steps" not in self.model_fields_set:
-            published = PUBLISHED.get(architecture or "", {})
-            config = self.model_copy(
-                update={name: value for name, value in published.items() if name not in self.model_fields_set}
-            )
+        """See `TrainingConfig`; what is not said is what was published for the architecture, but not how many of other
+        `steps` go without distillation.
+        """
+        said = self.model_fields_set | ({"reconstruction_steps"} if "steps" in self.model_fields_set else set())
+        published = PUBLISHED.get(architecture or "", {})
+        config = self.model_copy(update={name: value for name, value in published.items() if name not in said})
         if (config.reconstruction_steps or 0) > config.steps:
             raise ValueError("reconstruction_steps must not exceed steps")
         return super(PaperConfig, config).resolve(layers, distil=distil)

@@ -47,11 +47,13 @@ def all_at_once(
 
     The network is the teacher, and with rendered weights the student; without network and inputs there is only L_rec. First
     the losses' gradients with respect to all rendered weights are found; then the chosen tiles are rendered once more,
-    unless all are chosen and few enough to have been kept, and the gradients go on from them into the predictor. With
-    all tiles chosen this is the exact gradient, at a memory that does not grow with their number.
+    unless all are chosen and few enough to have been kept, and the gradients go on from them into the predictor. A tile
+    that is chosen twice counts twice. With all tiles chosen this is the exact gradient, at a memory that does not grow with
+    their number.
     """
     representation = targets.representation
-    kept = len(index) == len(representation.tiles) and len(index) * representation.predictor.config.activations <= KEPT
+    everything = torch.equal(index, torch.arange(len(representation.tiles)))
+    kept = everything and len(index) * representation.predictor.config.activations <= KEPT
     with torch.set_grad_enabled(kept):
         predicted = _render_all(representation)
     rendered = [weight.detach().requires_grad_() for weight in predicted]

@@ -28,23 +28,24 @@ class Shuffled:
 
 
 class UniformOrByMagnitude:
-    """Batches without replacement: uniform, or with `probability` in proportion to the tiles' norms.
+    """Batches of sorted tile indices: uniform without replacement, or with `probability` in proportion to the tiles' norms
+    with replacement.
 
     The published "magnitude-oriented batching" (arXiv 2212.13554, section 4.3).
     """
 
     def __init__(self, tiles: Sequence[Tensor], batch: int, probability: float, seed: int) -> None:
-        self._norms = torch.cat([some.cpu().double().flatten(1).norm(dim=1) for some in tiles])
-        self._drawable = min(batch, int(self._norms.count_nonzero()))
-        self._batch = batch
+        self._cumulative = torch.cat([some.cpu().double().flatten(1).norm(dim=1) for some in tiles]).cumsum(0)
+        self._batch = min(batch, len(self._cumulative))
         self._probability = probability
         self._seed = seed
 
     def batch(self, step: int) -> Tensor:
         """The batch of the step-th step, which counts from 0."""
         chance = generator(self._seed, "tiles", step)
-        if torch.rand((), generator=chance) < self._probability and self._drawable:
-            # The smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006): for any number of tiles.
-            keys = torch.empty_like(self._norms).exponential_(generator=chance) / self._norms
-            return keys.topk(self._drawable, largest=False).indices.sort().values
-        return torch.randperm(len(self._norms), generator=chance)[: self._batch].sort().values
+        total = self._cumulative[-1]
+        if torch.rand((), generator=chance) < self._probability and total > 0:
+            # Not torch.multinomial, which takes no more than 2^24 weights.
+            drawn = torch.rand(self._batch, generator=chance, dtype=torch.float64) * total
+            return torch.searchsorted(self._cumulative, drawn, right=True).sort().values
+        return torch.randperm(len(self._cumulative), generator=chance)[: self._batch].sort().values

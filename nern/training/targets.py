@@ -1,5 +1,6 @@
 """What the predictor should output, gathered batch by batch: no table of all tiles is made."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -85,7 +86,7 @@ class Targets:
 
 
 def relative_error(rebuilt: Sequence[Tensor], weights: Sequence[Tensor]) -> float:
-    """The norm of the error of all layers together over the norm of the weights; 0 if that is 0."""
+    """The norm of the error of all layers together over the norm of the weights, or over 1 if that is 0."""
     error = sum((ours - theirs).square().sum().item() for ours, theirs in zip(rebuilt, weights, strict=True))
     norm = sum(weight.square().sum().item() for weight in weights)
-    return (error / norm) ** 0.5 if norm else 0.0
+    return math.sqrt(error / (norm or 1.0))

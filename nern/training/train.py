@@ -1,5 +1,6 @@
 """The training of one predictor."""
 
+import copy
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
@@ -133,7 +134,7 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
         optimizers = _phase_of(plan, done).begin()
         targets.load_state_dict(snapshot["targets"])
         for optimizer, state in zip(optimizers, snapshot["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+            optimizer.load_state_dict(copy.deepcopy(state))  # it would keep the snapshot's own tensors
         representation.predictor.load_state_dict(snapshot["predictor"])
 
     def seconds() -> float:

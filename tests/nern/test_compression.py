@@ -102,15 +102,16 @@ def test_the_first_layer_has_two_bits_more() -> None:
     assert predictor.bits == 3
 
 
-@pytest.mark.parametrize(("bits", "deviation"), [(6, 3), (10, 100)])
-def test_coded_integers_come_back_and_take_about_their_entropy(bits: int, deviation: float) -> None:
-    numbers = torch.randn(200, 300, generator=torch.Generator().manual_seed(0)) * deviation
+@pytest.mark.parametrize(("bits", "deviation", "zeros", "most"), [(6, 3, 0, 1.05), (10, 100, 0, 1.05), (10, 100, 0.5, 1.2)])
+def test_coded_integers_come_back_and_take_about_their_entropy(bits: int, deviation: float, zeros: float, most: float) -> None:
+    chance = torch.Generator().manual_seed(0)
+    numbers = torch.randn(200, 300, generator=chance) * deviation * (torch.rand(200, 300, generator=chance) >= zeros)
     codes = numbers.round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).to(torch.int16)
     coded = coding.encode(codes, bits)
     assert torch.equal(coding.decode(coded, (200, 300), bits), codes)
     share = np.unique(codes.numpy(), return_counts=True)[1] / codes.numel()
     entropy = -(share * np.log2(share)).sum() * codes.numel() / 8
-    assert entropy < coded.numel() < entropy * 1.05
+    assert entropy < coded.numel() < entropy * most
 
 
 @pytest.mark.parametrize(("data", "shape"), [(b"\xff\xff", (2,)), (b"", (2,))])
@@ -123,7 +124,7 @@ def test_damaged_codes_are_refused(data: bytes, shape: tuple[int, ...]) -> None:
 def test_another_number_of_codes_is_refused(bits: int) -> None:
     coded = coding.encode(torch.zeros(10, dtype=torch.int16), bits)
     for shape, data in (((9,), coded), ((11,), coded), ((10,), coded[:-1]), ((10,), torch.cat([coded, coded[-1:]]))):
-        with pytest.raises(BadArtefact, match=r"expected|damaged"):
+        with pytest.raises(BadArtefact, match="expected"):
             coding.decode(data, shape, bits)
 
 
@@ -179,3 +180,9 @@ def test_compression_needs_few_bits() -> None:
     for wrong in ({"sparsity": 0.5}, {"compression_steps": 5}, {"bits": 4, "compression_steps": 0}, {"bits": 9}):
         with pytest.raises(ValueError, match=r"bits|2, 3, 4"):
             DecoupledConfig(**wrong)
+
+
+def test_there_have_to_be_steps_that_train_what_is_compressed() -> None:
+    for wrong in ({"steps": 10, "bits": 8, "compression_steps": 10}, {"steps": 1, "bits": 4}):
+        with pytest.raises(ValueError, match="other steps have trained"):
+            DecoupledConfig.model_validate(wrong)

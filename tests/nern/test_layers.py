@@ -26,6 +26,11 @@ def test_a_linear_layer_has_kernels_of_one_weight() -> None:
     assert (layer.name, layer.filters, layer.channels, layer.size) == ("head.weight", 2, 4, (1, 1))
 
 
+def test_the_weight_of_a_layer_norm_is_no_convolution() -> None:
+    norm = {f"norm.{name}": tensor for name, tensor in torch.nn.LayerNorm((4, 5, 6)).state_dict().items()}
+    assert [layer.name for layer in find_layers(odd() | norm)] == [layer.name for layer in find_layers(odd())]
+
+
 def test_selection_keeps_network_order() -> None:
     layers = find_layers(odd())
     assert [layer.name for layer in select_layers(layers, ["point.weight", "stem.weight"])] == ["stem.weight", "point.weight"]

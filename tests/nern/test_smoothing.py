@@ -76,9 +76,8 @@ def test_the_last_steps_are_small_where_the_smoothed_weights_are_rebuilt_well() 
 
 
 def test_there_has_to_be_a_step_that_fits_the_smoothed_weights() -> None:
-    for values in ({"steps": 10, "bits": 8, "compression_steps": 10}, {"steps": 1, "bits": 4}, {"reconstruction_steps": 0}):
-        with pytest.raises(ValueError, match="reconstruction_steps"):
-            RegularisedConfig.model_validate(values)
+    with pytest.raises(ValueError, match="reconstruction_steps"):
+        RegularisedConfig(reconstruction_steps=0)
 
 
 def test_without_images_there_is_nothing_to_fine_tune_on() -> None:

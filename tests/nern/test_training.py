@@ -169,8 +169,15 @@ def test_kernels_are_drawn_by_magnitude_with_the_given_probability() -> None:
     weight[0] = 1e6
     always = sampling.UniformOrByMagnitude([weight], 5, 1.0, seed=0)
     never = sampling.UniformOrByMagnitude([weight], 5, 0.0, seed=0)
-    assert sum(0 in always.batch(step) for step in range(40)) == 40
+    assert all(always.batch(step).tolist() == [0] * 5 for step in range(40))
     assert sum(0 in never.batch(step) for step in range(40)) < 10
+
+
+def test_kernels_are_drawn_in_proportion_to_their_norms() -> None:
+    weight = torch.tensor([1.0, 0.0, 3.0]).view(3, 1, 1)
+    drawn = sampling.UniformOrByMagnitude([weight.repeat(1000, 1, 1)], 3000, 1.0, seed=0).batch(0) % 3
+    assert len(drawn) == 3000
+    assert drawn.bincount(minlength=3).tolist() == [pytest.approx(750, abs=100), 0, pytest.approx(2250, abs=100)]
 
 
 @pytest.mark.parametrize("config", [DecoupledConfig(steps=120, ratio=0.2), PaperConfig(steps=60, hidden=24, image_batch=8)])
@@ -264,7 +271,8 @@ def test_the_published_recipe_depends_on_the_network() -> None:
     assert resolved("torchvision/resnet18", reconstruction_steps=100_000).steps == 160_000
     with pytest.raises(ValueError, match="must not exceed"):
         resolved("cifar/resnet20", reconstruction_steps=100_000)
-    assert resolved("cifar/resnet56", steps=50).reconstruction_steps == 0
+    short = resolved("cifar/resnet56", steps=50)
+    assert (short.steps, short.reconstruction_steps, short.logit_weight) == (50, 0, 1e-5)
     assert PaperConfig(**large.model_dump(mode="json")).resolve(layers, distil=True, architecture="cifar/resnet20") == large
 
 
@@ -370,6 +378,16 @@ def test_a_layer_of_zeros_does_not_disturb_the_others() -> None:
     assert representation.scales[1] < 2 * representation.scales[0]
 
 
+def test_of_weights_that_are_all_zero_the_best_rebuilt_ones_are_chosen() -> None:
+    errors: list[float] = []
+
+    def watch(now: Progress) -> None:
+        errors.extend([now.evaluation.relative_error] if now.evaluation else [])
+
+    trained = train({"zero.weight": torch.zeros(8, 8, 3, 3)}, DecoupledConfig(steps=40, hidden=8), on_progress=watch)
+    assert trained.best.relative_error == min(errors) < errors[0]
+
+
 def test_what_does_not_fit_the_network_is_refused() -> None:
     with pytest.raises(UnknownArchitecture):
         train(resnet8(), DecoupledConfig(), architecture="cifar/resnet20", data=images())
@@ -423,6 +441,7 @@ def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Image
         saved.seek(0)
         steps: list[int] = []
         snapshot = torch.load(saved, weights_only=True)
+        train(resnet8(), config, snapshot=snapshot, **arguments)
         resumed = train(
             resnet8(), config, on_progress=lambda progress: steps.append(progress.step), snapshot=snapshot, **arguments
         )
