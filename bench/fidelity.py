@@ -51,9 +51,14 @@ QUICK: dict[str, Any] = {"steps": 600, "reconstruction_steps": 500}
 CASES = {
     "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.74, steps=2300, reconstruction_steps=2050), 0.4),
     "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3600, reconstruction_steps=3000), 1.0),
-    "resnet20-12-coded": Case(
+    "resnet20-12-int8": Case(
         "cifar/resnet20",
         DecoupledConfig(ratio=0.272, bits=8, steps=5400, reconstruction_steps=3500, compression_steps=1000),
+        1.0,
+    ),
+    "resnet20-12-7-bits": Case(
+        "cifar/resnet20",
+        DecoupledConfig(ratio=0.309, bits=7, steps=5400, reconstruction_steps=3500, compression_steps=1000),
         1.0,
     ),
     "resnet20-12-int4": Case(
