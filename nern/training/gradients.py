@@ -52,7 +52,8 @@ def all_at_once(
     their number.
     """
     representation = targets.representation
-    everything = torch.equal(index, torch.arange(len(representation.tiles)))
+    count = len(representation.tiles)
+    everything = len(index) == count and torch.equal(index, torch.arange(count))
     kept = everything and len(index) * representation.predictor.config.activations <= KEPT
     with torch.set_grad_enabled(kept):
         predicted = _render_all(representation)
