@@ -49,22 +49,22 @@ class Case:
 QUICK: dict[str, Any] = {"steps": 600, "reconstruction_steps": 500}
 
 CASES = {
-    "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.74, steps=2300, reconstruction_steps=2050), 0.4),
-    "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.415, steps=3600, reconstruction_steps=3000), 1.0),
+    "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.748, steps=2300, reconstruction_steps=2050), 0.4),
+    "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.423, steps=3600, reconstruction_steps=3000), 1.0),
     "resnet20-12-int8": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.272, bits=8, steps=5400, reconstruction_steps=3500, compression_steps=1000),
+        DecoupledConfig(ratio=0.287, bits=8, steps=5400, reconstruction_steps=3500, compression_steps=1000),
         1.0,
     ),
     "resnet20-12-7-bits": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.309, bits=7, steps=5400, reconstruction_steps=3500, compression_steps=1000),
+        DecoupledConfig(ratio=0.325, bits=7, steps=5400, reconstruction_steps=3500, compression_steps=1000),
         1.0,
     ),
     "resnet20-12-int4": Case(
         "cifar/resnet20",
         DecoupledConfig(
-            ratio=0.54,
+            ratio=0.52,
             bits=4,
             steps=3900,
             reconstruction_steps=2500,
@@ -72,9 +72,9 @@ CASES = {
             distillation_learning_rate=4e-4,
         ),
     ),
-    "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.68, steps=2100, reconstruction_steps=2000), 0.6),
+    "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.688, steps=2100, reconstruction_steps=2000), 0.6),
     "resnet20-41-data-free": Case(
-        "cifar/resnet20", DecoupledConfig(ratio=0.74, steps=2200, reconstruction_steps=2050), 2.0, images=False
+        "cifar/resnet20", DecoupledConfig(ratio=0.748, steps=2200, reconstruction_steps=2050), 2.0, images=False
     ),
     "resnet20-25-regularised": Case(
         "cifar/resnet20", RegularisedConfig(ratio=0.49, steps=3600, reconstruction_steps=3000), 1.0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.fidelity import CPU, accuracy, read_images
 from bench.tables import Row, parser, progress, show
-from nern import artefact
+from nern import artefact, ranking
 from nern.artefact import Artefact
 from nern.chance import generator
 from nern.images import Images
@@ -93,10 +93,10 @@ def represent(
     config = DecoupledConfig(small_kernels=small, permutation=permutation, steps=steps, seed=seed, hidden=1)
     tiles = config.tiles(choose_layers(state_dict, config, None))
     weights = sum(layer.weights for layer in tiles.layers)
-    bits = sum(tiles.count(n) * (tiles.count(n) - 1).bit_length() for n in range(len(tiles.layers)))
-    share = SHARE - (bits / 32 / weights if permutation == "cross-filter" else 0)
+    indices = sum(ranking.size(1, tiles.count(number)) for number in range(len(tiles.layers))) / 4 / weights
+    share = SHARE - (indices if permutation == "cross-filter" else 0)
     if share <= 0:
-        return {"hidden": None, "artefact": bits / 32 / weights, "relative error": None, "accuracy": None, "seconds": None}
+        return {"hidden": None, "artefact": indices, "relative error": None, "accuracy": None, "seconds": None}
     # Of a parameter two bytes are stored, of a weight four.
     predictor: PredictorConfig = config.predictor.within(2 * share, tiles)
     started = time.monotonic()

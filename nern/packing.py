@@ -1,7 +1,6 @@
 """Numbers of a fixed width in bits, one after the other, the lowest bit first."""
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,10 +28,10 @@ def unpack(packed: Tensor, count: int, width: int) -> Tensor:
     if packed.numel() != size(count, width):
         raise ValueError(f"{packed.numel()} bytes are not {count} numbers of {width} bits")
     values = 1 << np.arange(width, dtype=np.int64)
-    pieces: list[npt.NDArray[np.int64]] = []
+    numbers = np.empty(count, dtype=np.int64)
     for first in range(0, count, PIECE):
         number = min(PIECE, count - first)
         part = packed[size(first, width) : size(first + number, width)].numpy()
         bits = np.unpackbits(part, count=number * width, bitorder="little")
-        pieces.append(bits.reshape(number, width) @ values)
-    return torch.from_numpy(np.concatenate(pieces))
+        numbers[first : first + number] = bits.reshape(number, width) @ values
+    return torch.from_numpy(numbers)

@@ -5,14 +5,13 @@ The weights stay where they are; only the coordinate that a tile is assigned cha
 is assigned the coordinate (layer, position[n] // t, position[n] % t).
 """
 
-import math
 from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from nern import packing
+from nern import ranking
 from nern.paths import PATHS, Check, PathKind, nothing
 from nern.tiles import Tiles
 
@@ -71,18 +70,16 @@ def mean_consecutive_cosine(tiles: Tensor, position: Tensor) -> float:
 
 
 def pack(position: Tensor, filters: int, per_filter: int, kind: PermutationKind) -> Tensor:
-    """A permutation as a string of bytes, uint8: ceil(log2 n) bits for each rank among n; see `unpack`.
+    """A permutation as a string of bytes, uint8, as `nern.ranking` has it; see `unpack`.
 
-    Cross-filter: the position of every tile. In-filter: the rank of every filter; then, from a new byte on, the rank of
-    every tile inside its filter.
+    Cross-filter: the positions of all tiles. In-filter: the ranks of the filters; then the ranks of the tiles inside each.
     """
     if kind == "none":
         return torch.empty(0, dtype=torch.uint8)
     if kind == "cross-filter":
-        return packing.pack(position, _width(filters * per_filter))
+        return ranking.encode(position[None])
     table = position.reshape(filters, per_filter)
-    of_filters, in_filters = table[:, 0] // per_filter, table.flatten() % per_filter
-    return torch.cat([packing.pack(of_filters, _width(filters)), packing.pack(in_filters, _width(per_filter))])
+    return torch.cat([ranking.encode(table[None, :, 0] // per_filter), ranking.encode(table % per_filter)])
 
 
 def unpack(packed: Tensor, filters: int, per_filter: int, kind: PermutationKind) -> Tensor:
@@ -91,15 +88,10 @@ def unpack(packed: Tensor, filters: int, per_filter: int, kind: PermutationKind)
     if kind == "none":
         return torch.arange(count)
     if kind == "cross-filter":
-        position = packing.unpack(packed, count, _width(count))
-    else:
-        split = packing.size(filters, _width(filters))
-        rank_of_filter = packing.unpack(packed[:split], filters, _width(filters))
-        rank_in_filter = packing.unpack(packed[split:], count, _width(per_filter)).reshape(filters, per_filter)
-        position = (rank_of_filter[:, None] * per_filter + rank_in_filter).flatten()
-    if position.max() >= count or not (position.bincount(minlength=count) == 1).all():
-        raise ValueError("the bits are not a permutation of the layer's tiles")
-    return position
+        return ranking.decode(packed, 1, count)[0]
+    of_filters, inside = packed.tensor_split([ranking.size(1, filters)])
+    rank_of_filter = ranking.decode(of_filters, 1, filters)[0]
+    return (rank_of_filter[:, None] * per_filter + ranking.decode(inside, filters, per_filter)).flatten()
 
 
 def _unit(tiles: Tensor) -> Tensor:
@@ -111,7 +103,3 @@ def _invert(path: Tensor) -> Tensor:
     inverse = torch.empty_like(path)
     inverse[path] = torch.arange(path.numel())
     return inverse
-
-
-def _width(count: int) -> int:
-    return math.ceil(math.log2(count)) if count > 1 else 0

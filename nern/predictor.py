@@ -22,9 +22,9 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu
 # Of a predictor. Beyond it one matrix alone has 16 million weights.
 MAX_HIDDEN = 4096
 
-# Of the first linear layer: rounding it hurts some seventeen times as much as rounding another one, weight for weight, and
-# each bit makes that four times less.
-MORE_BITS = 2
+# Of the first linear layer, at least, and how many more than the others': rounding it hurts some seventeen times as much as
+# rounding another one, weight for weight, and each bit makes that four times less.
+FIRST_BITS, MORE_BITS = 8, 2
 
 
 class PredictorConfig(BaseModel):
@@ -88,14 +88,14 @@ class Predictor(nn.Module):
         return ((name, module) for name, module in self.named_modules() if isinstance(module, Linear))
 
     def round_to(self, bits: int, sparsity: float) -> None:
-        """Rounds all weights to `bits` bits from now on, those of the first layer to MORE_BITS more, and keeps that fraction of
-        each layer's smallest ones at zero.
+        """Rounds all weights to `bits` bits from now on, those of the first layer to more, and keeps that fraction of each
+        layer's smallest ones at zero.
         """
         for number, (_, layer) in enumerate(self.linear()):
             magnitude = layer.weight.detach().abs().flatten()
             pruned = int(sparsity * magnitude.numel())
             smallest = magnitude.sort().values[pruned].item() if pruned else 0.0
-            layer.round_to(bits if number else bits + MORE_BITS, smallest)
+            layer.round_to(bits if number else max(FIRST_BITS, bits + MORE_BITS), smallest)
 
     def centre(self) -> None:
         """Puts every weight in the middle of what is rounded like it; the predictions stay as they are."""

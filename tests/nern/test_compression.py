@@ -93,13 +93,14 @@ def test_pruned_weights_stay_zero() -> None:
         assert (layer.codes() == 0).float().mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_first_layer_has_two_bits_more() -> None:
+@pytest.mark.parametrize(("bits", "of_first"), [(3, 8), (8, 10)])
+def test_the_first_layer_has_more_bits(bits: int, of_first: int) -> None:
     predictor = untrained(resnet8()).predictor
-    predictor.round_to(3, sparsity=0.0)
-    first, *others = (int(layer.codes().abs().max()) for _, layer in predictor.linear())
-    assert 7 < first <= 15
-    assert all(largest <= 3 for largest in others)
-    assert predictor.bits == 3
+    predictor.round_to(bits, sparsity=0.0)
+    first, *others = (int(layer.codes().abs().max()).bit_length() + 1 for _, layer in predictor.linear())
+    assert first == of_first
+    assert all(width == bits for width in others)
+    assert predictor.bits == bits
 
 
 @pytest.mark.parametrize(("bits", "deviation", "zeros", "most"), [(6, 3, 0, 1.05), (10, 100, 0, 1.05), (10, 100, 0.5, 1.2)])
@@ -152,7 +153,7 @@ def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> 
     assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-6)
     predictor = trained.representation.predictor
     _, first = next(predictor.linear())
-    bits = 5 * predictor.config.parameters(trained.representation.tiles) + (7 - 5) * first.weight.numel()
+    bits = 5 * predictor.config.parameters(trained.representation.tiles) + (8 - 5) * first.weight.numel()
     assert sizes.predictor < bits / 8
 
 

@@ -1,11 +1,14 @@
+import math
 import os
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
+from nern import packing, ranking
 from nern.architectures.cifar import ResNet, Shortcut
 from nern.layers import StateDict, find_layers
 from nern.paths import PathKind
@@ -48,38 +51,63 @@ def test_single_weights_are_sorted_by_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "filters", "channels", "bits"),
+    ("kind", "filters", "channels", "fixed"),
     [
         ("cross-filter", 16, 16, 256 * 8),
         ("cross-filter", 16, 3, 48 * 6),
-        ("in-filter", 6, 5, 8 * -(-6 * 3 // 8) + 30 * 3),
+        ("cross-filter", 23, 43, 23 * 43 * 10),
+        ("in-filter", 6, 5, 6 * 3 + 30 * 3),
+        ("in-filter", 5, 40, 5 * 3 + 200 * 6),
         ("none", 9, 9, 0),
     ],
 )
-def test_a_permutation_is_stored_at_the_fewest_whole_bits(
-    kind: PermutationKind, filters: int, channels: int, bits: int
+def test_a_permutation_takes_fewer_bits_than_its_indices(
+    kind: PermutationKind, filters: int, channels: int, fixed: int
 ) -> None:
     position = permute(smooth_kernels(filters, channels, 9), kind)
     packed = pack(position, filters, channels, kind)
-    assert packed.numel() == -(-bits // 8)
+    assert 8 * packed.numel() <= 0.9 * fixed
     assert torch.equal(unpack(packed, filters, channels, kind), position)
+
+
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 48])
+def test_permutations_come_back(n: int) -> None:
+    permutations = shuffled(100, n)
+    packed = ranking.encode(permutations)
+    assert packed.numel() == ranking.size(100, n)
+    assert torch.equal(ranking.decode(packed, 100, n), permutations)
+
+
+@pytest.mark.parametrize("n", [16, 1024, 4096, 65_536])
+def test_a_permutation_takes_about_as_many_bits_as_it_takes_to_tell_it_from_others(n: int) -> None:
+    assert 8 * ranking.encode(shuffled(1, n)).numel() < 1.1 * math.lgamma(n + 1) / math.log(2)
 
 
 @pytest.mark.parametrize(("shortcut", "kilobytes"), [("A", 42.1), ("B", 45.5)])
 def test_the_cross_filter_permutation_of_resnet20_takes_what_was_published(shortcut: Shortcut, kilobytes: float) -> None:
     tiles = Tiles(find_layers(ResNet(20, shortcut=shortcut).state_dict()), "cropped")
+    counts = [tiles.count(number) for number in range(len(tiles.layers))]
+    fixed = sum(packing.size(count, (count - 1).bit_length()) for count in counts)
+    assert fixed / 1000 == pytest.approx(kilobytes, abs=0.05)
     packed = [
-        pack(torch.randperm(tiles.count(number)), layer.filters, layer.channels, "cross-filter")
-        for number, layer in enumerate(tiles.layers)
+        pack(torch.randperm(count), layer.filters, layer.channels, "cross-filter")
+        for count, layer in zip(counts, tiles.layers, strict=True)
     ]
-    assert sum(bits.numel() for bits in packed) / 1000 == pytest.approx(kilobytes, abs=0.05)
+    assert sum(bits.numel() for bits in packed) < 0.9 * fixed
 
 
 def test_bits_that_are_no_permutation_are_refused() -> None:
-    with pytest.raises(ValueError, match="not a permutation"):
-        unpack(torch.zeros(3, dtype=torch.uint8), 2, 4, "cross-filter")
-    with pytest.raises(ValueError, match="numbers of 3 bits"):
+    with pytest.raises(ValueError, match="too few or too many"):
+        unpack(torch.zeros(10, dtype=torch.uint8), 4, 5, "cross-filter")
+    with pytest.raises(ValueError, match="no such order"):
+        unpack(torch.full((2,), 255, dtype=torch.uint8), 2, 4, "cross-filter")
+    with pytest.raises(ValueError, match="permutations of 8 numbers"):
         unpack(torch.zeros(1, dtype=torch.uint8), 2, 4, "cross-filter")
+
+
+def shuffled(permutations: int, n: int) -> Tensor:
+    chance = torch.Generator().manual_seed(n)
+    return torch.stack([torch.randperm(n, generator=chance) for _ in range(permutations)])
 
 
 def published(name: str) -> StateDict:
