@@ -1,3 +1,4 @@
+import dataclasses
 from io import BytesIO
 from typing import Any
 from unittest.mock import patch
@@ -6,9 +7,10 @@ import pytest
 import torch
 
 from nern.errors import TrainingDiverged, UnusableImages
+from nern.evaluation import Comparison
 from nern.report import make_report
 from nern.training import DecoupledConfig, Progress, train
-from nern.training.budget import RATIOS, Size
+from nern.training.budget import RATIOS, Size, drop_of
 from nern.training.config import Target
 from nern.training.gradients import reconstruct
 from nern.training.train import Trained
@@ -31,6 +33,13 @@ def losing(drops: list[float]) -> Any:
         return drops[min(range(len(RATIOS)), key=lambda n: abs(RATIOS[n] - parameters / weights))]
 
     return patch("nern.training.budget.drop_of", drop_of)
+
+
+def test_ten_of_two_thousand_images_are_half_a_point() -> None:
+    trained = train(resnet8(), DecoupledConfig(steps=2, hidden=8, image_batch=4), **ARGUMENTS)
+    comparison = Comparison(2000, agreement=1.0, divergence=0.0, original_accuracy=1995 / 2000, accuracy=1985 / 2000)
+    best = dataclasses.replace(trained.best, comparison=comparison)
+    assert drop_of(dataclasses.replace(trained, best=best)) == 0.5
 
 
 @pytest.mark.parametrize("smallest", range(len(RATIOS)))
