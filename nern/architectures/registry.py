@@ -205,4 +205,5 @@ def _widen_input(module: nn.Module, channels: int) -> None:
     parent, _, child = path.rpartition(".")
     setattr(module.get_submodule(parent), child, first)
     if hasattr(module, "transform_input"):
-        module.transform_input = False  # type: ignore[assignment]  # which is for three channels alone
+        # It is for three channels alone. To the type checker, attributes of modules are tensors and modules.
+        module.transform_input = False  # type: ignore[assignment]
