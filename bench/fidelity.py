@@ -6,6 +6,9 @@ The folders hold resnet20-12fca82f.th and resnet56-4bfd9763.th (github.com/akama
 cifar10-train-*.npz and cifar10-test.npz with `images` (uint8, N x H x W x C) and `labels`. The accuracies are those of all
 test images, which nothing else looks at: "best" is chosen on held-out training images, "last" is the state after the last
 step. "artefact" is predictor + permutation, "file" is everything, both as fractions of the represented weights' bytes.
+
+With --snapshots FOLDER, trainings that were ended go on from where they were, at most a minute before, when the same command
+is given again: the published recipe may take longer than a machine can be had for.
 """
 
 import copy
@@ -18,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.tables import Row, parser, progress, show
+from bench.tables import DEVICE, DEVICE_NAME, Row, parser, progress, show
 from nern import architectures, artefact
 from nern.architectures import build
 from nern.images import Images, Noise
 from nern.layers import StateDict
-from nern.training import Config, DecoupledConfig, PaperConfig, Progress, RegularisedConfig, train
+from nern.training import Config, DecoupledConfig, PaperConfig, Progress, RegularisedConfig, Snapshot, train
 from service.inspection.state_dicts import find_state_dict
 
 CPU = torch.device("cpu")
@@ -46,7 +49,11 @@ class Case:
     images: bool = True
 
 
-QUICK: dict[str, Any] = {"steps": 600, "reconstruction_steps": 500}
+QUICK: dict[type[Config], dict[str, Any]] = {
+    DecoupledConfig: {"steps": 600, "reconstruction_steps": 500},
+    RegularisedConfig: {"steps": 600, "reconstruction_steps": 500, "smoothing_steps": 50},
+    PaperConfig: {"steps": 150},
+}
 
 CASES = {
     "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.748, steps=2300, reconstruction_steps=2050), 0.4),
@@ -99,10 +106,12 @@ def main() -> None:
     arguments.add_argument("--images", type=Path, required=True)
     arguments.add_argument("--case", nargs="+", choices=CASES, default=DEFAULT, metavar="NAME", help=", ".join(CASES))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments.add_argument("--snapshots", type=Path, metavar="FOLDER", help="to go on from, and to be written to")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     names = options.case[:1] if options.quick else options.case
     test = read_images(sorted(options.images.glob("cifar10-test.npz")))
+    progress.print(f"{', '.join(names)}; GPU: {DEVICE_NAME}")
     rows: list[Row] = []
     for name in names:
         case = CASES[name]
@@ -113,32 +122,71 @@ def main() -> None:
             else Noise("matched", architectures.input_shape(case.architecture, state_dict))
         )
         for seed in options.seeds:
-            config = case.config.model_copy(update={"seed": seed} | (QUICK if options.quick else {}))
-            measured = measure(case.architecture, state_dict, config, data, test)
+            config = case.config.model_copy(update={"seed": seed} | (QUICK[type(case.config)] if options.quick else {}))
+            snapshots = (
+                options.snapshots / f"{name}-{seed}{'-quick' if options.quick else ''}.pt" if options.snapshots else None
+            )
+            measured = measure(case.architecture, state_dict, config, data, test, snapshots)
             published = {"published": PUBLISHED[case.architecture]}
             rows.append({"case": name, "seed": seed, **published, **measured, "aim": case.drop})
             progress.print(rows[-1])
     show(rows, "Accuracy in percent, time in minutes", options)
 
 
-def measure(architecture: str, state_dict: StateDict, config: Config, data: Images | Noise | None, test: Images) -> Row:
-    """Trains, stores, rebuilds and tests."""
+class Snapshots:
+    """A file that a training's last snapshot is kept in, if there is to be one."""
+
+    SECONDS = 60.0
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._written = time.monotonic()
+
+    def read(self) -> Snapshot | None:
+        """What the training is to go on from."""
+        if self._path is None or not self._path.exists():
+            return None
+        snapshot: Snapshot = torch.load(self._path, map_location="cpu", weights_only=True)
+        progress.print(f"{self._path}: goes on from step {snapshot['step']}")
+        return snapshot
+
+    def write(self, now: Progress) -> None:
+        """Once a minute; not after the last step, since a training that goes on from there reports nothing more."""
+        if self._path is None or now.step == now.steps or time.monotonic() - self._written < self.SECONDS:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._path.with_suffix(".part")
+        torch.save(now.snapshot(), unfinished)
+        unfinished.replace(self._path)
+        self._written = time.monotonic()
+
+
+def measure(
+    architecture: str,
+    state_dict: StateDict,
+    config: Config,
+    data: Images | Noise | None,
+    test: Images,
+    snapshots: Path | None = None,
+) -> Row:
+    """Trains, going on from a file of snapshots if there is one; stores, rebuilds and tests."""
     last: dict[str, Tensor] = {}
+    kept = Snapshots(snapshots)
 
     def watch(now: Progress) -> None:
+        kept.write(now)
         if now.evaluation:
             progress.print(f"{now.phase} {now.step}/{now.steps}, {now.seconds_left:.0f} s left", now.evaluation, style="dim")
         if now.step == now.steps:
             last.update(copy.deepcopy(now.snapshot()["predictor"]))
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    started = time.monotonic()
-    trained = train(state_dict, config, architecture=architecture, data=data, device=device, on_progress=watch)
-    minutes = (time.monotonic() - started) / 60
+    trained = train(
+        state_dict, config, architecture=architecture, data=data, device=DEVICE, on_progress=watch, snapshot=kept.read()
+    )
     _, sizes = artefact.write(trained.representation, state_dict)
     represented = sum(4 * layer.weights for layer in trained.representation.layers)
-    original = accuracy(build(architecture, state_dict), test, device)
-    best = accuracy(rebuilt(architecture, trained.representation, state_dict), test, device)
+    original = accuracy(build(architecture, state_dict), test, DEVICE)
+    best = accuracy(rebuilt(architecture, trained.representation, state_dict), test, DEVICE)
     trained.representation.predictor.load_state_dict(last)
     if isinstance(config, DecoupledConfig) and config.bits == 16:
         trained.representation.predictor.halve()
@@ -147,10 +195,10 @@ def measure(architecture: str, state_dict: StateDict, config: Config, data: Imag
         "artefact": (sizes.predictor + sizes.permutation) / represented,
         "with kept": (sizes.predictor + sizes.permutation + sizes.kept) / represented,
         "file": sizes.total / represented,
-        "minutes": minutes,
+        "minutes": trained.seconds / 60,
         "original": original,
         "best": best,
-        "last": accuracy(rebuilt(architecture, trained.representation, state_dict), test, device),
+        "last": accuracy(rebuilt(architecture, trained.representation, state_dict), test, DEVICE),
         "drop": original - best,
     }
 
@@ -164,13 +212,14 @@ def rebuilt(architecture: str, representation: Any, state_dict: StateDict) -> nn
 
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
-    """In percent."""
+    """In percent; on a GPU without TF32, which would change an image or two."""
     network = network.to(device)
     assert images.labels_N is not None
-    right: int = sum(
-        (network(images.normalised(pixels).to(device)).argmax(1).cpu() == labels).sum().item()
-        for pixels, labels in zip(images.pixels_NHWC.split(500), images.labels_N.split(500), strict=True)
-    )
+    batches = zip(images.pixels_NHWC.split(500), images.labels_N.split(500), strict=True)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        right: int = sum(
+            (network(images.normalised(pixels).to(device)).argmax(1).cpu() == labels).sum().item() for pixels, labels in batches
+        )
     return 100 * right / len(images)
 
 

@@ -1,6 +1,6 @@
-"""How fast are cross-filter permutations, and how smooth? All layers of ResNet-18 that the authors of NeRN predict.
+"""How fast are cross-filter permutations, and how smooth? All convolutions of ResNet-18.
 
-python -m bench.permutation [--checkpoint FILE] [--nearest-up-to 16384] [--quick]
+python -m bench.permutation [--checkpoint FILE] [--nearest-up-to 65536] [--quick]
 
 Kernels are those of the checkpoint, or normally distributed: then the cosines are lower than a trained network's. "nearest"
 is the published greedy path, exact, and is measured where its time, which grows with the square, is bearable.
@@ -17,6 +17,7 @@ from bench.tables import Row, parser, progress, show
 from nern.layers import StateDict, find_layers
 from nern.paths import PathKind
 from nern.permutation import mean_consecutive_cosine, permute
+from nern.tiles import Tiles
 from service.inspection.state_dicts import find_state_dict
 
 
@@ -28,29 +29,28 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     state_dict = load(options.checkpoint) if options.checkpoint else normal()
-    layers = [layer for layer in find_layers(state_dict) if layer.size == (3, 3)]
+    tiles = Tiles(find_layers(state_dict), "tiled")
     limit = 4096 if options.quick else options.nearest_up_to
     rows: list[Row] = []
     # Layers of one shape differ in a random network by chance alone: the nearest path is measured on the first of each.
     seen: set[tuple[int, ...]] = set()
-    for layer in layers:
-        kernels = state_dict[layer.name].reshape(layer.filters, layer.channels, -1)
+    for number, layer in enumerate(tiles.layers):
+        kernels = tiles.cut(number, state_dict[layer.name]).reshape(layer.filters, tiles.per_filter[number], -1)
         seconds, cosine = measure(kernels, "fragments")
-        row: Row = {"layer": layer.name, "kernels": layer.kernels, "seconds": seconds, "cosine": cosine}
-        if layer.kernels <= limit and (options.checkpoint or layer.shape not in seen):
+        row: Row = {"layer": layer.name, "kernels or tiles": tiles.count(number), "seconds": seconds, "cosine": cosine}
+        if tiles.count(number) <= limit and (options.checkpoint or layer.shape not in seen):
             row["nearest: seconds"], row["nearest: cosine"] = measure(kernels, "nearest")
         else:
             row["nearest: seconds"], row["nearest: cosine"] = None, None
         seen.add(layer.shape)
         rows.append(row)
         progress.print(*row.values())
-    kernels_in_all = sum(row["kernels"] for row in rows)
     rows.append(
         {
             "layer": "all",
-            "kernels": kernels_in_all,
+            "kernels or tiles": len(tiles),
             "seconds": sum(row["seconds"] for row in rows),
-            "cosine": sum(row["kernels"] * row["cosine"] for row in rows) / kernels_in_all,
+            "cosine": sum(row["kernels or tiles"] * row["cosine"] for row in rows) / len(tiles),
             "nearest: seconds": None,
             "nearest: cosine": None,
         }

@@ -13,6 +13,9 @@ from rich.table import Table
 
 Row = dict[str, Any]
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE_NAME = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+
 # Results go to standard output, everything on the way there to standard error.
 progress = Console(stderr=True)
 
@@ -47,7 +50,7 @@ def made_by(options: argparse.Namespace) -> dict[str, Any]:
         "processor": _processor(),
         "threads": options.threads,
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "device": DEVICE_NAME,
     }
 
 

@@ -138,7 +138,10 @@ class Artefact:
     def tensor(self, name: str) -> Tensor:
         """One tensor of the file, by its name there."""
         entry = self.entries[name]
-        return tensorfile.from_bytes(self._read(entry.start, entry.stop), entry.dtype, entry.shape)
+        data = self._read(entry.start, entry.stop)
+        if len(data) != entry.stop - entry.start:
+            raise BadArtefact(f"the file ends inside {name!r}")
+        return tensorfile.from_bytes(data, entry.dtype, entry.shape)
 
     def state_dict(self) -> StateDict:
         """The whole network: represented tensors rendered, the others as they were, in the original order."""
@@ -163,7 +166,7 @@ def _coded(predictor: Predictor) -> dict[str, Tensor]:
     }
     for name, layer in predictor.linear():
         parts |= {
-            f"{name}.codes": coding.encode(layer.codes(), layer.bits),
+            f"{name}.codes": coding.encode(layer.codes().cpu(), layer.bits),
             f"{name}.steps": layer.sizes().detach().half(),
         }
     return parts

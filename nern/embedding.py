@@ -13,6 +13,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+# Of the highest frequency, in units of the lowest: beyond it, the last bit of a power changes the features of a thousandth
+# channel so much that two kinds of processor would rebuild different weights.
+MAX_RANGE = 2.0**20
+
 
 class EmbeddingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

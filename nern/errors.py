@@ -28,5 +28,7 @@ class BadArtefact(NernError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the host or of a device; for host tensors torch says so with a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether memory ran out, of the host or of a device; torch, cuBLAS and cuDNN may say so with a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(phrase in str(error) for phrase in ("can't allocate memory", "out of memory", "ALLOC_FAILED"))

@@ -12,14 +12,16 @@ from nern.errors import UnusableImages
 # Numbers in the inputs that a network is given at a time. It bounds the memory of a step: 27 images of 224 x 224 pixels.
 PORTION = 2**22
 
+CPU = torch.device("cpu")
+
 NoiseKind = Literal["uniform", "normal", "matched"]
 
 
 class ImageSource(Protocol):
     """A stream of network inputs."""
 
-    def batch(self, size: int, generator: torch.Generator) -> Tensor:
-        """`size` inputs drawn at random: normalised, float32 (size, channels, height, width)."""
+    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
+        """`size` inputs drawn at random, on `device`: normalised, float32 (size, channels, height, width)."""
         ...
 
 
@@ -46,13 +48,13 @@ class Images:
 
     def normalised(self, pixels_BHWC: Tensor) -> Tensor:
         """uint8 images as network inputs: float32 (B, C, H, W), in memory with the channels last, as convolutions like it."""
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        mean, std = torch.tensor([self.mean, self.std], device=pixels_BHWC.device).unbind()
         return ((pixels_BHWC.float() / 255 - mean) / std).movedim(-1, 1)
 
-    def batch(self, size: int, generator: torch.Generator) -> Tensor:
+    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
         """Drawn with replacement; `augment` mirrors half of them and shifts all by up to an eighth of their size."""
         chosen = torch.randint(len(self), (size,), generator=generator)
-        inputs = self.normalised(self.pixels_NHWC[chosen])
+        inputs = self.normalised(self.pixels_NHWC[chosen].to(device))
         return mirror_and_shift(inputs, generator) if self.augment else inputs
 
     def split(self, held_out: int, generator: torch.Generator) -> tuple["Images", "Images"]:
@@ -76,12 +78,12 @@ class Noise:
     kind: NoiseKind
     shape: tuple[int, int, int]
 
-    def batch(self, size: int, generator: torch.Generator) -> Tensor:
+    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
         if self.kind == "uniform":
             inputs = torch.rand(size, *self.shape, generator=generator) * 2 - 1
         else:
             inputs = torch.randn(size, *self.shape, generator=generator)
-        return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs.contiguous(memory_format=torch.channels_last).to(device)
 
 
 def portions(inputs: Tensor) -> Sequence[Tensor]:
@@ -98,7 +100,9 @@ def mirror_and_shift(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     column = torch.where(mirrored, width - 1 - column, column)
     row = torch.arange(height) + torch.randint(-(height // 8), height // 8 + 1, (batch, 1), generator=generator)
     column = column + torch.randint(-(width // 8), width // 8 + 1, (batch, 1), generator=generator)
+    # Drawn on the CPU, so that a seed means the same images everywhere.
+    row, column = row.to(x_BCHW.device), column.to(x_BCHW.device)
     inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
-    sample = torch.arange(batch)[:, None, None]
+    sample = torch.arange(batch, device=x_BCHW.device)[:, None, None]
     shifted = x_BCHW[sample, :, row.clamp(0, height - 1)[:, :, None], column.clamp(0, width - 1)[:, None, :]]
     return (shifted * inside[..., None]).movedim(-1, 1)

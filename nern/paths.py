@@ -61,10 +61,12 @@ def fragment_path(vectors: Tensor, check: Check = nothing) -> Tensor:
     """The multiple-fragment path (Bentley, "Fast algorithms for geometric traveling salesman problems", 1992); int64 (n,).
 
     The most similar pairs are joined first, as long as that leaves paths: it ends up smoother than the nearest-neighbour
-    path, whose last steps are long, and hundreds of times faster. Candidates for joining are each end's nearest other
-    ends; when these are used up, they are looked for again among the ends that are left. Beyond 4,096 vectors they are
-    found by cells, which misses some.
+    path, whose last steps are long, and its time grows little faster than n. Candidates for joining are each end's nearest
+    other ends; when these are used up, they are looked for again among the ends that are left. Beyond 4,096 vectors they
+    are found by cells, which misses some. Raises ValueError for vectors that are not finite.
     """
+    if not vectors.isfinite().all():
+        raise ValueError("vectors that are not finite have no path")
     # Equal vectors, such as a pruned layer's zeros, would all have the same nearest ones and be joined one by one.
     rows = F.normalize(vectors.float() + JITTER * torch.randn(vectors.shape, generator=generator(0, "jitter")), dim=1)
     fragments = _Fragments(len(rows))

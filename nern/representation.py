@@ -31,7 +31,7 @@ class Representation:
         self.scales = tuple(scales)
         # Flat index -> flat index of the coordinate assigned: four bytes a tile, where a tile itself has 36 or more.
         assigned = [(start + position.cpu()).int() for start, position in zip(tiles.starts, positions, strict=False)]
-        self._assigned = torch.cat(assigned)
+        self._assigned = torch.cat(assigned).to(self.device)
 
     @classmethod
     def untrained(
@@ -66,31 +66,30 @@ class Representation:
         return self.predictor.embedding.layer.device
 
     def to(self, device: torch.device) -> "Representation":
-        """The same representation, its predictor on `device`."""
+        """The same representation, on `device`."""
         self.predictor.to(device)
+        self._assigned = self._assigned.to(device)
         return self
 
     def positions(self, layer: int) -> Tensor:
         """The permutation of one layer; see `nern.permutation`."""
         start, stop = self.tiles.starts[layer : layer + 2]
-        return self._assigned[start:stop].long() - start
+        return self._assigned[start:stop].cpu().long() - start
 
     def render(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Tiles at sorted flat indices (n,), with gradients, where the predictor is: for each layer that occurs, its number,
-        the tiles' numbers inside it, and the tiles (m, width, *size) in float32.
+        """Tiles at sorted flat indices (n,), with gradients: for each layer that occurs, its number, the tiles' numbers inside
+        it (m,), and the tiles (m, width, *size) in float32. The indices are best given on the CPU; the results are where the
+        predictor is.
         """
-        coordinate = self.tiles.of(self._assigned[index].long())
-        features = self.predictor.features(*(axis.to(self.device) for axis in coordinate))
+        moved = index.to(self.device)
+        features = self.predictor.features(*self.tiles.of(self._assigned[moved].long()))
         for head, stretch in groupby(self.tiles.by_layer(index), key=lambda part: self.tiles.head[part[0]]):
             parts = list(stretch)
             first = parts[0][1].start
             predicted = self.predictor.predict(head, features[first : parts[-1][1].stop])
-            for layer, where, number in parts:
-                yield (
-                    layer,
-                    number,
-                    self.tiles.crop(layer, predicted[where.start - first : where.stop - first]) * self.scales[layer],
-                )
+            for layer, where in parts:
+                tiles = self.tiles.crop(layer, predicted[where.start - first : where.stop - first])
+                yield layer, moved[where] - self.tiles.starts[layer], tiles * self.scales[layer]
 
 
 def root_mean_square(weights: Iterable[Tensor]) -> float:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nern.errors import UnusableImages
-from nern.images import mirror_and_shift, portions
+from nern.errors import UnusableImages, is_out_of_memory
+from nern.images import CPU, mirror_and_shift, portions
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -45,6 +45,8 @@ class Synthesised(nn.Module):
             try:
                 classes = network(torch.zeros(1, *shape, device=next(network.parameters()).device)).shape[1]
             except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
                 raise UnusableImages(f"the network can't take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
         self.size = len(portions(torch.empty(GROUP, *shape, device="meta"))[0])
         self.training_groups, held_out = -(-images // self.size), -(-GROUP // self.size)
@@ -52,10 +54,10 @@ class Synthesised(nn.Module):
         self.groups = nn.ParameterList(torch.randn(self.size, *shape, generator=generator) for _ in range(count))
         self.classes = torch.randint(classes, (count, self.size), generator=generator)
 
-    def batch(self, size: int, generator: torch.Generator) -> Tensor:
-        """`size` images drawn with replacement: (size, channels, height, width)."""
+    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
+        """`size` images drawn with replacement, on `device`: (size, channels, height, width)."""
         chosen = torch.randint(self.training_groups * self.size, (size,), generator=generator).tolist()
-        inputs = torch.stack([self.groups[number // self.size][number % self.size].detach() for number in chosen])
+        inputs = torch.stack([self.groups[number // self.size][number % self.size].detach() for number in chosen]).to(device)
         return mirror_and_shift(inputs, generator) if self.augment else inputs
 
     def held_out(self) -> Iterator[Tensor]:
@@ -72,7 +74,7 @@ def follow_statistics(network: nn.Module, pool: Synthesised, group: int, generat
     """
     device = next(network.parameters()).device
     with statistics(network) as differences:
-        logits = network(mirror_and_shift(pool.groups[group], generator).to(device))
+        logits = network(mirror_and_shift(pool.groups[group].to(device), generator))
     matching = torch.stack(differences).sum()
     classes = F.cross_entropy(logits, pool.classes[group].to(device))
     (matching + CLASS_WEIGHT * classes).backward()

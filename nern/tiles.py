@@ -50,8 +50,7 @@ class Tiles:
         self.per_filter = tuple(-(-layer.channels // width) for layer, width in zip(layers, self.width, strict=True))
         counts = (layer.filters * tiles for layer, tiles in zip(layers, self.per_filter, strict=True))
         self.starts = tuple(accumulate(counts, initial=0))
-        self._starts = torch.tensor(self.starts[:-1])
-        self._per_filter = torch.tensor(self.per_filter)
+        self._tables: dict[torch.device, Tensor] = {}
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -66,26 +65,30 @@ class Tiles:
         return len(self.layers), max(layer.filters for layer in self.layers), max(self.per_filter)
 
     def of(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Layer, filter and tile of flat indices; three int64 tensors of the same shape."""
-        layer = torch.searchsorted(self._starts, index, right=True) - 1
-        within = index - self._starts[layer]
-        tiles = self._per_filter[layer]
+        """Layer, filter and tile of flat indices; three int64 tensors of the same shape, on the same device."""
+        if index.device not in self._tables:
+            # Kept, because whatever is copied to a GPU makes it wait.
+            self._tables[index.device] = torch.tensor([self.starts[:-1], self.per_filter], device=index.device)
+        starts, per_filter = self._tables[index.device]
+        layer = torch.searchsorted(starts, index, right=True) - 1
+        within, tiles = index - starts[layer], per_filter[layer]
         return layer, within // tiles, within % tiles
 
-    def by_layer(self, index: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
-        """Cuts sorted flat indices at the layers' borders: (layer, the slice of `index`, numbers inside the layer)."""
+    def by_layer(self, index: Tensor) -> Iterator[tuple[int, slice]]:
+        """Cuts sorted flat indices at the layers' borders: (layer, the slice of `index`)."""
         borders = torch.searchsorted(index, torch.tensor(self.starts)).tolist()
         for layer, (first, last) in enumerate(pairwise(borders)):
             if first < last:
-                yield layer, slice(first, last), index[first:last] - self.starts[layer]
+                yield layer, slice(first, last)
 
-    def weights(self, index: Tensor) -> int:
+    def count_weights(self, index: Tensor) -> int:
         """How many weights the tiles at sorted flat indices have, without what overhangs."""
-        return sum(
-            math.prod(self.layers[layer].size)
-            * (len(number) * self.width[layer] if (inside := self.inside(layer, number)) is None else int(inside.sum()))
-            for layer, _, number in self.by_layer(index)
-        )
+        count = 0
+        for layer, where in self.by_layer(index):
+            inside = self.inside(layer, index[where] - self.starts[layer])
+            channels = (where.stop - where.start) * self.width[layer] if inside is None else int(inside.sum())
+            count += math.prod(self.layers[layer].size) * channels
+        return count
 
     def cut(self, layer: int, weight: Tensor) -> Tensor:
         """The weight of a layer as tiles: (tiles, width, *size). Where a filter's last tile overhangs, it is zero."""
@@ -104,7 +107,8 @@ class Tiles:
         over = self.per_filter[layer] * self.width[layer] - self.layers[layer].channels
         if not over:
             return None
-        channel = (number % self.per_filter[layer])[:, None] * self.width[layer] + torch.arange(self.width[layer])
+        first = (number % self.per_filter[layer])[:, None] * self.width[layer]
+        channel = first + torch.arange(self.width[layer], device=number.device)
         return channel < self.layers[layer].channels
 
     def crop(self, layer: int, predicted: Tensor) -> Tensor:

@@ -64,10 +64,9 @@ def build(name: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
     if fit.channels != fit.variant.channels:
         _widen_input(module, fit.channels)
     tensors = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state_dict.items()}
+    # The module's own keeps the metadata that some modules look for; `_fit` has seen that only counters can be missing.
     own = module.state_dict()
-    own.update(
-        tensors
-    )  # which keeps the metadata that some modules look for; `_fit` has seen that only counters can be missing
+    own.update(tensors)
     module.load_state_dict(own)
     return module.eval().requires_grad_(False)
 

@@ -125,12 +125,8 @@ class _Watch:
 
 def drop_of(trained: "Trained") -> float:
     """Points of accuracy lost on the held-out images, at the best evaluation."""
-    comparison = trained.best.comparison
-    assert comparison is not None
-    assert comparison.accuracy is not None
-    assert comparison.original_accuracy is not None
-    # Ten of 2,000 images are half a point, and not a little more as in binary fractions.
-    return round(100 * (comparison.original_accuracy - comparison.accuracy), 6)
+    assert trained.best.comparison is not None
+    return trained.best.comparison.drop
 
 
 def _bounds(sizes: list[Size], drop: float) -> tuple[int, int]:

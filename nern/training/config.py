@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nern.embedding import EmbeddingConfig
+from nern.embedding import MAX_RANGE, EmbeddingConfig
 from nern.importance import COMPARISONS
 from nern.layers import Layer
 from nern.paths import PathKind
@@ -107,6 +107,8 @@ class TrainingConfig(BaseModel):
             raise ValueError("a target finds the size: give no hidden or ratio with it")
         if (self.reconstruction_steps or 0) > self._most_steps():
             raise ValueError("reconstruction_steps must not exceed steps")
+        if self.base ** (self.levels - 1) > MAX_RANGE:
+            raise ValueError(f"base to the power of levels - 1 must not exceed {MAX_RANGE:.0f}")
         return self
 
     def _most_steps(self) -> int:
@@ -114,7 +116,8 @@ class TrainingConfig(BaseModel):
         return self.steps
 
     def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:
-        """The same with what depends on the network filled in; without `distil` all steps are reconstruction.
+        """The same with what depends on the network filled in; without `distil` all steps are reconstruction. The
+        architecture matters to the published recipe alone.
 
         Raises ValueError for what does not go together with that.
         """

@@ -22,7 +22,7 @@ KEPT = 2**28
 
 def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
     """Of the mean squared error over the tiles at sorted flat indices, in units of all weights' root mean square."""
-    weights, total = targets.representation.tiles.weights(index), 0.0
+    weights, total = targets.representation.tiles.count_weights(index), 0.0
     for chunk in index.split(CHUNK):
         loss = torch.stack([error.square().sum() for error in targets.errors(chunk)]).sum() / weights
         loss.backward()
@@ -41,20 +41,18 @@ class LossWeights:
 
 
 def all_at_once(
-    network: nn.Module | None, targets: Targets, inputs_BCHW: Tensor | None, index: Tensor, weights: LossWeights
+    network: nn.Module | None, targets: Targets, inputs_BCHW: Tensor | None, index: Tensor | None, weights: LossWeights
 ) -> dict[str, float]:
-    """Of all losses that have a weight, as they reach the predictor through the tiles at sorted flat indices.
+    """Of all losses that have a weight, as they reach the predictor through the tiles at sorted flat indices, or all tiles.
 
     The network is the teacher, and with rendered weights the student; without network and inputs there is only L_rec. First
     the losses' gradients with respect to all rendered weights are found; then the chosen tiles are rendered once more,
-    unless all are chosen and few enough to have been kept, and the gradients go on from them into the predictor. A tile
-    that is chosen twice counts twice. With all tiles chosen this is the exact gradient, at a memory that does not grow with
-    their number.
+    unless all are and few enough to have been kept, and the gradients go on from them into the predictor. A tile that is
+    chosen twice counts twice. With all tiles this is the exact gradient, at a memory that does not grow with their number.
     """
     representation = targets.representation
-    count = len(representation.tiles)
-    everything = len(index) == count and torch.equal(index, torch.arange(count))
-    kept = everything and len(index) * representation.predictor.config.activations <= KEPT
+    everything = torch.arange(len(representation.tiles))
+    kept = index is None and len(everything) * representation.predictor.config.activations <= KEPT
     with torch.set_grad_enabled(kept):
         predicted = _render_all(representation)
     rendered = [weight.detach().requires_grad_() for weight in predicted]
@@ -67,12 +65,13 @@ def all_at_once(
         parts = torch.autograd.grad(loss, rendered, allow_unused=True, materialize_grads=True)
         for gradient, part in zip(gradients, parts, strict=True):
             gradient += part
-        for name, value in values.items():
-            totals[name] = totals.get(name, 0.0) + share * value.item()
+        # All at once, since a GPU is waited for each time.
+        for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
+            totals[name] = totals.get(name, 0.0) + share * value
     if kept:
         torch.autograd.backward(predicted, gradients)
     else:
-        pull_back(representation, gradients, index)
+        pull_back(representation, gradients, everything if index is None else index)
     return totals
 
 
@@ -91,8 +90,7 @@ def _losses(
     if network is not None and inputs_BCHW is not None and (weights.feature_maps or weights.logits):
         named = {layer.name: weight for layer, weight in zip(layers, rendered, strict=True)}
         for some in portions(inputs_BCHW):
-            moved = some.to(targets.representation.device)
-            yield len(some) / len(inputs_BCHW), _distillation(network, named, moved, weights)
+            yield len(some) / len(inputs_BCHW), _distillation(network, named, some, weights)
 
 
 def _distillation(
@@ -115,10 +113,9 @@ def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: fl
         (-weight * smoothness).backward()
     total = 0.0
     for some in portions(inputs_BCHW):
-        moved = some.to(targets.representation.device)
         with torch.no_grad():
-            teacher = network(moved)
-        student = functional_call(network, targets.named(), (moved,))
+            teacher = network(some)
+        student = functional_call(network, targets.named(), (some,))
         loss = losses.distillation(teacher, student) * (len(some) / len(inputs_BCHW))
         if trained:
             loss.backward()

@@ -50,10 +50,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Teaching:
-    """What distillation needs: the original network and a source of inputs."""
+    """What distillation needs: the original network, a source of inputs, and the device of both."""
 
     network: nn.Module
     images: ImageSource
+    device: torch.device
+
+    def inputs(self, config: Config, stream: str, step: int) -> Tensor:
+        """The inputs of one step of a stream of them: (B, channels, height, width)."""
+        return self.images.batch(config.image_batch, generator(config.seed, stream, step), self.device)
 
 
 def phases(config: Config, targets: Targets, teaching: Teaching | None) -> list[Phase]:
@@ -90,8 +95,7 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
     assert config.reconstruction_steps is not None, "resolve() comes first"
     assert config.compression_steps is not None
     predictor = targets.representation.predictor
-    count = len(targets.representation.tiles)
-    batches = sampling.Shuffled(count, config.kernel_batch, config.seed)
+    batches = sampling.Shuffled(len(targets.representation.tiles), config.kernel_batch, config.seed)
     factors = LossWeights(logits=1.0, feature_maps=config.feature_map_weight)
 
     def follow_weights(step: int) -> dict[str, float]:
@@ -99,8 +103,7 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
 
     def follow_teacher(step: int) -> dict[str, float]:
         assert teaching is not None
-        inputs = teaching.images.batch(config.image_batch, generator(config.seed, "images", step))
-        return all_at_once(teaching.network, targets, inputs, torch.arange(count), factors)
+        return all_at_once(teaching.network, targets, teaching.inputs(config, "images", step), None, factors)
 
     def fresh() -> Optimizers:
         targets.settle()
@@ -131,16 +134,16 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
     steps = config.reconstruction_steps
     schedule = cosine(config.learning_rate, steps, warm_up=steps // 50)
     yield Phase("reconstruction", steps, fresh, schedule, follow_weights, evaluations=5)
-    exact = config.steps - steps - config.compression_steps if teaching else 0
-    schedule = cosine(config.distillation_learning_rate, exact, warm_up=exact // 50)
-    yield Phase("distillation", exact, fitted, schedule, follow_teacher)
+    distilled = config.steps - steps - config.compression_steps if teaching else 0
+    schedule = cosine(config.distillation_learning_rate, distilled, warm_up=distilled // 50)
+    yield Phase("distillation", distilled, fitted, schedule, follow_teacher)
     fit = config.compression_steps // 2 if teaching else config.compression_steps
     schedule = cosine(config.learning_rate, fit, warm_up=fit // 50)
     yield Phase("compression", fit, rounded, schedule, lambda step: follow_weights(steps + step), evaluations=5)
     left = config.compression_steps - fit
     schedule = cosine(config.distillation_learning_rate, left, warm_up=left // 50)
     # It goes on with the images where distillation has ended.
-    yield Phase("compression", left, centred, schedule, lambda step: follow_teacher(exact + step))
+    yield Phase("compression", left, centred, schedule, lambda step: follow_teacher(distilled + step))
 
 
 def smoothing(config: RegularisedConfig, targets: Targets, teaching: Teaching) -> Phase:
@@ -148,8 +151,7 @@ def smoothing(config: RegularisedConfig, targets: Targets, teaching: Teaching) -
     schedule = cosine(config.smoothing_learning_rate, config.smoothing_steps, warm_up=config.smoothing_steps // 50)
 
     def follow(step: int) -> dict[str, float]:
-        inputs = teaching.images.batch(config.image_batch, generator(config.seed, "smoothing", step))
-        return smooth(teaching.network, targets, inputs, config.smoothing_weight)
+        return smooth(teaching.network, targets, teaching.inputs(config, "smoothing", step), config.smoothing_weight)
 
     return Phase(
         "smoothing",
@@ -165,7 +167,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
     """All losses at once, their gradient through a batch of tiles; one optimizer and schedule throughout."""
     assert config.reconstruction_steps is not None, "resolve() comes first"
     optimizer = Ranger(targets.representation.predictor.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    batches = sampling.UniformOrByMagnitude(targets.tiles, config.kernel_batch, config.magnitude_probability, config.seed)
+    batches = sampling.UniformOrByMagnitude(targets.goals, config.kernel_batch, config.magnitude_probability, config.seed)
     schedule = cosine(config.learning_rate, config.steps, floor=1e-6)
     warm_up = config.reconstruction_steps
     alone = LossWeights(reconstruction=1.0)
@@ -187,7 +189,7 @@ def paper(config: PaperConfig, targets: Targets, teaching: Teaching | None) -> I
             lambda step: all_at_once(
                 teaching.network,
                 targets,
-                teaching.images.batch(config.image_batch, generator(config.seed, "images", step)),
+                teaching.inputs(config, "images", step),
                 batches.batch(warm_up + step),
                 weights,
             ),

@@ -1,6 +1,5 @@
 """What the predictor should output, gathered batch by batch: no table of all tiles is made."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -10,9 +9,9 @@ from nern.representation import Representation, root_mean_square
 
 
 class Targets:
-    """The weights to rebuild, in the shapes of the layers (`weights`), and the tiles that the predictor is fitted to.
+    """The weights to rebuild, in the shapes of the layers (`weights`), and the tiles that the predictor is fitted to (`goals`).
 
-    The weights are the `original` ones, unless a recipe trains them (`loosen`, then `settle`). The tiles are cut from them,
+    The weights are the `original` ones, unless a recipe trains them (`loosen`, then `settle`). The goals are cut from them,
     unless the predictor is to `follow` others.
     """
 
@@ -32,7 +31,7 @@ class Targets:
         """Takes other weights, of the same shapes, for what the predictor is fitted to; None for the own ones."""
         self._followed = others
         # Views of the weights, unless a filter's last tile overhangs.
-        self.tiles = [self.representation.tiles.cut(number, weight) for number, weight in enumerate(others or self.weights)]
+        self.goals = [self.representation.tiles.cut(number, weight) for number, weight in enumerate(others or self.weights)]
 
     def loosen(self) -> list[Tensor]:
         """Copies of the weights that can be trained, from now on in place of them."""
@@ -75,18 +74,20 @@ class Targets:
     def errors(self, index: Tensor) -> list[Tensor]:
         """Rebuilt minus target at sorted flat indices, in units of the original weights' root mean square, with gradients.
 
-        One tensor for each layer that occurs, without what overhangs.
+        One tensor for each layer that occurs, with zeros for what overhangs.
         """
         errors = []
         for layer, number, tiles in self.representation.render(index):
-            error = (tiles - self.tiles[layer][number]) / self.unit
+            error = (tiles - self.goals[layer][number]) / self.unit
             inside = self.representation.tiles.inside(layer, number)
-            errors.append(error if inside is None else error[inside])
+            errors.append(error if inside is None else error * inside.view(*inside.shape, *[1] * (error.ndim - 2)))
         return errors
 
 
 def relative_error(rebuilt: Sequence[Tensor], weights: Sequence[Tensor]) -> float:
     """The norm of the error of all layers together over the norm of the weights, or over 1 if that is 0."""
-    error = sum((ours - theirs).square().sum().item() for ours, theirs in zip(rebuilt, weights, strict=True))
-    norm = sum(weight.square().sum().item() for weight in weights)
-    return math.sqrt(error / (norm or 1.0))
+    # In float64, where squares of small weights are not zero.
+    errors = ((ours.double() - theirs.double()).norm() for ours, theirs in zip(rebuilt, weights, strict=True))
+    norms = (weight.double().norm() for weight in weights)
+    error, norm = torch.stack([torch.stack(list(values)).norm() for values in (errors, norms)]).tolist()
+    return float(error / (norm or 1.0))

@@ -64,6 +64,7 @@ class Subject:
 
     state_dict: Mapping[str, Tensor]
     architecture: str | None
+    data: Images | Noise | None
     layers: Sequence[Layer]
     teaching: Teaching | None
     judge: Judge | None
@@ -89,15 +90,18 @@ def train(
     """
     layers = choose_layers(state_dict, config, architecture)
     for layer in layers:
-        if not state_dict[layer.name].isfinite().all():
-            raise NotRepresentable(f"{layer.name!r} has weights that are not finite")
+        if not state_dict[layer.name].float().isfinite().all():
+            raise NotRepresentable(f"{layer.name!r} has weights that are not finite, or too large for float32")
+    for name, tensor in state_dict.items():
+        if tensor.dtype not in tensorfile.NAMES:
+            raise NotRepresentable(f"{name!r} is of {tensor.dtype}, which can't be stored")
     teaching, judge = None, None
     if architecture is not None and data is not None:
         network = architectures.build(architecture, state_dict).to(device)
         images, held_out = hold_out(data, config, network)
         judge = Judge(network, held_out)
-        teaching = Teaching(network, images)
-    subject = Subject(state_dict, architecture, layers, teaching, judge, device)
+        teaching = Teaching(network, images, device)
+    subject = Subject(state_dict, architecture, data, layers, teaching, judge, device)
     if isinstance(config, RegularisedConfig) and teaching is None:
         raise UnusableImages("the regularised recipe needs a known architecture and images to fine-tune on")
     if config.target is None:
@@ -207,10 +211,16 @@ def hold_out(data: Images | Noise, config: Config, network: nn.Module) -> tuple[
 
 
 def _identity(subject: Subject, config: Config) -> str:
-    """What tells trainings apart: what they were asked for, and the weights that they represent."""
-    digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=16)
-    for layer in subject.layers:
-        digest.update(tensorfile.to_bytes(subject.state_dict[layer.name]))
+    """What tells trainings apart: what they were asked for, the network, and the images."""
+    digest = hashlib.blake2b(f"{config.model_dump_json()} {subject.architecture}".encode(), digest_size=16)
+    for name, tensor in subject.state_dict.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensorfile.to_bytes(tensor))
+    if isinstance(subject.data, Images):
+        digest.update(f"{subject.data.pixels_NHWC.shape} {subject.data.mean} {subject.data.std}".encode())
+        digest.update(subject.data.pixels_NHWC.contiguous().numpy().data)
+    else:
+        digest.update(f"{subject.data}".encode())
     return digest.hexdigest()
 
 

@@ -65,6 +65,14 @@ def test_another_safetensors_file_is_refused() -> None:
         opened(safetensors.torch.save({"weight": torch.zeros(2)}))
 
 
+def test_a_file_that_ends_too_early_is_refused() -> None:
+    state_dict = resnet8()
+    content, _ = written(untrained(state_dict), state_dict)
+    artefact = opened(content[:-1])
+    with pytest.raises(BadArtefact, match=r"the file ends inside 'kept\.linear\.bias'"):
+        artefact.state_dict()
+
+
 def test_a_later_version_is_refused_by_number() -> None:
     state_dict = resnet8()
     content, _ = written(untrained(state_dict), state_dict)

@@ -1,6 +1,6 @@
 import copy
-import dataclasses
 import math
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 from unittest.mock import patch
@@ -31,7 +31,7 @@ from nern.training import (
 from nern.training.config import Config, Target
 from nern.training.gradients import LossWeights
 from nern.training.selection import Evaluation
-from nern.training.targets import Targets
+from nern.training.targets import Targets, relative_error
 from nern.training.train import hold_out
 from tests.support.networks import images, odd, resnet8
 from tests.support.representations import opened, untrained, written
@@ -81,13 +81,12 @@ def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int
     targets = Targets(untrained(state_dict), state_dict, CPU)
     inputs = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = direct(targets, inputs, weights)
-    everything = torch.arange(len(targets.representation.tiles))
     with (
         patch.object(gradients, "CHUNK", chunk),
         patch.object(gradients, "KEPT", kept),
         patch.object(nern.images, "PORTION", portion),
     ):
-        gradients.all_at_once(build("cifar/resnet8", state_dict), targets, inputs, everything, weights)
+        gradients.all_at_once(build("cifar/resnet8", state_dict), targets, inputs, None, weights)
     found = grads(targets)
     assert all(gradient.abs().max() > 0 for gradient in found)
     for ours, theirs in zip(found, expected, strict=True):
@@ -120,7 +119,7 @@ def test_a_layer_that_the_outputs_do_not_depend_on_is_no_obstacle() -> None:
     state_dict = network.state_dict()
     targets = Targets(untrained(state_dict), state_dict, CPU)
     weights = LossWeights(logits=1.0, feature_maps=1.0)
-    gradients.all_at_once(network, targets, torch.randn(2, 3, 8, 8), torch.arange(len(targets.representation.tiles)), weights)
+    gradients.all_at_once(network, targets, torch.randn(2, 3, 8, 8), None, weights)
     assert all(gradient.isfinite().all() for gradient in grads(targets))
 
 
@@ -130,7 +129,7 @@ def test_a_batch_of_kernels_carries_its_share_of_the_gradient() -> None:
     network, inputs, weights = build("cifar/resnet8", state_dict), torch.randn(2, 3, 8, 8), LossWeights(logits=1.0)
     count = len(targets.representation.tiles)
     shares = []
-    for index in (torch.arange(0, count, 2), torch.arange(1, count, 2), torch.arange(count)):
+    for index in (torch.arange(0, count, 2), torch.arange(1, count, 2), None):
         targets.representation.predictor.zero_grad()
         gradients.all_at_once(network, targets, inputs, index, weights)
         shares.append(grads(targets))
@@ -352,16 +351,36 @@ def test_images_that_do_not_fit_the_network_are_refused_before_training() -> Non
 def test_labels_that_the_network_has_no_classes_for_are_refused() -> None:
     made = images()
     assert made.labels_N is not None
-    wrong = dataclasses.replace(made, labels_N=made.labels_N + 5)
+    wrong = replace(made, labels_N=made.labels_N + 5)
     with pytest.raises(UnusableImages, match="classes"):
         train(resnet8(), DecoupledConfig(), architecture="cifar/resnet8", data=wrong)
 
 
-def test_weights_that_are_not_finite_are_refused_by_name() -> None:
-    weights = resnet8()
-    weights["layer2.0.conv1.weight"][0, 0, 0, 0] = torch.nan
+@pytest.mark.parametrize(
+    "wrong",
+    [torch.full((2, 2, 3, 3), torch.nan), torch.full((2, 2, 3, 3), 1e60, dtype=torch.float64)],
+    ids=["no numbers", "too large for float32"],
+)
+def test_weights_that_are_not_finite_are_refused_by_name(wrong: Tensor) -> None:
     with pytest.raises(NotRepresentable, match=r"layer2\.0\.conv1\.weight"):
-        train(weights, DecoupledConfig(steps=1, hidden=8))
+        train(resnet8() | {"layer2.0.conv1.weight": wrong}, DecoupledConfig(steps=1, hidden=8))
+
+
+def test_what_an_artefact_cannot_keep_is_refused_before_training() -> None:
+    with pytest.raises(NotRepresentable, match=r"'wave' is of torch\.complex64"):
+        train(resnet8() | {"wave": torch.zeros(2, dtype=torch.complex64)}, DecoupledConfig(steps=1, hidden=8))
+
+
+def test_errors_of_tiny_weights_are_measured() -> None:
+    weights = [torch.full((2, 2, 3, 3), 1e-24)]
+    assert relative_error([torch.zeros(2, 2, 3, 3)], weights) == pytest.approx(1.0)
+    assert relative_error(weights, weights) == 0.0
+
+
+def test_frequencies_that_machines_disagree_on_are_refused() -> None:
+    assert DecoupledConfig(base=1.25, levels=60).levels == 60
+    with pytest.raises(ValueError, match="base to the power of levels"):
+        DecoupledConfig(base=1.25, levels=128)
 
 
 def test_images_are_changed_only_if_that_is_asked_for() -> None:
@@ -451,16 +470,33 @@ def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Image
         assert torch.equal(resumed.representation.predictor.state_dict()[name], tensor)
 
 
-def test_a_snapshot_of_another_training_is_refused() -> None:
+OTHER_PIXELS = replace(images(), pixels_NHWC=255 - images().pixels_NHWC)
+
+
+@pytest.mark.parametrize(
+    ("network", "config", "data"),
+    [
+        (resnet8(), DecoupledConfig(steps=1, hidden=9), images()),
+        (resnet8(seed=1), DecoupledConfig(steps=1, hidden=8), images()),
+        (resnet8() | {"bn1.bias": torch.ones(16)}, DecoupledConfig(steps=1, hidden=8), images()),
+        (resnet8(), DecoupledConfig(steps=1, hidden=8), OTHER_PIXELS),
+        (resnet8(), DecoupledConfig(steps=1, hidden=8), Noise("matched", (3, 8, 8))),
+        (resnet8(), DecoupledConfig(steps=1, hidden=8), None),
+        (resnet8(), DecoupledConfig(steps=1, target=Target(drop=1.0)), images()),
+    ],
+    ids=["width", "represented weights", "kept tensors", "images", "noise", "no data", "target"],
+)
+def test_a_snapshot_of_another_training_is_refused(
+    network: StateDict, config: DecoupledConfig, data: Images | Noise | None
+) -> None:
     snapshots = []
-    train(resnet8(), DecoupledConfig(steps=1, hidden=8), on_progress=lambda progress: snapshots.append(progress.snapshot()))
-    for network, config in [
-        (resnet8(), DecoupledConfig(steps=1, hidden=9)),
-        (resnet8(seed=1), DecoupledConfig(steps=1, hidden=8)),
-        (resnet8(), DecoupledConfig(steps=1, target=Target(drop=1.0))),
-    ]:
-        with pytest.raises(ValueError, match="another training"):
-            train(network, config, architecture="cifar/resnet8", data=images(), snapshot=snapshots[0])
+
+    def save(progress: Progress) -> None:
+        snapshots.append(progress.snapshot())
+
+    train(resnet8(), DecoupledConfig(steps=1, hidden=8), architecture="cifar/resnet8", data=images(), on_progress=save)
+    with pytest.raises(ValueError, match="another training"):
+        train(network, config, architecture="cifar/resnet8", data=data, snapshot=snapshots[0])
 
 
 def test_a_dataset_may_be_smaller_than_a_batch() -> None:
@@ -494,15 +530,38 @@ def test_an_evaluation_without_finite_numbers_is_never_the_best() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("config", [DecoupledConfig(steps=12, hidden=8), PaperConfig(steps=4, hidden=8, image_batch=4)])
-def test_training_on_a_cuda_device(config: DecoupledConfig | PaperConfig) -> None:
-    device = torch.device("cuda")
-    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), device=device)
+@pytest.mark.parametrize(
+    ("config", "data"),
+    [
+        (DecoupledConfig(steps=12, hidden=8), images(augment=True)),
+        (DecoupledConfig(steps=12, hidden=8, bits=8), images()),
+        (DecoupledConfig(steps=12, hidden=8, synthesised_images=1, synthesis_steps=2), Noise("matched", (3, 8, 8))),
+        (RegularisedConfig(steps=12, hidden=8, smoothing_steps=2), images()),
+        (PaperConfig(steps=4, hidden=8, image_batch=4), images()),
+    ],
+)
+def test_training_on_a_cuda_device(config: Config, data: Images | Noise) -> None:
+    arguments: dict[str, Any] = {"architecture": "cifar/resnet8", "data": data, "device": torch.device("cuda")}
+    saved: list[Any] = []
+
+    def save(progress: Progress) -> None:
+        if progress.step == progress.steps - 1:
+            torch.save(progress.snapshot(), file := BytesIO())
+            saved.append(torch.load(BytesIO(file.getvalue()), map_location="cpu", weights_only=True))
+
+    trained = train(resnet8(), config, on_progress=save, **arguments)
+    resumed = train(resnet8(), config, snapshot=saved[0], **arguments)
+    assert resumed.last.rank == pytest.approx(trained.last.rank, rel=1e-2)
     assert trained.representation.device == CPU
     assert trained.judge is not None
     layers = trained.representation.layers
     rebuilt = dict(zip([layer.name for layer in layers], gradients.render_all(trained.representation), strict=True))
     assert trained.judge.compare(rebuilt).divergence == pytest.approx(trained.best.rank, rel=1e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_every_kind_of_layer_can_be_trained_on_a_cuda_device() -> None:
+    assert train(odd(), DecoupledConfig(steps=60, hidden=32), device=torch.device("cuda")).last.relative_error < 0.3
 
 
 def test_the_schedule_rises_and_falls() -> None:
