@@ -63,13 +63,15 @@ class Judge:
         self.network = network
         self.held_out = held_out
         try:
-            classes = self._logits({}, islice(held_out.batches(), 1)).shape[1]
+            logits = self._logits({}, islice(held_out.batches(), 1))
         except (RuntimeError, ValueError, AssertionError) as error:
             if is_out_of_memory(error):
                 raise
             raise UnusableImages(f"the network can't take these images: {str(error).splitlines()[0]}") from error
-        if held_out.labels is not None and held_out.labels.max() >= classes:
-            raise UnusableImages(f"a label is {int(held_out.labels.max())}, but the network has only {classes} classes")
+        if not logits.isfinite().all():
+            raise UnusableImages("what the network itself says of these images are no finite numbers")
+        if held_out.labels is not None and held_out.labels.max() >= logits.shape[1]:
+            raise UnusableImages(f"a label is {int(held_out.labels.max())}, but the network has only {logits.shape[1]} classes")
 
     @cached_property
     def _original(self) -> Tensor:

@@ -42,6 +42,10 @@ class Images:
         channels = self.pixels_NHWC.shape[-1]
         if not len(self.mean) == len(self.std) == channels:
             raise UnusableImages(f"the images have {channels} channels, mean and std {len(self.mean)} and {len(self.std)}")
+        if self.labels_N is not None and len(self.labels_N) != len(self.pixels_NHWC):
+            raise UnusableImages(f"there are {len(self.pixels_NHWC)} images, but {len(self.labels_N)} labels")
+        if 0 in self.pixels_NHWC.shape[1:]:
+            raise UnusableImages(f"images of shape {list(self.pixels_NHWC.shape)} have no pixels")
 
     def __len__(self) -> int:
         return len(self.pixels_NHWC)

@@ -70,7 +70,7 @@ def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
     """
     wanted = set(names)
     if unknown := wanted - {layer.name for layer in layers}:
-        raise NotRepresentable(f"{sorted(unknown)[0]!r} is neither a convolution nor a linear layer of this network")
+        raise NotRepresentable(f"{sorted(unknown)[0][:200]!r} is neither a convolution nor a linear layer of this network")
     if selected := [layer for layer in layers if layer.name in wanted]:
         return selected
     raise NotRepresentable("the network has no convolution to represent")

@@ -21,6 +21,13 @@ def blocks_of(tiles: int) -> int:
     return -(-tiles // BLOCK)
 
 
+def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """float32 numbers in the dtype of a layer; what that can't hold, such as 70,000 in float16, becomes the largest it can."""
+    if torch.finfo(dtype).max < torch.finfo(tensor.dtype).max:
+        tensor = tensor.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
+    return tensor.to(dtype)
+
+
 @torch.inference_mode()
 def render_block(representation: Representation, layer: int, block: int) -> Tensor:
     """Tiles block * BLOCK and the following of one layer, in the layer's dtype: (at most BLOCK, width, *size)."""
@@ -28,7 +35,7 @@ def render_block(representation: Representation, layer: int, block: int) -> Tens
     count = min(BLOCK, representation.tiles.count(layer) - first)
     row = torch.arange(BLOCK).clamp_max(count - 1)
     [(_, _, tiles)] = representation.render(representation.tiles.starts[layer] + first + row)
-    return tiles[:count].to(representation.layers[layer].dtype).contiguous()
+    return narrowed(tiles[:count], representation.layers[layer].dtype).contiguous()
 
 
 def render_blocks(representation: Representation, layer: int) -> Iterator[Tensor]:

@@ -49,9 +49,9 @@ def make_report(
         "agreement": comparison.agreement if comparison else None,
         "divergence": finite(comparison.divergence) if comparison else None,
         "relative_error": {
-            "overall": _ratio(hypot(*errors), hypot(*norms)),
+            "overall": finite(_ratio(hypot(*errors), hypot(*norms))),
             "layers": [
-                {"index": index, "name": layer.name, "relative_error": _ratio(error, norm)}
+                {"index": index, "name": layer.name, "relative_error": finite(_ratio(error, norm))}
                 for index, (layer, error, norm) in enumerate(zip(layers, errors, norms, strict=True))
             ],
         },

@@ -53,7 +53,9 @@ def size_of(dtype: torch.dtype, shape: Iterable[int]) -> int:
 
 def to_bytes(tensor: Tensor) -> bytes:
     """The tensor's elements, row-major and little-endian."""
-    return tensor.detach().resolve_neg().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    flat = tensor.detach().resolve_neg().cpu().contiguous().flatten()
+    # Of a single element, torch keeps whatever stride it had.
+    return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy().tobytes()
 
 
 def from_bytes(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:

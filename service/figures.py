@@ -16,6 +16,9 @@ rcParams["svg.hashsalt"] = "nern"
 
 Report = dict[str, Any]
 
+# Of layers beyond that many, the names are left out: drawing them takes longer than anybody waits.
+MANY = 300
+
 STYLES = {"relative error": "C0-", "absolute error": "C0--", "magnitude": "C1-", "random": "C7:"}
 
 
@@ -34,15 +37,34 @@ def draw(name: str, report: Report) -> bytes:
 def _layers(figure: Figure, report: Report) -> None:
     """Relative error of every layer."""
     error = report["relative_error"]
-    names = [layer["name"].removesuffix(".weight") for layer in error["layers"]]
-    figure.set_size_inches(7, 1.5 + 0.2 * len(names))
-    axes: Axes = figure.subplots()
-    axes.barh(names, [layer["relative_error"] for layer in error["layers"]], color="C0")
-    axes.axvline(error["overall"], color="C1", label=f"overall: {error['overall']:.3f}")
-    axes.invert_yaxis()
-    axes.set_xlabel("norm of the error / norm of the weights")
+    # An error that is too large for a number is drawn as none.
+    errors = [layer["relative_error"] or 0.0 for layer in error["layers"]]
+    axes: Axes
+    if len(errors) > MANY:
+        figure.set_size_inches(9, 5)
+        axes = figure.subplots()
+        axes.stairs(errors, fill=True, color="C0")
+        axes.set_xlabel("layer")
+        axes.set_ylabel("norm of the error / norm of the weights")
+        line: Callable[..., Any] = axes.axhline
+    else:
+        figure.set_size_inches(7, 1.5 + 0.2 * len(errors))
+        axes = figure.subplots()
+        axes.barh(range(len(errors)), errors, color="C0")
+        axes.set_yticks(range(len(errors)), [_label(layer["name"]) for layer in error["layers"]], parse_math=False)
+        axes.invert_yaxis()
+        axes.set_xlabel("norm of the error / norm of the weights")
+        line = axes.axvline
+    if error["overall"] is not None:
+        line(error["overall"], color="C1", label=f"overall: {error['overall']:.3f}")
+        axes.legend()
     axes.set_title("Reconstruction error by layer")
-    axes.legend()
+
+
+def _label(name: str) -> str:
+    """A layer's name; of a long one, the end."""
+    name = name.removesuffix(".weight")
+    return name if len(name) <= 60 else f"…{name[-59:]}"
 
 
 def _bytes(figure: Figure, report: Report) -> None:

@@ -59,7 +59,7 @@ def build(name: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
 
     Raises UnknownArchitecture if there is no such name or the state_dict is of another network.
     """
-    fit = _fit_of(name, state_dict)
+    fit = fit_of(name, state_dict)
     module = fit.variant.build(fit.classes)
     if fit.channels != fit.variant.channels:
         _widen_input(module, fit.channels)
@@ -73,14 +73,14 @@ def build(name: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
 
 def groups(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, int]:
     """The number of groups of every convolution, by the name of its weight."""
-    variant = _fit_of(name, state_dict).variant
+    variant = fit_of(name, state_dict).variant
     module = skeleton(partial(variant.build, variant.classes))
     return {f"{path}.weight": conv.groups for path, conv in module.named_modules() if isinstance(conv, _ConvNd)}
 
 
 def input_shape(name: str, state_dict: Mapping[str, Tensor]) -> tuple[int, int, int]:
     """Channels, height and width of the images that the architecture was made for."""
-    fit = _fit_of(name, state_dict)
+    fit = fit_of(name, state_dict)
     return fit.channels, fit.variant.size, fit.variant.size
 
 
@@ -168,10 +168,14 @@ def _fit(variant: Variant, given: Mapping[str, Shape]) -> Fit | None:
         head = shape[:1] == (variant.classes,) and given[name] != shape
         return (fit.classes, *shape[1:]) if head else shape
 
-    return fit if all(fitted(name) == given[name] for name in expected) else None
+    return fit if channels and fit.classes and all(fitted(name) == given[name] for name in expected) else None
 
 
-def _fit_of(name: str, state_dict: Mapping[str, Tensor]) -> Fit:
+def fit_of(name: str, state_dict: Mapping[str, Tensor]) -> Fit:
+    """How a state_dict fits an architecture; tensors on the meta device will do.
+
+    Raises UnknownArchitecture if there is no such name or the state_dict is of another network.
+    """
     if name not in _variants():
         raise UnknownArchitecture(f"there is no architecture {name!r}")
     shapes = _shapes_of(state_dict)

@@ -23,7 +23,7 @@ Weight = Annotated[float, Field(ge=0, le=1e6)]
 class Target(BaseModel):
     """How much a predictor may lose."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     drop: float = Field(gt=0, le=100, description="Points of accuracy (percent) on the held-out images")
 
@@ -136,6 +136,12 @@ class TrainingConfig(BaseModel):
         """The predictor that a resolved configuration asks for."""
         assert self.hidden is not None, "resolve() comes first"
         return self._predictor(self.hidden)
+
+    @property
+    def distils(self) -> bool:
+        """Whether a step of a resolved configuration follows the original network, if there is one to follow."""
+        assert self.reconstruction_steps is not None, "resolve() comes first"
+        return self.reconstruction_steps < self.steps
 
     @property
     def comparisons(self) -> int:
@@ -270,6 +276,11 @@ class PaperConfig(TrainingConfig):
         0.2, ge=0, le=1, description="Fraction of the kernel batches that are drawn in proportion to the kernels' norms"
     )
 
+    @property
+    def distils(self) -> bool:
+        """See `TrainingConfig`."""
+        return super().distils and self.feature_map_weight + self.logit_weight > 0
+
     def _most_steps(self) -> int:
         if "steps" in self.model_fields_set:
             return self.steps
@@ -293,5 +304,11 @@ CONFIGS: dict[str, type[Config]] = {"decoupled": DecoupledConfig, "regularised":
 
 
 def read_config(values: Mapping[str, Any]) -> Config:
-    """A configuration as `model_dump` wrote it, or a part of one; the recipe is "decoupled" if it is not said."""
-    return CONFIGS[values.get("recipe") or "decoupled"](**values)
+    """A configuration as `model_dump` wrote it, or a part of one; the recipe is "decoupled" if it is not said.
+
+    Raises ValueError.
+    """
+    recipe = values.get("recipe") or "decoupled"
+    if not isinstance(recipe, str) or recipe not in CONFIGS:
+        raise ValueError(f"there is no recipe {recipe!r}; there are {', '.join(CONFIGS)}")
+    return CONFIGS[recipe](**values)

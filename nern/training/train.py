@@ -18,6 +18,7 @@ from nern.images import Images, ImageSource, Noise
 from nern.layers import Layer, find_layers, find_linear, select_layers
 from nern.paths import Check, nothing
 from nern.permutation import permutations
+from nern.rendering import narrowed
 from nern.representation import Representation
 from nern.synthesis import Synthesised
 from nern.training import budget
@@ -54,8 +55,7 @@ class Trained:
     @property
     def distilled(self) -> bool:
         """Whether the original network was the predictor's teacher in any step."""
-        assert self.config.reconstruction_steps is not None, "the configuration is resolved"
-        return self.judge is not None and self.config.reconstruction_steps < self.config.steps
+        return self.judge is not None and self.config.distils
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def train(
     for name, tensor in state_dict.items():
         if tensor.dtype not in tensorfile.NAMES:
             raise NotRepresentable(f"{name!r} is of {tensor.dtype}, which can't be stored")
+    if architecture is not None:
+        architectures.fit_of(architecture, state_dict)
     teaching, judge = None, None
     if architecture is not None and data is not None:
         network = architectures.build(architecture, state_dict).to(device)
@@ -186,9 +188,11 @@ def choose_layers(state_dict: Mapping[str, Tensor], config: Config, architecture
 
 
 def evaluate(targets: Targets, judge: Judge | None, step: int) -> Evaluation:
-    """Renders the whole network and compares."""
-    rendered = render_all(targets.representation)
-    names = [layer.name for layer in targets.representation.layers]
+    """Renders the whole network, as it will be in the dtypes that it had, and compares."""
+    layers = targets.representation.layers
+    pairs = zip(render_all(targets.representation), layers, strict=True)
+    rendered = [narrowed(weight, layer.dtype).float() for weight, layer in pairs]
+    names = [layer.name for layer in layers]
     comparison = judge.compare(dict(zip(names, rendered, strict=True))) if judge else None
     compressed = targets.representation.predictor.bits is not None
     return Evaluation(step, relative_error(rendered, targets.original), comparison, compressed)
@@ -219,6 +223,7 @@ def _identity(subject: Subject, config: Config) -> str:
     if isinstance(subject.data, Images):
         digest.update(f"{subject.data.pixels_NHWC.shape} {subject.data.mean} {subject.data.std}".encode())
         digest.update(subject.data.pixels_NHWC.contiguous().numpy().data)
+        digest.update(b"" if subject.data.labels_N is None else tensorfile.to_bytes(subject.data.labels_N))
     else:
         digest.update(f"{subject.data}".encode())
     return digest.hexdigest()

@@ -1,6 +1,5 @@
 """Datasets: images to distil from and to evaluate with."""
 
-import math
 from datetime import datetime
 from typing import Annotated
 
@@ -19,6 +18,9 @@ from service.store import datasets, jobs
 from service.store.tables import Dataset
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+# Of means, and of standard deviations: those of pixels between 0 and 1 are far from both.
+TINY, HUGE = 1e-6, 1e6
 
 
 class DatasetOut(BaseModel):
@@ -105,8 +107,8 @@ def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
     if mean is None or std is None:
         raise problems.Invalid("give both mean and std, or neither", errors=[{"pointer": "query:std", "detail": "missing"}])
     given = Normalisation(tuple(map(float, mean.split(","))), tuple(map(float, std.split(","))))
-    if not all(0 < value < math.inf for value in given.std) or not all(map(math.isfinite, given.mean)):
-        detail = "must be finite, and std positive"
+    if not all(TINY <= value <= HUGE for value in given.std) or not all(abs(value) <= HUGE for value in given.mean):
+        detail = f"must be numbers of at most {HUGE:g}, and std at least {TINY:g}"
         raise problems.Invalid(f"mean and std {detail}", errors=[{"pointer": "query:std", "detail": detail}])
     return given
 

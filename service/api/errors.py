@@ -101,12 +101,13 @@ def _describe(item: Any, body: Any) -> dict[str, str]:
 
 def _fields(path: list[Any], body: Any, *, missing: bool) -> Iterator[Any]:
     """The parts of a path that are in the body, but for a last one that is missing: pydantic names members of unions too."""
+    found = True
     for part in path:
         places = range(len(body)) if isinstance(body, list) else body if isinstance(body, dict) else ()
-        if part in places:
+        if found := part in places:
             body = body[part]
             yield part
-    if missing:
+    if missing and not found:
         yield path[-1]
 
 

@@ -17,7 +17,7 @@ from nern.images import NoiseKind
 from nern.layers import StateDict
 from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig, choose_layers, read_config
 from service import problems
-from service.api import checkpoints, datasets
+from service.api import checkpoints, datasets, fitting
 from service.api.bodies import require_json
 from service.api.context import Context, Ctx, Reading, Writing, now
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
@@ -47,11 +47,11 @@ class NoiseSource(BaseModel):
 
 def _source(data: Any) -> str:
     noise = isinstance(data, NoiseSource) or (isinstance(data, Mapping) and "noise" in data)
-    return NoiseSource.__name__ if noise else DatasetSource.__name__
+    return "noise source" if noise else "dataset source"
 
 
 Source = Annotated[
-    Annotated[DatasetSource, Tag("DatasetSource")] | Annotated[NoiseSource, Tag("NoiseSource")],
+    Annotated[DatasetSource, Tag("dataset source")] | Annotated[NoiseSource, Tag("noise source")],
     Discriminator(_source),
 ]
 
@@ -222,6 +222,9 @@ def _plan(body: AnyJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
     target = set(JobTarget.model_fields)
     given = body.model_dump(exclude=target, exclude_unset=True)
     config = read_config({**given, "recipe": body.recipe})
+    shapes = _shapes(checkpoint)
+    if architecture is not None:
+        fitting.check(architecture, shapes, dataset, body.data.noise if isinstance(body.data, NoiseSource) else None)
     distils = architecture is not None and body.data is not None
     if config.target and not (distils and dataset and dataset.classes):
         raise problems.Invalid(
@@ -234,9 +237,7 @@ def _plan(body: AnyJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
             errors=[{"pointer": "/data", "detail": "needed by this recipe"}],
         )
     try:
-        config = config.resolve(
-            choose_layers(_shapes(checkpoint), config, architecture), distil=distils, architecture=architecture
-        )
+        config = config.resolve(choose_layers(shapes, config, architecture), distil=distils, architecture=architecture)
     except nern.errors.NotRepresentable as error:
         raise problems.NotRepresentable(str(error)) from error
     except ValueError as error:
@@ -247,6 +248,8 @@ def _plan(body: AnyJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
         notes.append(f"{reason}, so only the weights are reconstructed: nothing is distilled and accuracy is not measured")
         if body.importance:
             notes.append("without them no weight's importance can be measured either")
+    elif not config.distils:
+        notes.append("no step follows the original network, so only the weights are reconstructed: nothing is distilled")
     return Job(
         id=new_id(),
         state="queued",

@@ -30,6 +30,12 @@ def test_every_network_is_recognised_as_itself_alone_whatever_its_classes(name: 
         assert {layer.name for layer in find_layers(state_dict)} == convolutions
 
 
+def test_a_network_without_classes_or_channels_is_none() -> None:
+    unclassified = {"linear.weight": torch.empty(0, 64), "linear.bias": torch.empty(0)}
+    assert architectures.recognise(resnet8() | unclassified) == []
+    assert architectures.recognise(resnet8() | {"conv1.weight": torch.empty(16, 0, 3, 3)}) == []
+
+
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_a_cifar_network_comes_back_with_its_answers(shortcut: Shortcut) -> None:
     torch.manual_seed(0)

@@ -65,6 +65,12 @@ def test_another_safetensors_file_is_refused() -> None:
         opened(safetensors.torch.save({"weight": torch.zeros(2)}))
 
 
+def test_a_tensor_of_one_element_may_have_any_stride() -> None:
+    state_dict = resnet8() | {"temperature": torch.arange(15.0).view(3, 5)[:1, 4]}
+    content, _ = written(untrained(state_dict), state_dict)
+    assert opened(content).state_dict()["temperature"].tolist() == [4.0]
+
+
 def test_a_file_that_ends_too_early_is_refused() -> None:
     state_dict = resnet8()
     content, _ = written(untrained(state_dict), state_dict)

@@ -17,6 +17,13 @@ def test_mean_and_std_must_fit_the_channels() -> None:
         Images(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), None, (0.5,), (0.5,))
 
 
+def test_labels_and_pixels_must_be_there() -> None:
+    with pytest.raises(UnusableImages, match="2 images, but 1 labels"):
+        Images(torch.zeros(2, 4, 4, 1, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), (0.5,), (0.5,))
+    with pytest.raises(UnusableImages, match="no pixels"):
+        Images(torch.zeros(2, 0, 4, 1, dtype=torch.uint8), None, (0.5,), (0.5,))
+
+
 def test_a_split_is_disjoint_and_keeps_labels_with_their_images() -> None:
     pixels = torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1)
     made = Images(pixels, torch.arange(50), (0.0,), (1.0,), augment=True)

@@ -216,6 +216,7 @@ def test_the_better_the_fit_the_smaller_the_steps_of_distillation(steps: int) ->
         (DecoupledConfig(steps=3, reconstruction_steps=2, hidden=8, image_batch=4), True),
         (DecoupledConfig(steps=3, reconstruction_steps=3, hidden=8), False),
         (PaperConfig(steps=2, reconstruction_steps=2, hidden=8), False),
+        (PaperConfig(steps=2, feature_map_weight=0.0, logit_weight=0.0, hidden=8), False),
     ],
 )
 def test_a_report_says_whether_anything_was_distilled(config: Config, distilled: bool) -> None:
@@ -371,6 +372,33 @@ def test_what_an_artefact_cannot_keep_is_refused_before_training() -> None:
         train(resnet8() | {"wave": torch.zeros(2, dtype=torch.complex64)}, DecoupledConfig(steps=1, hidden=8))
 
 
+def test_what_float16_cannot_hold_is_rebuilt_as_its_largest_number() -> None:
+    weights = {"a.weight": torch.randn(8, 8, 3, 3).half(), "b.weight": 1e6 * torch.randn(8, 8, 3, 3)}
+    trained = train(weights, DecoupledConfig(steps=30, hidden=8, layer_scaling=0.0))
+    content, sizes = written(trained.representation, weights)
+    artefact = opened(content)
+    assert all(tensor.isfinite().all() for tensor in artefact.state_dict().values())
+    report = make_report(trained, artefact, sizes, weights)
+    assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-2)
+
+
+def test_a_network_whose_outputs_are_no_numbers_is_refused_before_training() -> None:
+    wrong = resnet8() | {"bn1.running_var": -torch.ones(16)}
+    with pytest.raises(UnusableImages, match="no finite numbers"):
+        train(wrong, DecoupledConfig(), architecture="cifar/resnet8", data=images())
+
+
+def test_without_data_the_architecture_is_checked_all_the_same() -> None:
+    with pytest.raises(UnknownArchitecture, match="is not a torchvision/resnet18"):
+        train(resnet8(), DecoupledConfig(), architecture="torchvision/resnet18")
+
+
+@pytest.mark.parametrize("recipe", ["other", ["decoupled"], 3])
+def test_there_are_three_recipes(recipe: object) -> None:
+    with pytest.raises(ValueError, match="there is no recipe"):
+        read_config({"recipe": recipe})
+
+
 def test_errors_of_tiny_weights_are_measured() -> None:
     weights = [torch.full((2, 2, 3, 3), 1e-24)]
     assert relative_error([torch.zeros(2, 2, 3, 3)], weights) == pytest.approx(1.0)
@@ -471,6 +499,7 @@ def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Image
 
 
 OTHER_PIXELS = replace(images(), pixels_NHWC=255 - images().pixels_NHWC)
+OTHER_LABELS = replace(images(), labels_N=None)
 
 
 @pytest.mark.parametrize(
@@ -480,11 +509,12 @@ OTHER_PIXELS = replace(images(), pixels_NHWC=255 - images().pixels_NHWC)
         (resnet8(seed=1), DecoupledConfig(steps=1, hidden=8), images()),
         (resnet8() | {"bn1.bias": torch.ones(16)}, DecoupledConfig(steps=1, hidden=8), images()),
         (resnet8(), DecoupledConfig(steps=1, hidden=8), OTHER_PIXELS),
+        (resnet8(), DecoupledConfig(steps=1, hidden=8), OTHER_LABELS),
         (resnet8(), DecoupledConfig(steps=1, hidden=8), Noise("matched", (3, 8, 8))),
         (resnet8(), DecoupledConfig(steps=1, hidden=8), None),
         (resnet8(), DecoupledConfig(steps=1, target=Target(drop=1.0)), images()),
     ],
-    ids=["width", "represented weights", "kept tensors", "images", "noise", "no data", "target"],
+    ids=["width", "represented weights", "kept tensors", "images", "labels", "noise", "no data", "target"],
 )
 def test_a_snapshot_of_another_training_is_refused(
     network: StateDict, config: DecoupledConfig, data: Images | Noise | None

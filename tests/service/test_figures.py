@@ -24,6 +24,27 @@ def test_a_figure_is_an_svg_and_the_same_every_time(name: str) -> None:
     assert draw(name, REPORT) == picture
 
 
+def layers(names: list[str], *, overall: float | None = 0.2) -> dict[str, Any]:
+    described = [{"index": index, "name": name, "relative_error": 0.1} for index, name in enumerate(names)]
+    return {**REPORT, "relative_error": {"overall": overall, "layers": described}}
+
+
+def test_names_are_drawn_as_they_are() -> None:
+    assert b"a$x^{$" in draw("layers", layers(["a$x^{$.weight"]))
+    assert b"x" * 100 not in draw("layers", layers(["x" * 900]))
+
+
+def test_many_layers_are_drawn_without_their_names() -> None:
+    assert b"layer7" in draw("layers", layers([f"layer{number}" for number in range(100)]))
+    assert b"layer7" not in draw("layers", layers([f"layer{number}" for number in range(2000)]))
+
+
+def test_an_error_that_is_no_number_is_left_out() -> None:
+    report = layers(["a.weight"], overall=None)
+    report["relative_error"]["layers"][0]["relative_error"] = None
+    assert ElementTree.fromstring(draw("layers", report)).tag.endswith("svg")  # noqa: S314  # our own
+
+
 def test_what_was_not_measured_is_not_drawn() -> None:
     with pytest.raises(NotFound, match="did not ask for it"):
         draw("importance", {**REPORT, "importance": None})

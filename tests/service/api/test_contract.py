@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
+from torchvision.models import squeezenet1_1
 
 from service import problems
+from service.api import fitting
 from service.settings import Settings
 from service.store import jobs
 from service.store.database import Database
-from tests.support.networks import dataset_file, odd, resnet8, saved
+from tests.support.networks import dataset_file, npz, odd, resnet8, saved
 from tests.support.stored import NOW
 
 NETWORK = saved(resnet8(channels=3))
@@ -171,6 +174,8 @@ def test_normalisation_is_the_clients_or_that_of_the_images(client: httpx.Client
         {"mean": "0,0,0", "std": "0,1,1"},
         {"mean": "x"},
         {"mean": "9" * 400 + ",0,0", "std": "1,1,1"},
+        {"mean": "0,0,0", "std": "1e-50,1,1"},
+        {"mean": "1e100,0,0", "std": "1,1,1"},
     ],
 )
 def test_a_normalisation_that_makes_no_sense_is_refused(client: httpx.Client, params: dict[str, str]) -> None:
@@ -260,6 +265,9 @@ def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
         ({"target": {"drop": 0.5}}, "/target"),
         ({"target": {"drop": 0.5}, "data": {"noise": "matched"}}, "/target"),
         ({"target": {"drop": -1}}, "/target/drop"),
+        ({"target": {"drop": "1"}}, "/target/drop"),
+        ({"checkpoint_id": None}, "/checkpoint_id"),
+        ({"architecture": "cifar/resnet20"}, "/architecture"),
         ({"target": {"drop": 1}, "hidden": 8}, ""),
         ({"recipe": "regularised"}, "/data"),
         ({"recipe": "regularised", "smoothing_steps": 0}, "/smoothing_steps"),
@@ -275,9 +283,35 @@ def test_invalid_fields_are_pointed_at(client: httpx.Client, fields: dict[str, A
     assert {error["pointer"] for error in answer.json()["errors"]} == {pointer}
 
 
+def test_a_job_without_a_body_is_invalid(client: httpx.Client) -> None:
+    assert is_problem(client.post("/v1/jobs", headers={"content-type": "application/json"}), 422, "invalid", "the body")
+
+
+def test_data_that_cannot_be_those_of_the_network_is_refused(client: httpx.Client) -> None:
+    def with_dataset(content: bytes) -> httpx.Response:
+        dataset = client.post("/v1/datasets", files={"file": content}).json()["id"]
+        return new_job(client, data={"dataset_id": dataset})
+
+    image = np.zeros((1, 8, 8, 3), np.uint8)
+    assert is_problem(with_dataset(npz(images=image)), 422, "invalid", "the dataset has 1 image; at least 2")
+    assert is_problem(with_dataset(dataset_file(channels=1)), 422, "invalid", "1 channels, but the network takes 3")
+    strange = npz(images=image.repeat(2, 0), labels=np.array([0, 15]))
+    assert is_problem(with_dataset(strange), 422, "invalid", "a label is 15, but the network has only 10 classes")
+    with pytest.raises(problems.Invalid, match="no batch norm"):
+        fitting.check("torchvision/squeezenet1_1", squeezenet1_1(weights=None).state_dict(), None, "matched")
+
+
+def test_a_job_that_will_not_distil_says_so(client: httpx.Client) -> None:
+    for fields in ({"steps": 2}, {"recipe": "paper", "feature_map_weight": 0, "logit_weight": 0}):
+        (note,) = new_job(client, data={"noise": "normal"}, **fields).json()["notes"]
+        assert "nothing is distilled" in note
+
+
 def test_an_option_of_another_recipe_is_said_to_be_missing_in_this_one(client: httpx.Client) -> None:
     assert "decoupled has no such field" in new_job(client, weight_decay=0.1).json()["detail"]
     assert "paper has no such field" in new_job(client, recipe="paper", bits=8).json()["detail"]
+    both = new_job(client, data={"noise": "normal", "dataset_id": "1"})
+    assert "noise source has no such field" in both.json()["detail"]
 
 
 def test_a_job_for_what_does_not_exist(client: httpx.Client) -> None:
