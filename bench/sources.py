@@ -1,6 +1,6 @@
 """What can stand in for the training images? One predictor, distilled from each source and from none.
 
-python -m bench.sources --checkpoints FOLDER --images FOLDER [--source NAME ...] [--quick]
+python -m bench.sources --checkpoints FOLDER --images FOLDER [--source NAME ...] [--ratio 0.415] [--quick]
 
 Files are those of bench.fidelity; the accuracies are those of all CIFAR-10 test images. "photos" are 4,000 crops, of many
 sizes, of two photographs that come with scikit-learn: images, but of nothing that the network was trained on.
@@ -25,7 +25,7 @@ SOURCES = ("none", *get_args(NoiseKind), "photos", "training images")
 
 ARCHITECTURE = "cifar/resnet20"
 
-CONFIG = DecoupledConfig(ratio=0.415, steps=1200, reconstruction_steps=1000)
+CONFIG = DecoupledConfig(steps=1200, reconstruction_steps=1000)
 
 QUICK = {"steps": 250, "reconstruction_steps": 200, "synthesised_images": 256, "synthesis_steps": 25}
 
@@ -39,12 +39,13 @@ def main() -> None:
     arguments.add_argument("--checkpoints", type=Path, required=True)
     arguments.add_argument("--images", type=Path, required=True)
     arguments.add_argument("--source", nargs="+", choices=SOURCES, metavar="NAME", help=", ".join(SOURCES))
+    arguments.add_argument("--ratio", type=float, default=0.415, help="parameters of the predictor for each weight")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     state_dict = load(options.checkpoints / FILES[ARCHITECTURE])
     shape = architectures.input_shape(ARCHITECTURE, state_dict)
     test = read_images(sorted(options.images.glob("cifar10-test.npz")))
-    config = CONFIG.model_copy(update={"seed": options.seed} | (QUICK if options.quick else {}))
+    config = CONFIG.model_copy(update={"seed": options.seed, "ratio": options.ratio} | (QUICK if options.quick else {}))
     rows: list[Row] = []
     for name in options.source or (QUICK_SOURCES if options.quick else SOURCES):
         data = source(name, options.images, shape, options.seed)
