@@ -68,6 +68,10 @@ CASES = {
         DecoupledConfig(ratio=0.325, bits=7, steps=5400, reconstruction_steps=3500, compression_steps=1000),
         1.0,
     ),
+    "resnet20-15-7-bits": Case(
+        "cifar/resnet20",
+        DecoupledConfig(ratio=0.465, bits=7, steps=5400, reconstruction_steps=3500, compression_steps=1000),
+    ),
     "resnet20-12-int4": Case(
         "cifar/resnet20",
         DecoupledConfig(
