@@ -39,7 +39,7 @@ def main() -> None:
     arguments.add_argument("--to", type=Path, required=True, metavar="FILE.svg")
     options = arguments.parse_args()
     rcParams["svg.hashsalt"] = "nern"
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
     axes = figure.subplots()
     rounded = sorted((row for row in rows(options.rounding) if row["network"] == "cifar/resnet20"), key=bytes_of)
     axes.plot(
@@ -67,7 +67,7 @@ def main() -> None:
     axes.set_xlabel("bytes, kept tensors included, in percent of the represented weights' in float32")
     axes.set_ylabel("points of accuracy, CIFAR-10 test images")
     axes.set_title("ResNet-20: what is lost at how many bytes")
-    axes.legend()
+    figure.legend(loc="outside right upper")
     with options.to.open("wb") as file:
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})  # type: ignore[no-untyped-call]
 
