@@ -51,8 +51,8 @@ def all_at_once(
     chosen twice counts twice. With all tiles this is the exact gradient, at a memory that does not grow with their number.
     """
     representation = targets.representation
-    everything = torch.arange(len(representation.tiles))
-    kept = index is None and len(everything) * representation.predictor.config.activations <= KEPT
+    count = len(representation.tiles)
+    kept = index is None and count * representation.predictor.config.activations <= KEPT
     with torch.set_grad_enabled(kept):
         predicted = _render_all(representation)
     rendered = [weight.detach().requires_grad_() for weight in predicted]
@@ -71,7 +71,7 @@ def all_at_once(
     if kept:
         torch.autograd.backward(predicted, gradients)
     else:
-        pull_back(representation, gradients, everything if index is None else index)
+        pull_back(representation, gradients, torch.arange(count) if index is None else index)
     return totals
 
 

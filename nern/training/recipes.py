@@ -50,15 +50,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Teaching:
-    """What distillation needs: the original network, a source of inputs, and the device of both."""
+    """What distillation needs: the original network and a source of inputs."""
 
     network: nn.Module
     images: ImageSource
-    device: torch.device
 
     def inputs(self, config: Config, stream: str, step: int) -> Tensor:
-        """The inputs of one step of a stream of them: (B, channels, height, width)."""
-        return self.images.batch(config.image_batch, generator(config.seed, stream, step), self.device)
+        """The inputs of one step of a stream of them, where the network is: (B, channels, height, width)."""
+        device = next(self.network.parameters()).device
+        return self.images.batch(config.image_batch, generator(config.seed, stream, step), device)
 
 
 def phases(config: Config, targets: Targets, teaching: Teaching | None) -> list[Phase]:

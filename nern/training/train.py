@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,21 @@ class Subject:
     judge: Judge | None
     device: torch.device
 
+    @cached_property
+    def digest(self) -> bytes:
+        """Of the network and the data; computed once, however many trainings a search takes."""
+        hash = hashlib.blake2b(f"{self.architecture}".encode(), digest_size=16)
+        for name, tensor in self.state_dict.items():
+            hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            hash.update(tensorfile.to_bytes(tensor))
+        if isinstance(self.data, Images):
+            hash.update(f"{self.data.pixels_NHWC.shape} {self.data.mean} {self.data.std}".encode())
+            hash.update(self.data.pixels_NHWC.contiguous().numpy().data)
+            hash.update(b"" if self.data.labels_N is None else tensorfile.to_bytes(self.data.labels_N))
+        else:
+            hash.update(f"{self.data}".encode())
+        return hash.digest()
+
 
 def train(
     state_dict: Mapping[str, Tensor],
@@ -102,7 +118,7 @@ def train(
         network = architectures.build(architecture, state_dict).to(device)
         images, held_out = hold_out(data, config, network)
         judge = Judge(network, held_out)
-        teaching = Teaching(network, images, device)
+        teaching = Teaching(network, images)
     subject = Subject(state_dict, architecture, data, layers, teaching, judge, device)
     if isinstance(config, RegularisedConfig) and teaching is None:
         raise UnusableImages("the regularised recipe needs a known architecture and images to fine-tune on")
@@ -216,17 +232,7 @@ def hold_out(data: Images | Noise, config: Config, network: nn.Module) -> tuple[
 
 def _identity(subject: Subject, config: Config) -> str:
     """What tells trainings apart: what they were asked for, the network, and the images."""
-    digest = hashlib.blake2b(f"{config.model_dump_json()} {subject.architecture}".encode(), digest_size=16)
-    for name, tensor in subject.state_dict.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensorfile.to_bytes(tensor))
-    if isinstance(subject.data, Images):
-        digest.update(f"{subject.data.pixels_NHWC.shape} {subject.data.mean} {subject.data.std}".encode())
-        digest.update(subject.data.pixels_NHWC.contiguous().numpy().data)
-        digest.update(b"" if subject.data.labels_N is None else tensorfile.to_bytes(subject.data.labels_N))
-    else:
-        digest.update(f"{subject.data}".encode())
-    return digest.hexdigest()
+    return hashlib.blake2b(config.model_dump_json().encode() + subject.digest, digest_size=16).hexdigest()
 
 
 def _fresh(subject: Subject, config: Config, snapshot: Snapshot | None, check: Check) -> Representation:
