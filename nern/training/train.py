@@ -105,12 +105,14 @@ def train(
     UnknownArchitecture, UnusableImages, TrainingDiverged, and ValueError for a snapshot of another training.
     """
     layers = choose_layers(state_dict, config, architecture)
-    for layer in layers:
-        if not state_dict[layer.name].float().isfinite().all():
-            raise NotRepresentable(f"{layer.name!r} has weights that are not finite, or too large for float32")
     for name, tensor in state_dict.items():
         if tensor.dtype not in tensorfile.NAMES:
             raise NotRepresentable(f"{name!r} is of {tensor.dtype}, which can't be stored")
+        if tensor.is_meta or tensor.layout != torch.strided:
+            raise NotRepresentable(f"{name!r} is not a dense tensor with values")
+    for layer in layers:
+        if not state_dict[layer.name].float().isfinite().all():
+            raise NotRepresentable(f"{layer.name!r} has weights that are not finite, or too large for float32")
     if architecture is not None:
         architectures.fit_of(architecture, state_dict)
     teaching, judge = None, None

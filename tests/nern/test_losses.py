@@ -24,6 +24,6 @@ def test_eps_bounds_the_divergence_of_a_student_that_excludes_what_the_teacher_s
 
 
 def test_feature_maps_are_compared_in_direction_and_summed_over_layers() -> None:
-    theirs = [torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0], [1.0]])]
-    ours = [torch.tensor([[0.0, 5.0], [0.0, 2.0]]), torch.tensor([[-1.0], [1.0]])]
+    theirs = [torch.tensor([[3.0, 0.0], [0.0, 2.0]]).view(2, 1, 2, 1), torch.tensor([[1.0], [1.0]])]
+    ours = [torch.tensor([[0.0, 5.0], [0.0, 2.0]]).view(2, 1, 2, 1), torch.tensor([[-1.0], [1.0]])]
     assert losses.feature_maps(theirs, ours, eps=0).item() == pytest.approx((2 + 0) / 2 + (4 + 0) / 2)

