@@ -24,12 +24,10 @@ from torch import Tensor, nn
 from bench.tables import DEVICE, DEVICE_NAME, Row, parser, progress, show
 from nern import architectures, artefact
 from nern.architectures import build
-from nern.images import Images, Noise
+from nern.images import CPU, Images, Noise
 from nern.layers import StateDict
 from nern.training import Config, DecoupledConfig, PaperConfig, Progress, RegularisedConfig, Snapshot, train
 from service.inspection.state_dicts import find_state_dict
-
-CPU = torch.device("cpu")
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -48,12 +46,6 @@ class Case:
     drop: float | None = None
     images: bool = True
 
-
-QUICK: dict[type[Config], dict[str, Any]] = {
-    DecoupledConfig: {"steps": 600, "reconstruction_steps": 500},
-    RegularisedConfig: {"steps": 600, "reconstruction_steps": 500, "smoothing_steps": 50},
-    PaperConfig: {"steps": 150},
-}
 
 CASES = {
     "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.748, steps=2300, reconstruction_steps=2050), 0.4),
@@ -126,7 +118,7 @@ def main() -> None:
             else Noise("matched", architectures.input_shape(case.architecture, state_dict))
         )
         for seed in options.seeds:
-            config = case.config.model_copy(update={"seed": seed} | (QUICK[type(case.config)] if options.quick else {}))
+            config = changed(case.config, {"seed": seed} | (short(case.config) if options.quick else {}))
             snapshots = (
                 options.snapshots / f"{name}-{seed}{'-quick' if options.quick else ''}.pt" if options.snapshots else None
             )
@@ -134,7 +126,22 @@ def main() -> None:
             published = {"published": PUBLISHED[case.architecture]}
             rows.append({"case": name, "seed": seed, **published, **measured, "aim": case.drop})
             progress.print(rows[-1])
-    show(rows, "Accuracy in percent, time in minutes", options)
+    show(rows, "Accuracy in percent, time in minutes", options, device=DEVICE_NAME)
+
+
+def short(config: Config) -> dict[str, int]:
+    """What makes a training of minutes out of it."""
+    if isinstance(config, PaperConfig):
+        return {"steps": 150}
+    steps = {"steps": 600, "reconstruction_steps": 500}
+    if isinstance(config, RegularisedConfig):
+        return steps | {"smoothing_steps": 50}
+    return steps | ({"compression_steps": 50} if config.coded else {})
+
+
+def changed(config: Config, values: dict[str, int]) -> Config:
+    """The same but for some values; unlike a model_copy, it is checked."""
+    return type(config)(**(config.model_dump(exclude_unset=True) | values))
 
 
 class Snapshots:
@@ -215,7 +222,7 @@ def rebuilt(architecture: str, representation: Any, state_dict: StateDict) -> nn
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
+def accuracy(network: nn.Module, images: Images, device: torch.device = CPU) -> float:
     """In percent; on a GPU without TF32, which would change an image or two."""
     network = network.to(device)
     assert images.labels_N is not None

@@ -20,7 +20,7 @@ from bench.tables import Row
 PUBLISHED = {140: 90.39, 160: 91.16, 180: 91.50}
 PUBLISHED_ORIGINAL = 91.69
 
-# Markers by what the name of a case ends with; others are predictors in half precision on training images.
+# Markers by what the name of a case says after network and size; nothing: half precision, on training images.
 KINDS = {
     "float": ("C0", "s", "predictor in float32"),
     "data-free": ("C2", "^", "half precision, from the checkpoint alone"),
@@ -28,6 +28,7 @@ KINDS = {
     "int8": ("C3", "o", "8 bits, entropy coded"),
     "7-bits": ("C3", "D", "7 bits, entropy coded"),
     "int4": ("C3", "s", "4 bits, entropy coded"),
+    "paper": ("C1", "P", "the published recipe, as measured here, float32"),
     "": ("C0", "o", "predictor in half precision"),
 }
 
@@ -83,7 +84,10 @@ def bytes_of(row: Row) -> float:
 
 
 def kind(row: Row) -> str:
-    return next(ending for ending in KINDS if row["case"].endswith(ending))
+    name: str = row["case"]
+    ending = "-".join(name.split("-")[2:])
+    assert ending in KINDS, f"there is no marker for {name}"
+    return ending
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from bench.fidelity import load
 from bench.tables import Row, parser, progress, show
 from nern.layers import StateDict, find_layers
 from nern.permutation import permutations
@@ -17,7 +18,6 @@ from nern.training.gradients import reconstruct
 from nern.training.recipes import RELATIVE_RATE, cosine, muon
 from nern.training.targets import Targets
 from nern.training.train import evaluate
-from service.inspection.state_dicts import find_state_dict
 
 Optimizers = tuple[torch.optim.Optimizer, ...]
 
@@ -29,7 +29,7 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     steps = min(options.steps, 300) if options.quick else options.steps
-    state_dict = find_state_dict(torch.load(options.checkpoint, map_location="cpu", weights_only=True))
+    state_dict = load(options.checkpoint)
     rows: list[Row] = []
     for name, rate in [("Adam", 2e-3), ("Adam", 5e-3), ("Adam", 1e-2), ("Muon", 4e-2), ("Muon", 1e-1)]:
         rows.append({"optimizer": name, "peak rate": rate, **fit(state_dict, name, rate, steps, options.seed)})

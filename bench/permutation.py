@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from bench.fidelity import load
 from bench.tables import Row, parser, progress, show
 from nern.layers import StateDict, find_layers
 from nern.paths import PathKind
 from nern.permutation import mean_consecutive_cosine, permute
 from nern.tiles import Tiles
-from service.inspection.state_dicts import find_state_dict
 
 
 def main() -> None:
@@ -73,10 +73,6 @@ def normal() -> StateDict:
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d)
     }
-
-
-def load(path: Path) -> StateDict:
-    return find_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 if __name__ == "__main__":

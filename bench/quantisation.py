@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench.fidelity import CPU, FILES, accuracy, load, read_images
+from bench.fidelity import FILES, accuracy, load, read_images
 from bench.tables import Row, parser, progress, show
 from nern import coding, tensorfile
 from nern.architectures import build
@@ -31,7 +31,7 @@ def main() -> None:
     rows: list[Row] = []
     for architecture, name in list(FILES.items())[: 1 if options.quick else None]:
         state_dict = load(options.checkpoints / name)
-        original = accuracy(build(architecture, state_dict), test, CPU)
+        original = accuracy(build(architecture, state_dict), test)
         for bits in BITS:
             measured = measure(architecture, state_dict, bits, test)
             drop = original - measured["rounded"]
@@ -56,7 +56,7 @@ def measure(architecture: str, state_dict: StateDict, bits: int, test: Images) -
     return {
         "coded": size / represented,
         "with kept": (size + kept) / represented,
-        "rounded": accuracy(build(architecture, rounded), test, CPU),
+        "rounded": accuracy(build(architecture, rounded), test),
     }
 
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from bench.fidelity import FILES, MEAN, STD, load, measure, read_images
-from bench.tables import Row, parser, progress, show
+from bench.tables import DEVICE_NAME, Row, parser, progress, show
 from nern import architectures
 from nern.chance import generator
 from nern.images import Images, Noise, NoiseKind
@@ -51,7 +51,7 @@ def main() -> None:
         data = source(name, options.images, shape, options.seed)
         rows.append({"source": name, **measure(ARCHITECTURE, state_dict, config, data, test)})
         progress.print(rows[-1])
-    show(rows, "Accuracy in percent, time in minutes", options)
+    show(rows, "Accuracy in percent, time in minutes", options, device=DEVICE_NAME)
 
 
 def source(name: str, folder: Path, shape: tuple[int, int, int], seed: int) -> Images | Noise | None:

@@ -30,12 +30,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
-def show(rows: list[Row], title: str, options: argparse.Namespace) -> None:
-    """Prints the result."""
+def show(rows: list[Row], title: str, options: argparse.Namespace, *, device: str = "none") -> None:
+    """Prints the result; `device` is the GPU's name, if any part was computed on one."""
+    made = made_by(options) | {"device": device}
     if options.json:
-        print(json.dumps({"title": title, "made_by": made_by(options), "rows": rows}))
+        print(json.dumps({"title": title, "made_by": made, "rows": rows}))
         return
-    table = Table(*rows[0], title=title, caption=", ".join(f"{name} {value}" for name, value in made_by(options).items()))
+    table = Table(*rows[0], title=title, caption=", ".join(f"{name} {value}" for name, value in made.items()))
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
@@ -50,7 +51,6 @@ def made_by(options: argparse.Namespace) -> dict[str, Any]:
         "processor": _processor(),
         "threads": options.threads,
         "torch": torch.__version__,
-        "device": DEVICE_NAME,
     }
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.fidelity import CPU, accuracy, read_images
+from bench.fidelity import accuracy, read_images
 from bench.tables import Row, parser, progress, show
 from nern import artefact, ranking
 from nern.artefact import Artefact
@@ -76,7 +76,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     original = network()
     fit(original, read_images(sorted(options.images.glob("cifar10-train-*.npz"))), epochs, options.seed)
-    top = accuracy(original.eval(), test, CPU)
+    top = accuracy(original.eval(), test)
     rows: list[Row] = []
     for small, permutation in WAYS:
         row = represent(original, small, permutation, steps, options.seed, test)
@@ -110,7 +110,7 @@ def represent(
         "hidden": predictor.hidden,
         "artefact": (sizes.predictor + sizes.permutation) / (4 * weights),
         "relative error": trained.best.relative_error,
-        "accuracy": accuracy(rebuilt.eval(), test, CPU),
+        "accuracy": accuracy(rebuilt.eval(), test),
         "seconds": seconds,
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from bench.fidelity import FILES, load, read_images
-from bench.tables import DEVICE, Row, parser, progress, show
+from bench.tables import DEVICE, DEVICE_NAME, Row, parser, progress, show
 from nern.images import Images
 from nern.layers import StateDict
 from nern.training import Config, DecoupledConfig, PaperConfig, Progress, train
@@ -88,7 +88,7 @@ def main() -> None:
                 "after min": (time.monotonic() - clock.started) / 60,
             }
         )
-    show(rows, f"{ARCHITECTURE}, accuracy on held-out images", options)
+    show(rows, f"{ARCHITECTURE}, accuracy on held-out images", options, device=DEVICE_NAME)
 
 
 def measure(state_dict: StateDict, images: Images, config: Config, clock: Clock) -> None:

@@ -53,7 +53,7 @@ def write(
     module = representation.predictor
     predictor = {
         f"predictor.{name}": _narrowed(tensor)
-        for name, tensor in (_coded(module) if module.bits else module.state_dict()).items()
+        for name, tensor in (_coded(module) if module.rounded else module.state_dict()).items()
     }
     permutation = {
         f"permutation.{number}": pack(
@@ -76,7 +76,7 @@ def write(
         ],
         "small_kernels": tiles.small,
         "predictor": representation.predictor.config.model_dump(mode="json"),
-        "bits": [layer.bits for _, layer in module.linear()] if module.bits else None,
+        "bits": [layer.bits for _, layer in module.linear()] if module.rounded else None,
         "scales": representation.scales,
         "permutation": representation.permutation,
     }

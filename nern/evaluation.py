@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nern import losses
-from nern.errors import UnusableImages, is_out_of_memory
+from nern.errors import UnusableImages, is_device_fault, is_out_of_memory
 from nern.images import Images, portions
 
 BATCH = 256
@@ -65,7 +65,7 @@ class Judge:
         try:
             logits = self._logits({}, islice(held_out.batches(), 1))
         except (RuntimeError, ValueError, AssertionError) as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or is_device_fault(error):
                 raise
             raise UnusableImages(f"the network can't take these images: {str(error).splitlines()[0]}") from error
         if not logits.isfinite().all():

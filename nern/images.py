@@ -1,7 +1,7 @@
 """Where distillation gets its images from: somebody's dataset, or noise."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -36,7 +36,6 @@ class Images:
     labels_N: Tensor | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augment: bool = False
 
     def __post_init__(self) -> None:
         channels = self.pixels_NHWC.shape[-1]
@@ -44,6 +43,8 @@ class Images:
             raise UnusableImages(f"the images have {channels} channels, mean and std {len(self.mean)} and {len(self.std)}")
         if self.labels_N is not None and len(self.labels_N) != len(self.pixels_NHWC):
             raise UnusableImages(f"there are {len(self.pixels_NHWC)} images, but {len(self.labels_N)} labels")
+        if any(tensor is not None and tensor.device != CPU for tensor in (self.pixels_NHWC, self.labels_N)):
+            raise UnusableImages("the images have to be on the CPU; batches of them are moved where they are needed")
         if 0 in self.pixels_NHWC.shape[1:]:
             raise UnusableImages(f"images of shape {list(self.pixels_NHWC.shape)} have no pixels")
 
@@ -55,21 +56,30 @@ class Images:
         mean, std = torch.tensor([self.mean, self.std], device=pixels_BHWC.device).unbind()
         return ((pixels_BHWC.float() / 255 - mean) / std).movedim(-1, 1)
 
-    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """Drawn with replacement; `augment` mirrors half of them and shifts all by up to an eighth of their size."""
-        chosen = torch.randint(len(self), (size,), generator=generator)
-        inputs = self.normalised(self.pixels_NHWC[chosen].to(device))
-        return mirror_and_shift(inputs, generator) if self.augment else inputs
-
-    def split(self, held_out: int, generator: torch.Generator) -> tuple["Images", "Images"]:
-        """Two disjoint random parts: for training (keeping `augment`) and `held_out` images for evaluation."""
+    def split(self, held_out: int, generator: torch.Generator, *, augment: bool) -> tuple["Subset", "Images"]:
+        """Two disjoint random parts: one to train on, and `held_out` images for evaluation."""
         order = torch.randperm(len(self), generator=generator)
-        train, test = order[held_out:], order[:held_out]
-        return self._take(train, self.augment), self._take(test, augment=False)
+        rows, test = order[held_out:], order[:held_out]
+        labels = None if self.labels_N is None else self.labels_N[test]
+        return Subset(self, rows, augment), replace(self, pixels_NHWC=self.pixels_NHWC[test], labels_N=labels)
 
-    def _take(self, rows: Tensor, augment: bool) -> "Images":
-        labels = None if self.labels_N is None else self.labels_N[rows]
-        return Images(self.pixels_NHWC[rows], labels, self.mean, self.std, augment)
+
+@dataclass(frozen=True)
+class Subset:
+    """Inputs drawn from those of the images whose numbers are in `rows`; the pixels, perhaps gigabytes, are not copied.
+
+    `augment` mirrors half of the inputs and shifts all by up to an eighth of their size.
+    """
+
+    images: Images
+    rows: Tensor
+    augment: bool
+
+    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
+        """Drawn with replacement."""
+        chosen = self.rows[torch.randint(len(self.rows), (size,), generator=generator)]
+        inputs = self.images.normalised(self.images.pixels_NHWC[chosen].to(device))
+        return mirror_and_shift(inputs, generator) if self.augment else inputs
 
 
 @dataclass(frozen=True)

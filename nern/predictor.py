@@ -78,10 +78,9 @@ class Predictor(nn.Module):
         self.heads = nn.ModuleList(Linear(config.hidden, math.prod(shape)) for shape in tiles.heads)
 
     @property
-    def bits(self) -> int | None:
-        """What the weights are rounded to, if they are; see `round_to`."""
-        *_, (_, last) = self.linear()
-        return last.bits or None
+    def rounded(self) -> bool:
+        """Whether the weights are rounded to few bits; see `round_to`."""
+        return any(layer.bits for _, layer in self.linear())
 
     def linear(self) -> Iterator[tuple[str, Linear]]:
         """The linear layers by name, from the embedding to the heads."""
@@ -108,7 +107,7 @@ class Predictor(nn.Module):
         that have no codes.
         """
         for name, parameter in self.named_parameters():
-            coded = self.bits is not None and name.endswith(("weight", "steps"))
+            coded = self.rounded and name.endswith(("weight", "steps"))
             if not coded and (rounded := parameter.half()).isfinite().all():
                 parameter.copy_(rounded)
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from math import hypot, isfinite
+from math import isfinite
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from nern.artefact import Artefact, Sizes
 from nern.training.config import Config, PaperConfig
 from nern.training.loop import Progress
 from nern.training.selection import Evaluation
+from nern.training.targets import relative_error
 from nern.training.train import Trained
 
 Report = dict[str, Any]
@@ -36,8 +37,7 @@ def make_report(
     rebuilt = artefact.state_dict()
     rendering_seconds = time.monotonic() - started
     layers = artefact.representation.layers
-    norms = [state_dict[layer.name].double().norm().item() for layer in layers]
-    errors = [(rebuilt[layer.name].double() - state_dict[layer.name].double()).norm().item() for layer in layers]
+    pairs = [(rebuilt[layer.name], state_dict[layer.name]) for layer in layers]
     comparison = trained.judge.compare({layer.name: rebuilt[layer.name].float() for layer in layers}) if trained.judge else None
     return {
         "distilled": trained.distilled,
@@ -49,10 +49,10 @@ def make_report(
         "agreement": comparison.agreement if comparison else None,
         "divergence": finite(comparison.divergence) if comparison else None,
         "relative_error": {
-            "overall": finite(_ratio(hypot(*errors), hypot(*norms))),
+            "overall": finite(relative_error(*zip(*pairs, strict=True))),
             "layers": [
-                {"index": index, "name": layer.name, "relative_error": finite(_ratio(error, norm))}
-                for index, (layer, error, norm) in enumerate(zip(layers, errors, norms, strict=True))
+                {"index": index, "name": layer.name, "relative_error": finite(relative_error([ours], [theirs]))}
+                for index, (layer, (ours, theirs)) in enumerate(zip(layers, pairs, strict=True))
             ],
         },
         "bytes": {
@@ -107,10 +107,6 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "relative_error": finite(evaluation.relative_error),
         **{name: finite(comparison.get(name)) for name in ("accuracy", "agreement", "divergence")},
     }
-
-
-def _ratio(error: float, norm: float) -> float:
-    return error / norm if norm else error
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

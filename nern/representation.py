@@ -12,6 +12,9 @@ from nern.permutation import PermutationKind
 from nern.predictor import Predictor, PredictorConfig
 from nern.tiles import Tiles
 
+# Tiles rendered at a time.
+CHUNK = 16_384
+
 
 class Representation:
     """Predicts every tile of some layers: what the predictor says at its permuted coordinate, times the layer's scale."""
@@ -90,6 +93,27 @@ class Representation:
             for layer, where in parts:
                 tiles = self.tiles.crop(layer, predicted[where.start - first : where.stop - first])
                 yield layer, moved[where] - self.tiles.starts[layer], tiles * self.scales[layer]
+
+    def render_all(self, *, gradients: bool = False) -> list[Tensor]:
+        """All represented weights in float32, in the shapes of the layers.
+
+        For training: faster than `nern.rendering`, but the last bits depend on what is rendered together.
+        """
+        rendered = [
+            torch.empty(self.tiles.count(number), self.tiles.width[number], *layer.size, device=self.device)
+            for number, layer in enumerate(self.layers)
+        ]
+        with torch.set_grad_enabled(gradients):
+            for index in chunks(torch.arange(len(self.tiles))):
+                for layer, number, some in self.render(index):
+                    rendered[layer][number] = some
+            return [self.tiles.join(number, rendered[number]).reshape(layer.shape) for number, layer in enumerate(self.layers)]
+
+
+def chunks(index: Tensor) -> Sequence[Tensor]:
+    """Flat indices in parts to be rendered at a time: bounds the memory of a step, whatever the network's size."""
+    parts: Sequence[Tensor] = index.split(CHUNK)
+    return parts
 
 
 def root_mean_square(weights: Iterable[Tensor]) -> float:

@@ -4,6 +4,7 @@ After DeepInversion (Yin et al., arXiv 1912.08795): noise is changed by gradient
 channel that enters a batch norm are those of the training data, and every image is of a class that was drawn for it.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nern.errors import UnusableImages, is_out_of_memory
+from nern.errors import UnusableImages, is_device_fault, is_out_of_memory
 from nern.images import CPU, mirror_and_shift, portions
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 # Images whose statistics are matched together; fewer of large ones (see nern.images.portions). As many are held out.
 GROUP = 128
+
+# Numbers in all images of a pool: 4 GiB in float32.
+MOST = 2**30
 
 # Weight of the classes' cross-entropy beside the statistics.
 CLASS_WEIGHT = 0.1
@@ -40,12 +44,13 @@ class Synthesised(nn.Module):
         what is drawn. Raises UnusableImages.
         """
         super().__init__()
+        check_size(shape, images)
         self.augment = augment
         with torch.no_grad(), statistics(network):
             try:
                 classes = network(torch.zeros(1, *shape, device=next(network.parameters()).device)).shape[1]
             except RuntimeError as error:
-                if is_out_of_memory(error):
+                if is_out_of_memory(error) or is_device_fault(error):
                     raise
                 raise UnusableImages(f"the network can't take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
         self.size = len(portions(torch.empty(GROUP, *shape, device="meta"))[0])
@@ -64,6 +69,13 @@ class Synthesised(nn.Module):
         """The groups that are not drawn from."""
         for group in self.groups[self.training_groups :]:
             yield group.detach()
+
+
+def check_size(shape: tuple[int, int, int], images: int) -> None:
+    """Raises UnusableImages if so many images of a shape are more than a pool may hold."""
+    most = MOST // math.prod(shape)
+    if images > most:
+        raise UnusableImages(f"{images} images of shape {list(shape)} are too many to make: at most {most} are")
 
 
 def follow_statistics(network: nn.Module, pool: Synthesised, group: int, generator: torch.Generator) -> dict[str, float]:

@@ -58,11 +58,12 @@ def to_bytes(tensor: Tensor) -> bytes:
     return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy().tobytes()
 
 
-def from_bytes(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of `to_bytes`; the tensor owns its memory."""
+def from_bytes(data: bytes | bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `to_bytes`; the tensor owns its memory, which is that of `data` if that is a bytearray."""
     if not data:
         return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(data), dtype=dtype).view(shape)
+    owned = data if isinstance(data, bytearray) else bytearray(data)
+    return torch.frombuffer(owned, dtype=dtype).view(shape)
 
 
 def make_header(
@@ -123,5 +124,9 @@ def load(path: Path) -> dict[str, Tensor]:
         tensors = {}
         for name, entry in entries.items():
             file.seek(entry.start)
-            tensors[name] = from_bytes(file.read(entry.stop - entry.start), entry.dtype, entry.shape)
+            # Read in place: a dataset may take half of the memory.
+            data = bytearray(entry.stop - entry.start)
+            if file.readinto(data) < len(data):
+                raise BadArtefact(f"the file ends inside the tensor {name!r}")
+            tensors[name] = from_bytes(data, entry.dtype, entry.shape)
     return tensors

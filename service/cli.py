@@ -81,14 +81,16 @@ def _serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
 
     app = create_app(settings)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
-    with _listen(settings.host, settings.port) as listening, _worker(settings) if with_worker else contextlib.nullcontext():
+    stopping: Event = app.state.context.stopping
+    worker = _worker(settings, stopping) if with_worker else contextlib.nullcontext()
+    with _listen(settings.host, settings.port) as listening, worker:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"
         print(json.dumps({"url": url}) if as_json else f"NeRN listens on {url} (documentation: {url}/docs)", flush=True)
         # The server raises the signal that ended it once more when it is done; by then it has had its effect.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        Server(config, app.state.context.stopping).run(sockets=[listening])
+        Server(config, stopping).run(sockets=[listening])
 
 
 def _migrate(settings: Settings) -> None:
@@ -110,11 +112,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _worker(settings: Settings) -> Iterator[None]:
-    """A local worker process for as long as the block runs, started again if it dies. Its log goes to a file."""
+def _worker(settings: Settings, stopping: Event) -> Iterator[None]:
+    """A local worker process for as long as the block runs, started again if it dies until the server is to stop.
+
+    Its log goes to a file.
+    """
     logs = settings.data_dir / "logs"
     logs.mkdir(exist_ok=True)
-    ending = Event()
 
     def start() -> subprocess.Popen[bytes]:
         with (logs / "worker.log").open("ab") as output:
@@ -127,18 +131,23 @@ def _worker(settings: Settings) -> Iterator[None]:
 
     def supervise() -> None:
         nonlocal process
-        while not ending.is_set():
+        while not stopping.is_set():
             code = process.wait()
-            if not ending.wait(RESTART_SECONDS):
+            if not stopping.wait(RESTART_SECONDS):
                 log.error("the worker ended with %s (see %s); starting it again", code, logs / "worker.log")
                 process = start()
 
-    supervisor = Thread(target=supervise, daemon=True)
-    supervisor.start()
+    def tell() -> None:
+        stopping.wait()
+        # While requests in flight are still being answered: both may take a while.
+        process.send_signal(signal.SIGTERM)
+
+    for task in (supervise, tell):
+        Thread(target=task, daemon=True).start()
     try:
         yield
     finally:
-        ending.set()
+        stopping.set()
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,17 +108,25 @@ class Intake:
         return await self._keep(row, {blobs.dataset_tensors(row.id): tensors}, known)
 
     async def _keep(self, row: Row, content: dict[str, Path], known: Callable[[Session], Row | None]) -> tuple[Row, bool]:
-        """Stores the bytes, then the row; if another upload of the same was faster, its row wins."""
-        kept = None
+        """Stores the bytes, then the row; if another upload of the same was faster, its row wins.
+
+        Bytes are taken back only if it is certain that they have no row: one may be committed although nobody hears of it, and
+        would be worth nothing without them.
+        """
         try:
             for key, path in content.items():
                 await self._store.put(key, path)
-            kept = await run_in_threadpool(self._add, row, known)
-        finally:
-            if kept is not row:
-                for key in content:
-                    await self._store.delete(key)
+        except BaseException:
+            await self._discard(content)
+            raise
+        kept = await run_in_threadpool(self._add, row, known)
+        if kept is not row:
+            await self._discard(content)
         return kept, kept is row
+
+    async def _discard(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            await self._store.delete(key)
 
     def _add(self, row: Row, known: Callable[[Session], Row | None]) -> Row:
         try:

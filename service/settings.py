@@ -1,7 +1,6 @@
 """Everything that can be set, as environment variables `NERN_*`."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,7 +24,11 @@ class Settings(BaseSettings):
     blob_url: str | None = Field(None, description="Where uploads go, as file:///… or s3://…; none: the data directory")
     max_upload_bytes: int = Field(4 * GIB, gt=0, description="The largest file that is accepted")
     max_body_bytes: int = Field(8 * 2**20, gt=0, description="The largest JSON body that is accepted")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where workers train; auto: a GPU if there is one")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where workers train: cpu, cuda, cuda:N; auto: a GPU if there is one",
+    )
     threads: int = Field(0, ge=0, description="Processor threads of a training; 0: all cores")
     inspect_seconds: int = Field(120, gt=0, description="Time limit for reading one uploaded file")
     lease_seconds: float = Field(30, gt=0, description="How long a silent worker keeps its job")

@@ -8,6 +8,7 @@ import signal
 import sys
 from threading import Event, Thread
 
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.settings import Settings
@@ -24,7 +25,7 @@ def main() -> None:
     if "--until-eof" in sys.argv[1:]:
         Thread(target=_stop_at_eof, args=(stopping,), daemon=True).start()
     worker = Worker(settings, stopping)
-    log.info("looking for jobs in %s", settings.database)
+    log.info("looking for jobs in %s", make_url(settings.database))
     while not stopping.is_set():
         try:
             idle = not worker.work()

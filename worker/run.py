@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from nern import artefact, training
 from nern.artefact import Artefact
-from nern.errors import NernError, is_out_of_memory
+from nern.errors import NernError, is_device_fault, is_out_of_memory
 from nern.layers import StateDict
 from nern.report import make_report
 from nern.training import Trained, read_config
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 PIECE = 2**20
 
 
+class DeviceFailed(Exception):
+    """The GPU failed: this process can do nothing more on it, but perhaps another one can."""
+
+
 class Worker:
     """A process's worker. Each has an owner id of its own, by which its leases are known."""
 
@@ -44,13 +48,13 @@ class Worker:
         self._blobs = Blobs(settings.blobs)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        cuda = settings.device != "cpu" and torch.cuda.is_available()
-        if settings.device == "cuda" and not cuda:
-            raise SystemExit("NERN_DEVICE is cuda, but torch finds no CUDA device here")
-        self._device = torch.device("cuda" if cuda else "cpu")
+        self._device = device(settings.device)
 
     def work(self, prefer: str | None = None) -> bool:
-        """Claims one job, this one if it waits, and sees it through; False if there was nothing to do."""
+        """Claims one job, this one if it waits, and sees it through; False if there was nothing to do.
+
+        Raises DeviceFailed; the job is then started again when its lease has expired.
+        """
         with self._database.write() as session:
             lease = jobs.claim(
                 session,
@@ -84,10 +88,12 @@ class Worker:
         except NernError as error:
             self._finish(lease, "failed", _kebab(type(error).__name__), str(error))
         except FileNotFoundError:
-            self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset was deleted")
+            self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset is not in the blob store")
         except (LeaseLost, OperationalError):
             raise
         except Exception as error:  # one job's fault must not end the worker
+            if is_device_fault(error):
+                raise DeviceFailed(f"job {lease.job_id}: {error}") from error
             log.exception("job %s: failed", lease.job_id)
             if is_out_of_memory(error):
                 self._finish(lease, "failed", "out-of-memory", "the training needs more memory than the worker has")
@@ -155,6 +161,16 @@ class Worker:
         with self._database.read() as session:
             job = session.get_one(Job, job_id)
             return job, session.get_one(Dataset, job.dataset_id) if job.dataset_id else None
+
+
+def device(setting: str) -> torch.device:
+    """What `NERN_DEVICE` stands for here. Raises SystemExit if there is no such device."""
+    if setting == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    asked = torch.device(setting)
+    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+        raise SystemExit(f"NERN_DEVICE is {setting}, but torch finds {torch.cuda.device_count()} CUDA devices here")
+    return asked
 
 
 def _slice(path: Path, start: int, stop: int) -> bytes:

@@ -93,6 +93,7 @@ class _Watch:
         assert config.target is not None
         # An attempt that starts at its last step has no other end.
         self.final = start
+        self._started = time.monotonic()
         self._on_progress = on_progress
         self._drop = config.target.drop
         self._comparisons = config.comparisons
@@ -101,6 +102,7 @@ class _Watch:
 
     def __call__(self, progress: Progress) -> None:
         steps, before = progress.steps - self._comparisons, len(self._sizes)
+        one = time.monotonic() - self._started + progress.seconds_left  # as long as this, others will take
         if progress.step == steps:
             self.final = copy.deepcopy(progress.snapshot())
 
@@ -117,7 +119,7 @@ class _Watch:
                 progress,
                 step=before * steps + progress.step,
                 steps=TRAININGS * steps + self._comparisons,
-                seconds_left=progress.seconds_left + (TRAININGS - before - 1) * steps / progress.steps_per_second,
+                seconds_left=progress.seconds_left + (TRAININGS - before - 1) * one,
                 snapshot=snapshot,
             )
         )

@@ -1,7 +1,7 @@
 """What can be chosen about a training. One class a recipe, so that every default is the recipe's own."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,12 +15,15 @@ from nern.tiles import SmallKernels, Tiles
 
 DEFAULT_RATIO = 0.4
 
+# Of all steps, those with rounded weights, if any are rounded; and of the others, those without distillation.
+COMPRESSION_SHARE, RECONSTRUCTION_SHARE = 1 / 6, 5 / 6
+
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 
 
-class Target(BaseModel):
+class AccuracyTarget(BaseModel):
     """How much a predictor may lose."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -33,10 +36,7 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    # Which part of the steps goes without distillation if the user does not say.
-    reconstruction_share: ClassVar[float] = 0.0
-
-    layers: Literal["all", "paper"] | Annotated[list[str], Field(min_length=1)] = Field(
+    layers: Literal["all", "paper"] | Annotated[list[str], Field(min_length=1, fail_fast=True)] = Field(
         "all",
         description="All convolutions, the ones that the authors predict, or names of weights, those of linear layers too",
     )
@@ -65,7 +65,7 @@ class TrainingConfig(BaseModel):
         0.5, ge=0, le=1, description="How far a layer's predictions are scaled to its own weights (1) or the network's (0)"
     )
 
-    target: Target | None = Field(
+    target: AccuracyTarget | None = Field(
         None, description="Accuracy to meet: the size is searched for, in three trainings; excludes hidden and ratio"
     )
 
@@ -92,7 +92,7 @@ class TrainingConfig(BaseModel):
     importance: bool = Field(
         False, description="Measure which weights matter by pruning the original network, as a part of the report"
     )
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of everything random")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of everything random but the search for paths")
 
     @model_validator(mode="before")
     @classmethod
@@ -121,13 +121,10 @@ class TrainingConfig(BaseModel):
 
         Raises ValueError for what does not go together with that.
         """
-        hidden, reconstruction_steps = self.hidden, self.reconstruction_steps
+        hidden = self.hidden
         if hidden is None and self.target is None:
             hidden = self._predictor(1).within(self.ratio or DEFAULT_RATIO, self.tiles(layers)).hidden
-        if reconstruction_steps is None:
-            reconstruction_steps = round(self.steps * self.reconstruction_share)
-        if not distil:
-            reconstruction_steps = self.steps
+        reconstruction_steps = (self.reconstruction_steps or 0) if distil else self.steps
         update = {"hidden": hidden, "ratio": None, "reconstruction_steps": reconstruction_steps}
         return self.model_copy(update=update | {"importance": self.importance and distil})
 
@@ -159,9 +156,6 @@ class TrainingConfig(BaseModel):
 
 class DecoupledConfig(TrainingConfig):
     """Reconstruction alone, then distillation of the logits alone (Choi et al., arXiv 2407.00356)."""
-
-    reconstruction_share: ClassVar[float] = 5 / 6
-    compression_share: ClassVar[float] = 1 / 6
 
     recipe: Literal["decoupled"] = "decoupled"
     distillation_learning_rate: LearningRate = Field(
@@ -195,7 +189,7 @@ class DecoupledConfig(TrainingConfig):
     def _compression_steps(self) -> int:
         if not self.coded or self.compression_steps is not None:
             return self.compression_steps or 0
-        return max(1, round(self.steps * self.compression_share))
+        return max(1, round(self.steps * COMPRESSION_SHARE))
 
     @property
     def coded(self) -> bool:
@@ -208,7 +202,7 @@ class DecoupledConfig(TrainingConfig):
         others = self.steps - compression_steps
         reconstruction_steps = self.reconstruction_steps
         if reconstruction_steps is None:
-            reconstruction_steps = round(others * self.reconstruction_share)
+            reconstruction_steps = round(others * RECONSTRUCTION_SHARE)
         config = super().resolve(layers, distil=distil)
         return config.model_copy(
             update={

@@ -1,4 +1,4 @@
-"""Gradients of one step. Each function leaves them in the predictor's parameters and returns the losses' values."""
+"""Gradients of one step. Each function leaves them in what is trained and returns the losses' values."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,9 @@ from torch.func import functional_call
 
 from nern import losses
 from nern.images import portions
-from nern.representation import Representation
+from nern.representation import Representation, chunks
 from nern.training import maps
 from nern.training.targets import Targets
-
-# Tiles rendered at a time: bounds the memory of a step, whatever the network's size.
-CHUNK = 16_384
 
 # Activations of the predictor (float32) that may be kept for the backward pass; more are computed a second time.
 KEPT = 2**28
@@ -23,7 +20,7 @@ KEPT = 2**28
 def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
     """Of the mean squared error over the tiles at sorted flat indices, in units of all weights' root mean square."""
     weights, total = targets.representation.tiles.count_weights(index), 0.0
-    for chunk in index.split(CHUNK):
+    for chunk in chunks(index):
         loss = torch.stack([error.square().sum() for error in targets.errors(chunk)]).sum() / weights
         loss.backward()
         total += loss.item()
@@ -53,18 +50,18 @@ def all_at_once(
     representation = targets.representation
     count = len(representation.tiles)
     kept = index is None and count * representation.predictor.config.activations <= KEPT
-    with torch.set_grad_enabled(kept):
-        predicted = _render_all(representation)
+    predicted = representation.render_all(gradients=kept)
     rendered = [weight.detach().requires_grad_() for weight in predicted]
     factors = {"reconstruction": weights.reconstruction, "feature_maps": weights.feature_maps, "distillation": weights.logits}
     gradients = [torch.zeros_like(weight) for weight in rendered]
     totals: dict[str, float] = {}
     for share, values in _losses(network, targets, rendered, inputs_BCHW, weights):
         loss = torch.stack([share * factors[name] * value for name, value in values.items()]).sum()
-        # A layer that does nothing for the outputs, such as an auxiliary classifier's, has no gradient.
-        parts = torch.autograd.grad(loss, rendered, allow_unused=True, materialize_grads=True)
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient += part
+        # Layers that do nothing for the outputs, such as an auxiliary classifier's, have no gradient.
+        if loss.requires_grad:
+            parts = torch.autograd.grad(loss, rendered, allow_unused=True, materialize_grads=True)
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient += part
         # All at once, since a GPU is waited for each time.
         for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
             totals[name] = totals.get(name, 0.0) + share * value
@@ -106,10 +103,10 @@ def _distillation(
 
 
 def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: float) -> dict[str, float]:
-    """Of L_kd minus `weight` times the targets' smoothness, in the targets' own gradients."""
+    """Of L_kd minus `weight` times the targets' smoothness; here the targets' weights are what is trained."""
     smoothness = torch.stack([losses.smoothness(grid) for grid in targets.grids()]).sum()
-    trained = smoothness.requires_grad  # not while the loop only measures how long a step takes
-    if trained:
+    # Nothing has gradients while the loop only measures how long a step takes.
+    if smoothness.requires_grad:
         (-weight * smoothness).backward()
     total = 0.0
     for some in portions(inputs_BCHW):
@@ -117,34 +114,16 @@ def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: fl
             teacher = network(some)
         student = functional_call(network, targets.named(), (some,))
         loss = losses.distillation(teacher, student) * (len(some) / len(inputs_BCHW))
-        if trained:
+        if loss.requires_grad:
             loss.backward()
         total += loss.item()
     return {"distillation": total, "smoothness": smoothness.item()}
 
 
-@torch.no_grad()
-def render_all(representation: Representation) -> list[Tensor]:
-    """All represented weights, without gradients, in the shapes of the layers."""
-    return _render_all(representation)
-
-
-def _render_all(representation: Representation) -> list[Tensor]:
-    tiles = representation.tiles
-    rendered = [
-        torch.empty(tiles.count(number), tiles.width[number], *layer.size, device=representation.device)
-        for number, layer in enumerate(tiles.layers)
-    ]
-    for index in torch.arange(len(tiles)).split(CHUNK):
-        for layer, number, some in representation.render(index):
-            rendered[layer][number] = some
-    return [tiles.join(number, rendered[number]).reshape(layer.shape) for number, layer in enumerate(tiles.layers)]
-
-
 def pull_back(representation: Representation, gradients: Sequence[Tensor], index: Tensor) -> None:
     """Carries gradients with respect to all rendered weights on into the predictor, through the tiles at `index`."""
     cut = [representation.tiles.cut(layer, gradient) for layer, gradient in enumerate(gradients)]
-    for chunk in index.split(CHUNK):
+    for chunk in chunks(index):
         tiles, theirs = [], []
         for layer, number, rendered in representation.render(chunk):
             tiles.append(rendered)

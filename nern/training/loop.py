@@ -7,7 +7,6 @@ from math import isfinite
 from typing import Any
 
 from nern.errors import TrainingDiverged
-from nern.training.gradients import render_all
 from nern.training.recipes import RELATIVE_RATE, Optimizers, Phase, PhaseName
 from nern.training.selection import Evaluation
 from nern.training.targets import Targets
@@ -95,7 +94,7 @@ def suspect(targets: Targets) -> str:
             return f"the first layer whose smoothed weights are not finite is {layer!r}"
     errors = [
         (ours - theirs).norm().item() / max(theirs.norm().item(), 1e-30)
-        for ours, theirs in zip(render_all(targets.representation), targets.weights, strict=True)
+        for ours, theirs in zip(targets.representation.render_all(), targets.weights, strict=True)
     ]
     names = [layer.name for layer in targets.representation.layers]
     for name, error in zip(names, errors, strict=True):

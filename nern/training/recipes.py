@@ -16,7 +16,7 @@ from nern.predictor import Predictor
 from nern.synthesis import Synthesised, follow_statistics
 from nern.training import sampling
 from nern.training.config import Config, DecoupledConfig, PaperConfig, RegularisedConfig
-from nern.training.gradients import LossWeights, all_at_once, reconstruct, render_all, smooth
+from nern.training.gradients import LossWeights, all_at_once, reconstruct, smooth
 from nern.training.targets import Targets, relative_error
 
 PhaseName = Literal["synthesis", "smoothing", "reconstruction", "distillation", "compression", "importance"]
@@ -34,8 +34,8 @@ Optimizers = tuple[torch.optim.Optimizer, ...]
 
 @dataclass(frozen=True)
 class Phase:
-    """`begin` makes the predictor ready for the phase and returns what is to train it. `gradients` fills the predictor's
-    gradients and returns the losses; it and `learning_rate` are functions of the number of steps that the phase has behind it.
+    """`begin` makes what the phase trains ready and returns the optimizers for it. `gradients` fills the gradients of one step
+    and returns the losses; it and `learning_rate` are functions of the number of steps that the phase has behind it.
 
     `evaluations` says how often, over the phase, it is worth looking at the whole network.
     """
@@ -66,22 +66,29 @@ def phases(config: Config, targets: Targets, teaching: Teaching | None) -> list[
     recipe = paper(config, targets, teaching) if isinstance(config, PaperConfig) else decoupled(config, targets, teaching)
     if teaching and isinstance(teaching.images, Synthesised):
         recipe = chain([synthesis(config, teaching.network, teaching.images)], recipe)
-    return [phase for phase in recipe if phase.steps]
+    found = [phase for phase in recipe if phase.steps]
+    assert all(phase.steps > 0 for phase in found), "a configuration is checked when it is made, not by model_copy"
+    return found
 
 
 def synthesis(config: Config, network: nn.Module, pool: Synthesised) -> Phase:
     """Makes the images, one group after the other."""
     steps = config.synthesis_steps
     schedule = cosine(config.synthesis_learning_rate, steps)
+    # A group that has no gradient in a step is left alone.
+    optimizer = torch.optim.Adam(pool.parameters())
 
     def follow(step: int) -> dict[str, float]:
-        return follow_statistics(network, pool, step // steps, generator(config.seed, "synthesis", step))
+        group = step // steps
+        if group:
+            # What Adam remembers of it is twice as large as the group, and of no more use.
+            optimizer.state.pop(pool.groups[group - 1], None)
+        return follow_statistics(network, pool, group, generator(config.seed, "synthesis", step))
 
-    # A group that has no gradient in a step is left alone by Adam.
     return Phase(
         "synthesis",
         steps * len(pool.groups),
-        lambda: (torch.optim.Adam(pool.parameters()),),
+        lambda: (optimizer,),
         lambda step: schedule(step % steps),
         follow,
         evaluations=0,
@@ -111,19 +118,19 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
 
     def share(goal: Sequence[Tensor]) -> float:
         """The better the fit, the smaller the steps that it bears; docs/method.md."""
-        return min(1.0, relative_error(render_all(targets.representation), goal) / ROUGH) ** 2
+        return min(1.0, relative_error(targets.representation.render_all(), goal) / ROUGH) ** 2
 
     def fitted() -> Optimizers:
         return (torch.optim.Adam([{"params": list(predictor.parameters()), RELATIVE_RATE: share(targets.weights)}]),)
 
     def rounded() -> Optimizers:
-        exact = render_all(targets.representation)
+        exact = targets.representation.render_all()
         targets.follow(exact)
         predictor.round_to(config.bits, config.sparsity)
         return muon(predictor, share(exact))
 
     def centred() -> Optimizers:
-        if predictor.bits is None:
+        if not predictor.rounded:
             rounded()
         # Fitting leaves weights where rounding changes sides, and small steps would change many codes at once.
         predictor.centre()

@@ -16,7 +16,7 @@ from nern.predictor import Predictor
 class Evaluation:
     """How good the representation is after `step` steps.
 
-    `relative_error` is the norm of the error over the norm of the weights; `comparison` is None without distillation.
+    `relative_error` is the norm of the error over the norm of the weights; `comparison` is None without a judge.
     `compressed` says whether the predictor was rounded as it will be stored.
     """
 

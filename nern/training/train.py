@@ -15,7 +15,7 @@ from nern import architectures, tensorfile
 from nern.chance import generator
 from nern.errors import NotRepresentable, UnusableImages
 from nern.evaluation import BATCH, MAX_HELD_OUT, HeldOut, Judge
-from nern.images import Images, ImageSource, Noise
+from nern.images import CPU, Images, ImageSource, Noise
 from nern.layers import Layer, find_layers, find_linear, select_layers
 from nern.paths import Check, nothing
 from nern.permutation import permutations
@@ -24,13 +24,10 @@ from nern.representation import Representation
 from nern.synthesis import Synthesised
 from nern.training import budget
 from nern.training.config import Config, DecoupledConfig, RegularisedConfig
-from nern.training.gradients import render_all
 from nern.training.loop import OnProgress, Progress, Snapshot, run
 from nern.training.recipes import Optimizers, Phase, Teaching, phases
 from nern.training.selection import Evaluation, Selection
 from nern.training.targets import Targets, relative_error
-
-CPU = torch.device("cpu")
 
 
 def silently(progress: Progress) -> None:
@@ -108,8 +105,8 @@ def train(
     for name, tensor in state_dict.items():
         if tensor.dtype not in tensorfile.NAMES:
             raise NotRepresentable(f"{name!r} is of {tensor.dtype}, which can't be stored")
-        if tensor.is_meta or tensor.layout != torch.strided:
-            raise NotRepresentable(f"{name!r} is not a dense tensor with values")
+        if tensor.device != CPU or tensor.layout != torch.strided:
+            raise NotRepresentable(f"{name!r} is not a dense tensor on the CPU")
     for layer in layers:
         if not state_dict[layer.name].float().isfinite().all():
             raise NotRepresentable(f"{layer.name!r} has weights that are not finite, or too large for float32")
@@ -141,8 +138,7 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
     started = time.monotonic()
     teaching = subject.teaching
     config = config.resolve(subject.layers, distil=teaching is not None, architecture=subject.architecture)
-    identity = _identity(subject, config)
-    if snapshot and snapshot.get("training") != identity:
+    if snapshot and snapshot.get("training") != _identity(subject, config):
         raise ValueError("the snapshot is of another training")
     representation = _fresh(subject, config, snapshot, check).to(subject.device)
     targets = Targets(representation, subject.state_dict, subject.device)
@@ -166,7 +162,7 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
 
     def take(optimizers: Optimizers, step: int) -> Snapshot:
         return {
-            "training": identity,
+            "training": _identity(subject, config),
             "step": step,
             "seconds": seconds(),
             "positions": [representation.positions(number) for number in range(len(subject.layers))],
@@ -208,12 +204,11 @@ def choose_layers(state_dict: Mapping[str, Tensor], config: Config, architecture
 def evaluate(targets: Targets, judge: Judge | None, step: int) -> Evaluation:
     """Renders the whole network, as it will be in the dtypes that it had, and compares."""
     layers = targets.representation.layers
-    pairs = zip(render_all(targets.representation), layers, strict=True)
+    pairs = zip(targets.representation.render_all(), layers, strict=True)
     rendered = [narrowed(weight, layer.dtype).float() for weight, layer in pairs]
     names = [layer.name for layer in layers]
     comparison = judge.compare(dict(zip(names, rendered, strict=True))) if judge else None
-    compressed = targets.representation.predictor.bits is not None
-    return Evaluation(step, relative_error(rendered, targets.original), comparison, compressed)
+    return Evaluation(step, relative_error(rendered, targets.original), comparison, targets.representation.predictor.rounded)
 
 
 def hold_out(data: Images | Noise, config: Config, network: nn.Module) -> tuple[ImageSource, HeldOut]:
@@ -222,8 +217,8 @@ def hold_out(data: Images | Noise, config: Config, network: nn.Module) -> tuple[
     if isinstance(data, Images):
         if len(data) < 2:
             raise UnusableImages(f"the dataset has {len(data)} images; at least 2 are needed")
-        augmented = replace(data, augment=config.augment)
-        images, held_out = augmented.split(min(MAX_HELD_OUT, max(1, round(config.held_out * len(data)))), chance)
+        count = min(MAX_HELD_OUT, max(1, round(config.held_out * len(data))))
+        images, held_out = data.split(count, chance, augment=config.augment)
         return images, HeldOut.of(held_out)
     if data.kind == "matched":
         pool = Synthesised(data.shape, config.synthesised_images, network, chance, augment=config.augment)

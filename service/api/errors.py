@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic_core import PydanticSerializationError
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
 from service import problems
@@ -19,13 +19,17 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
+# Of a request's errors, so many are described: a body may have a million.
+DESCRIBED = 20
+
 
 def install(app: FastAPI) -> None:
     """Makes the application answer every failure with a problem."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(OperationalError, _on_database_error)
+    for away in (OperationalError, TimeoutError):
+        app.add_exception_handler(away, _on_database_error)
     for kind in (DataError, UnicodeEncodeError, PydanticSerializationError):
         app.add_exception_handler(kind, _on_bad_text)
     app.add_exception_handler(Exception, _on_fault)
@@ -66,11 +70,14 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    if any(item["type"] == "json_invalid" for item in error.errors()):
-        reason = error.errors()[0].get("ctx", {}).get("error", "it can't be parsed")
+    found = error.errors()
+    if found[0]["type"] == "json_invalid":
+        reason = found[0].get("ctx", {}).get("error", "it can't be parsed")
         return respond(request, problems.BadRequest(f"the body is not JSON: {reason}"))
-    errors = [_describe(item, error.body) for item in error.errors()]
-    return respond(request, problems.Invalid(_sentence(errors), errors=errors))
+    errors = [_describe(item, error.body) for item in found[:DESCRIBED]]
+    first = f"{errors[0]['pointer'] or 'the body'}: {errors[0]['detail']}"
+    detail = first if len(found) == 1 else f"{first} (and {len(found) - 1} more)"
+    return respond(request, problems.Invalid(detail, errors=errors))
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
@@ -103,14 +110,12 @@ def _fields(path: list[Any], body: Any, *, missing: bool) -> Iterator[Any]:
     """The parts of a path that are in the body, but for a last one that is missing: pydantic names members of unions too."""
     found = True
     for part in path:
-        places = range(len(body)) if isinstance(body, list) else body if isinstance(body, dict) else ()
-        if found := part in places:
+        if isinstance(body, list):
+            found = isinstance(part, int) and part < len(body)
+        else:
+            found = isinstance(body, dict) and part in body
+        if found:
             body = body[part]
             yield part
     if missing and not found:
         yield path[-1]
-
-
-def _sentence(errors: list[dict[str, str]]) -> str:
-    first = f"{errors[0]['pointer'] or 'the body'}: {errors[0]['detail']}"
-    return first if len(errors) == 1 else f"{first} (and {len(errors) - 1} more)"

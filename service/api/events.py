@@ -45,7 +45,11 @@ LastEventId = Annotated[
 ]
 
 
-@router.get("/{id}/events", response_model=ListOf[EventOut], responses={200: {"content": {"text/event-stream": {}}}})
+@router.get(
+    "/{id}/events",
+    response_model=ListOf[EventOut],
+    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "No event is left of a job that is over"}},
+)
 async def job_events(
     id: str,
     request: Request,
@@ -57,6 +61,9 @@ async def job_events(
     """Events in order, numbered from 1. As text/event-stream: all of them, live, until the job is over."""
     await run_in_threadpool(_exists, context, id)
     if choose(request, {"json": "application/json", "sse": "text/event-stream"}, None) == "sse":
+        if last_event_id and await run_in_threadpool(_is_over, context, id, last_event_id):
+            # Tells a browser, which connects again after every end, that there is nothing more to come.
+            return Response(status_code=204)
         return StreamingResponse(
             _stream(context, request, id, last_event_id or 0),
             media_type="text/event-stream",

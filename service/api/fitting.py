@@ -1,13 +1,13 @@
 """Whether the parts of a job fit together, as far as can be told without reading a single weight or image."""
 
 import nern.errors
-from nern import architectures
+from nern import architectures, synthesis
 from nern.layers import StateDict
 from service import problems
 from service.store.tables import Dataset
 
 
-def check(architecture: str, shapes: StateDict, dataset: Dataset | None, noise: str | None) -> None:
+def check(architecture: str, shapes: StateDict, dataset: Dataset | None, noise: str | None, synthesised_images: int) -> None:
     """Raises Invalid unless the tensors, which may be on the meta device, and the data are those of this architecture."""
     try:
         fit = architectures.fit_of(architecture, shapes)
@@ -25,8 +25,13 @@ def check(architecture: str, shapes: StateDict, dataset: Dataset | None, noise: 
             raise _misfit(
                 "/data/dataset_id", f"a label is {dataset.classes - 1}, but the network has only {fit.classes} classes"
             )
-    if noise == "matched" and not any(name.endswith("running_mean") for name in shapes):
-        raise _misfit("/data/noise", "the network has no batch norm whose statistics images could be matched to")
+    if noise == "matched":
+        if not any(name.endswith("running_mean") for name in shapes):
+            raise _misfit("/data/noise", "the network has no batch norm whose statistics images could be matched to")
+        try:
+            synthesis.check_size(architectures.input_shape(architecture, shapes), synthesised_images)
+        except nern.errors.UnusableImages as error:
+            raise _misfit("/synthesised_images", str(error)) from error
 
 
 def _misfit(pointer: str, detail: str) -> problems.Invalid:

@@ -56,7 +56,7 @@ Source = Annotated[
 ]
 
 
-class JobTarget(BaseModel):
+class JobInputs(BaseModel):
     """What is trained, on which data."""
 
     checkpoint_id: str
@@ -64,15 +64,15 @@ class JobTarget(BaseModel):
     data: Source | None = Field(None, description="Images to distil from; none: reconstruction only")
 
 
-class DecoupledJob(JobTarget, DecoupledConfig):
+class DecoupledJob(JobInputs, DecoupledConfig):
     """Reconstruction of the weights first, then distillation of the logits; the default."""
 
 
-class RegularisedJob(JobTarget, RegularisedConfig):
+class RegularisedJob(JobInputs, RegularisedConfig):
     """The network is fine-tuned first, so that neighbouring kernels are similar; then as "decoupled"."""
 
 
-class PaperJob(JobTarget, PaperConfig):
+class PaperJob(JobInputs, PaperConfig):
     """The published recipe."""
 
 
@@ -178,6 +178,7 @@ def cancel_job(id: str, session: Writing) -> JobOut:
     """Cancels a job that is not over. A running one ends with its current step."""
     job = find(session, id)
     if not jobs.request_cancel(session, id, now()):
+        session.refresh(job)
         raise problems.Impossible(f"job {id} is over, it has {job.state}")
     session.refresh(job)
     return out(job)
@@ -219,12 +220,12 @@ def _plan(body: AnyJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
             errors=[{"pointer": "/architecture", "detail": "unknown architecture"}],
         )
     architecture = body.architecture or checkpoint.architecture
-    target = set(JobTarget.model_fields)
-    given = body.model_dump(exclude=target, exclude_unset=True)
+    given = body.model_dump(exclude=set(JobInputs.model_fields), exclude_unset=True)
     config = read_config({**given, "recipe": body.recipe})
     shapes = _shapes(checkpoint)
     if architecture is not None:
-        fitting.check(architecture, shapes, dataset, body.data.noise if isinstance(body.data, NoiseSource) else None)
+        noise = body.data.noise if isinstance(body.data, NoiseSource) else None
+        fitting.check(architecture, shapes, dataset, noise, config.synthesised_images)
     distils = architecture is not None and body.data is not None
     if config.target and not (distils and dataset and dataset.classes):
         raise problems.Invalid(

@@ -71,7 +71,7 @@ class Coordinates(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    coordinates: list[tuple[StrictInt, StrictInt, StrictInt]]
+    coordinates: list[tuple[StrictInt, StrictInt, StrictInt]] = Field(fail_fast=True)
 
 
 Format = Annotated[str | None, Query(description="json, jsonl, ndjson or raw; instead of Accept")]
@@ -118,7 +118,9 @@ def predictor_file(id: str, context: Ctx, session: Reading) -> StreamingResponse
     def content() -> Iterator[bytes]:
         for start in range(0, row.size, predictors.CHUNK):
             with context.database.read() as session:
-                yield predictors.read(session, id, start, min(start + predictors.CHUNK, row.size))
+                piece = predictors.read(session, id, start, min(start + predictors.CHUNK, row.size))
+            # Not before the connection is back: a client may take its time.
+            yield piece
 
     headers = {"Content-Length": str(row.size), "ETag": f'"{row.sha256}"', "Content-Disposition": "attachment"}
     return StreamingResponse(content(), media_type="application/vnd.safetensors", headers=headers)

@@ -31,6 +31,7 @@ WRAPPERS = (
 MAX_TENSORS = 50_000
 MAX_KERNEL = 64
 MAX_NAME = 1000
+MAX_NAMES = 2**20  # characters of all names together: whoever lists checkpoints reads them
 
 # What wrappers put in front of every name.
 PREFIX = re.compile(r"(?:module|_orig_mod|model|net|network)\.")
@@ -51,6 +52,8 @@ def check(state_dict: StateDict) -> None:
     """Raises Refusal for tensors that can't be stored, or whose values are not numbers."""
     if len(state_dict) > MAX_TENSORS:
         raise Refusal("too-demanding", f"the checkpoint has more than {MAX_TENSORS} tensors")
+    if sum(map(len, state_dict)) > MAX_NAMES:
+        raise Refusal("too-demanding", f"the names of the tensors have more than {MAX_NAMES} characters")
     for name, tensor in state_dict.items():
         if not name.isprintable() or len(name) > MAX_NAME or name == "__metadata__":
             raise Refusal("not-a-checkpoint", f"{name[:50]!a} can't be the name of a tensor")

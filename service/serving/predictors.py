@@ -1,7 +1,9 @@
 """Predictors that are being served: loaded once, rendered block by block, both kept in bounded caches."""
 
 from collections.abc import Hashable
+from contextlib import suppress
 from threading import Lock
+from typing import Protocol, TypeVar
 
 from cachetools import LRUCache
 from torch import Tensor
@@ -12,19 +14,48 @@ from nern.rendering import BLOCK, render_block
 from service.store import predictors
 from service.store.database import Database
 
-MAX_LOADED = 8
+MAX_LOADED_BYTES = 2**30
 MAX_RENDERED_BYTES = 64 * 2**20
+
+
+class Measured(Protocol):
+    """What takes so many bytes of memory."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+Value = TypeVar("Value", bound=Measured)
+
+
+class Cache(LRUCache[Hashable, Value]):
+    """Bounded by `nbytes` of the values; safe to use from several threads. What alone is larger is not kept."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most, getsizeof=lambda value: value.nbytes)
+        self._lock = Lock()
+
+    def find(self, key: Hashable) -> Value | None:
+        with self._lock:
+            return self.get(key)
+
+    def keep(self, key: Hashable, value: Value) -> Value:
+        """Gives the value back."""
+        with self._lock, suppress(ValueError):
+            self[key] = value
+        return value
 
 
 class Served:
     """One predictor, ready to render. Its kept tensors stay in the database until they are read."""
 
-    def __init__(self, id: str, database: Database, rendered: "LRUCache[Hashable, Tensor]", lock: Lock) -> None:
+    def __init__(self, id: str, database: Database, rendered: Cache[Tensor]) -> None:
         self.id = id
         self._database = database
         self._rendered = rendered
-        self._lock = lock
         self.artefact = Artefact(self.read)
+        tensors = self.artefact.representation.predictor.state_dict().values()
+        self.nbytes = sum(tensor.nbytes for tensor in tensors)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -50,13 +81,9 @@ class Served:
 
     def _block(self, layer: int, block: int) -> Tensor:
         key = (self.id, layer, block)
-        with self._lock:
-            if (found := self._rendered.get(key)) is not None:
-                return found
-        rendered = render_block(self.artefact.representation, layer, block)
-        with self._lock:
-            self._rendered[key] = rendered
-        return rendered
+        if (found := self._rendered.find(key)) is not None:
+            return found
+        return self._rendered.keep(key, render_block(self.artefact.representation, layer, block))
 
 
 class Predictors:
@@ -64,15 +91,15 @@ class Predictors:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock = Lock()
         self._loading = Lock()
-        self._loaded: LRUCache[str, Served] = LRUCache(MAX_LOADED)
-        self._rendered: LRUCache[Hashable, Tensor] = LRUCache(MAX_RENDERED_BYTES, getsizeof=lambda block: block.nbytes)
+        self._loaded: Cache[Served] = Cache(MAX_LOADED_BYTES)
+        self._rendered: Cache[Tensor] = Cache(MAX_RENDERED_BYTES)
 
     def load(self, id: str) -> Served:
-        """A predictor that is known to exist. Blocks while it is read from the database."""
+        """A predictor that is known to exist. Blocks while it, or another one, is read from the database."""
+        if found := self._loaded.find(id):
+            return found
         with self._loading:
-            if found := self._loaded.get(id):
+            if found := self._loaded.find(id):
                 return found
-            served = self._loaded[id] = Served(id, self._database, self._rendered, self._lock)
-            return served
+            return self._loaded.keep(id, Served(id, self._database, self._rendered))

@@ -10,6 +10,15 @@ from sqlalchemy.orm import Session
 # How long a SQLite writer waits for another one.
 BUSY_MILLISECONDS = 30_000
 
+# After some twenty seconds a PostgreSQL server that says nothing is taken for gone, where the kernel would wait for hours.
+POSTGRES_PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
+
 
 class Database:
     """One database. `read` and `write` each open one transaction; `write` commits when its block ends well."""
@@ -18,8 +27,14 @@ class Database:
         parsed = make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        self.url = parsed.render_as_string(hide_password=False)
-        self.engine = create_engine(parsed, pool_size=10, max_overflow=40, pool_pre_ping=True)
+        patience = POSTGRES_PATIENCE if parsed.get_backend_name() == "postgresql" else {}
+        self.engine = create_engine(
+            parsed,
+            pool_size=10,
+            max_overflow=40,
+            pool_pre_ping=True,
+            connect_args={name: value for name, value in patience.items() if name not in parsed.query},
+        )
         if parsed.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)

@@ -184,10 +184,10 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
 
 
 def to_wake(session: Session, *, now: datetime, again_after: timedelta, limit: int) -> Sequence[str]:
-    """The first queued jobs, as far as no worker was woken for them lately; they count as woken from now on."""
+    """Of the first `limit` queued jobs those that no worker was woken for lately; they count as woken from now on."""
     due = or_(Job.woken_at.is_(None), Job.woken_at < now - again_after)
-    ids = session.scalars(select(Job.id).where(Job.state == "queued", due).order_by(Job.id).limit(limit)).all()
-    return [id for id in ids if _change(session, Job.id == id, Job.state == "queued", due, woken_at=now)]
+    first = session.scalars(select(Job.id).where(Job.state == "queued").order_by(Job.id).limit(limit)).all()
+    return [id for id in first if _change(session, Job.id == id, Job.state == "queued", due, woken_at=now)]
 
 
 def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence[JobEvent]:

@@ -10,8 +10,8 @@ from nern.errors import TrainingDiverged, UnusableImages
 from nern.evaluation import Comparison
 from nern.report import make_report
 from nern.training import DecoupledConfig, Progress, train
-from nern.training.budget import RATIOS, Size, drop_of
-from nern.training.config import Target
+from nern.training.budget import RATIOS, Size, _Watch, drop_of
+from nern.training.config import AccuracyTarget
 from nern.training.gradients import reconstruct
 from nern.training.train import Trained
 from tests.support.networks import images, resnet8
@@ -21,7 +21,7 @@ ARGUMENTS: dict[str, Any] = {"architecture": "cifar/resnet8", "data": images()}
 
 
 def within(drop: float, **more: Any) -> DecoupledConfig:
-    return DecoupledConfig(target=Target(drop=drop), steps=4, reconstruction_steps=3, image_batch=4, **more)
+    return DecoupledConfig(target=AccuracyTarget(drop=drop), steps=4, reconstruction_steps=3, image_batch=4, **more)
 
 
 def losing(drops: list[float]) -> Any:
@@ -55,6 +55,14 @@ def test_the_smallest_size_that_meets_the_target_is_found_in_three_trainings(sma
     assert found == RATIOS[smallest]
     assert [progress.step for progress in seen] == list(range(1, 13))
     assert {progress.steps for progress in seen} == {12}
+
+
+def test_trainings_to_come_are_expected_to_take_as_long_as_this_one() -> None:
+    seen: list[Progress] = []
+    now = Progress("distillation", 1, 4, {}, None, steps_per_second=0.1, seconds_left=30)
+    with patch("time.monotonic", side_effect=[100, 110]):
+        _Watch(seen.append, within(0.5), [], None, None)(now)
+    assert seen[0].seconds_left == 30 + 2 * (10 + 30)
 
 
 def test_a_target_that_can_not_be_met_is_reported_with_what_was_reached() -> None:

@@ -10,7 +10,6 @@ from nern.quantisation import Linear
 from nern.rendering import render_layer
 from nern.report import make_report
 from nern.training import DecoupledConfig, train
-from nern.training.gradients import render_all
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, untrained, written
 
@@ -100,7 +99,6 @@ def test_the_first_layer_has_more_bits(bits: int, of_first: int) -> None:
     first, *others = (int(layer.codes().abs().max()).bit_length() + 1 for _, layer in predictor.linear())
     assert first == of_first
     assert all(width == bits for width in others)
-    assert predictor.bits == bits
 
 
 @pytest.mark.parametrize(("bits", "deviation", "zeros", "most"), [(6, 3, 0, 1.05), (10, 100, 0, 1.05), (10, 100, 0.5, 1.2)])
@@ -138,7 +136,7 @@ def test_a_compressed_predictor_comes_back_from_the_artefact(bits: int) -> None:
     content, sizes = written(representation, state_dict)
     assert sizes.predictor < plain.predictor * (bits + 2) / 32
     rebuilt = opened(content)
-    for number, weight in enumerate(render_all(representation)):
+    for number, weight in enumerate(representation.render_all()):
         torch.testing.assert_close(render_layer(rebuilt.representation, number), weight, rtol=1e-4, atol=1e-6)
 
 
@@ -163,7 +161,7 @@ def test_a_predictor_is_stored_in_half_precision_unless_a_job_wants_more(bits: A
     trained = train(state_dict, DecoupledConfig(steps=5, hidden=8, bits=bits))
     content, sizes = written(trained.representation, state_dict)
     assert sizes.predictor == bytes_each * sum(p.numel() for p in trained.representation.predictor.parameters())
-    for number, weight in enumerate(render_all(trained.representation)):
+    for number, weight in enumerate(trained.representation.render_all()):
         torch.testing.assert_close(render_layer(opened(content).representation, number), weight)
     report = make_report(trained, opened(content), sizes, state_dict)
     assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-6)

@@ -22,18 +22,18 @@ def test_labels_and_pixels_must_be_there() -> None:
         Images(torch.zeros(2, 4, 4, 1, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), (0.5,), (0.5,))
     with pytest.raises(UnusableImages, match="no pixels"):
         Images(torch.zeros(2, 0, 4, 1, dtype=torch.uint8), None, (0.5,), (0.5,))
+    with pytest.raises(UnusableImages, match="on the CPU"):
+        Images(torch.empty(2, 4, 4, 1, dtype=torch.uint8, device="meta"), None, (0.5,), (0.5,))
 
 
 def test_a_split_is_disjoint_and_keeps_labels_with_their_images() -> None:
     pixels = torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1)
-    made = Images(pixels, torch.arange(50), (0.0,), (1.0,), augment=True)
-    train, held_out = made.split(10, torch.Generator().manual_seed(0))
-    assert train.labels_N is not None
+    made = Images(pixels, torch.arange(50), (0.0,), (1.0,))
+    train, held_out = made.split(10, torch.Generator().manual_seed(0), augment=False)
     assert held_out.labels_N is not None
-    assert sorted([*train.labels_N.tolist(), *held_out.labels_N.tolist()]) == list(range(50))
     assert torch.equal(held_out.pixels_NHWC.flatten().long(), held_out.labels_N)
-    assert train.augment
-    assert not held_out.augment
+    drawn = train.batch(5000, torch.Generator().manual_seed(0)).mul(255).round().long().unique()
+    assert sorted([*drawn.tolist(), *held_out.labels_N.tolist()]) == list(range(50))
 
 
 def test_augmented_images_are_mirrored_shifted_and_filled_with_zeros() -> None:
@@ -49,8 +49,8 @@ def test_augmented_images_are_mirrored_shifted_and_filled_with_zeros() -> None:
 
 
 def test_batches_follow_from_the_generator() -> None:
-    made = images(augment=True)
-    first, second = (made.batch(8, torch.Generator().manual_seed(3)) for _ in range(2))
+    train, _ = images().split(10, torch.Generator().manual_seed(0), augment=True)
+    first, second = (train.batch(8, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
     assert first.shape == (8, 3, 8, 8)
 

@@ -1,7 +1,6 @@
 import torch
 
 from nern.rendering import render_blocks, render_layer
-from nern.training.gradients import render_all
 from tests.support.networks import odd, resnet8
 from tests.support.representations import untrained
 
@@ -28,5 +27,5 @@ def test_blocks_have_the_layers_dtype_and_cover_it_once() -> None:
 
 def test_blocks_and_whole_layers_are_the_same_weights() -> None:
     representation = untrained(odd())
-    for number, weight in enumerate(render_all(representation)):
+    for number, weight in enumerate(representation.render_all()):
         torch.testing.assert_close(render_layer(representation, number), weight)

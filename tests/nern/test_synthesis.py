@@ -6,7 +6,7 @@ from nern.architectures import build
 from nern.errors import UnusableImages
 from nern.images import Noise
 from nern.synthesis import Synthesised, follow_statistics, statistics
-from nern.training import DecoupledConfig, Progress, train
+from nern.training import DecoupledConfig, Progress, Snapshot, train
 from tests.support.networks import resnet8
 
 SHAPE = (3, 8, 8)
@@ -79,11 +79,25 @@ def test_a_network_without_batch_norms_is_refused() -> None:
         Synthesised(SHAPE, 10, network, generator())
 
 
+def test_more_images_than_memory_can_hold_are_refused() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(UnusableImages, match="at most 7133 are"):
+        Synthesised((3, 224, 224), 10_000, network, generator())
+
+
 def test_a_training_makes_its_images_first() -> None:
     seen: list[Progress] = []
+    snapshots: list[Snapshot] = []
+
+    def watch(progress: Progress) -> None:
+        seen.append(progress)
+        snapshots.append(progress.snapshot())
+
     config = DecoupledConfig(steps=12, hidden=8, synthesised_images=100, synthesis_steps=3, image_batch=8)
-    trained = train(resnet8(), config, architecture="cifar/resnet8", data=NOISE, on_progress=seen.append)
+    trained = train(resnet8(), config, architecture="cifar/resnet8", data=NOISE, on_progress=watch)
     assert [progress.phase for progress in seen] == ["synthesis"] * 6 + ["reconstruction"] * 10 + ["distillation"] * 2
     assert not any(progress.evaluation for progress in seen[:6])
+    [optimizer] = snapshots[5]["optimizers"]
+    assert len(optimizer["state"]) == 1, "what Adam remembers of finished groups is of no more use"
     assert trained.best.comparison is not None
     assert trained.best.comparison.images == 128

@@ -163,6 +163,12 @@ REFUSED: list[tuple[str, bytes, type[problems.Problem], str]] = [
     ("torch.export", zipped(net__models__model=b"{}"), problems.UnsupportedArchive, "torch.export"),
     ("code in a zip", saved({"state_dict": NETWORK, "hook": Runs("touch pwned")}), problems.ForbiddenPickle, "system"),
     ("code in a legacy file", saved(Runs("touch pwned"), legacy=True), problems.ForbiddenPickle, "system"),
+    (
+        "names of megabytes",
+        saved({f"{number}{'n' * 990}": torch.zeros(1) for number in range(1100)}),
+        problems.TooDemanding,
+        "the names of the tensors",
+    ),
     ("code in a plain pickle", pickle.dumps(Runs("touch pwned")), problems.ForbiddenPickle, "more than hold tensors"),
     ("a whole module", saved(torch.nn.Conv2d(1, 1, 3)), problems.ForbiddenPickle, "Conv2d"),
     ("no state_dict", saved([1, 2, 3]), problems.NotACheckpoint, "state_dict"),

@@ -45,12 +45,12 @@ def odd() -> StateDict:
     return Odd().state_dict()
 
 
-def images(count: int = 40, *, size: int = 8, channels: int = 3, labelled: bool = True, augment: bool = False) -> Images:
+def images(count: int = 40, *, size: int = 8, channels: int = 3, labelled: bool = True) -> Images:
     """Random images."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, size, size, channels), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (count,), generator=generator) if labelled else None
-    return Images(pixels, labels, (0.5,) * channels, (0.25,) * channels, augment)
+    return Images(pixels, labels, (0.5,) * channels, (0.25,) * channels)
 
 
 def npz(**arrays: np.ndarray) -> bytes:

@@ -26,7 +26,7 @@ from tests.support.representations import opened
 from tests.support.stored import NOW
 from tests.support.waiting import until
 from worker import lease, reporting
-from worker.run import Worker
+from worker.run import DeviceFailed, Worker
 
 SHORT = {"steps": 12, "hidden": 8, "image_batch": 4}
 
@@ -169,9 +169,24 @@ def test_a_failing_job_says_why_and_the_next_one_runs(
     assert place.job(next_one).state == "succeeded"
 
 
-def test_a_device_that_is_not_there_is_refused_before_any_job_is_claimed(place: Place) -> None:
-    with patch("torch.cuda.is_available", return_value=False), pytest.raises(SystemExit, match="NERN_DEVICE"):
-        Worker(place.settings.model_copy(update={"device": "cuda"}), place.stopping)
+@pytest.mark.parametrize(("setting", "devices"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_device_that_is_not_there_is_refused_before_any_job_is_claimed(place: Place, setting: str, devices: int) -> None:
+    settings = place.settings.model_copy(update={"device": setting})
+    with patch("torch.cuda.device_count", return_value=devices), pytest.raises(SystemExit, match=f"NERN_DEVICE is {setting}, "):
+        Worker(settings, place.stopping)
+    with patch("torch.cuda.device_count", return_value=devices + 1):
+        Worker(settings, place.stopping)
+
+
+@pytest.mark.parametrize("where", ["nern.training.train", "nern.evaluation.Judge._logits"])
+def test_a_device_that_fails_ends_the_worker_and_not_the_jobs(place: Place, where: str) -> None:
+    waiting = [place.add(resnet8(), architecture="cifar/resnet8", dataset=dataset_file()) for _ in range(2)]
+    with (
+        patch(where, side_effect=torch.AcceleratorError("CUDA error: unspecified launch failure")),
+        pytest.raises(DeviceFailed),
+    ):
+        place.worker.work()
+    assert [place.job(job).state for job in waiting] == ["running", "queued"]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
 from torchvision.models import squeezenet1_1
 
 from service import problems
@@ -64,6 +66,21 @@ def test_an_upload_is_described(client: httpx.Client) -> None:
     assert client.get(answer.headers["location"]).json() == found
     file = client.get(f"{answer.headers['location']}/file")
     assert file.content == NETWORK
+
+
+def test_a_checkpoint_that_was_stored_unheard_keeps_its_bytes(app: FastAPI, client: httpx.Client) -> None:
+    intake = app.state.context.intake
+    add = intake._add
+
+    def lost(*arguments: Any) -> None:
+        add(*arguments)
+        raise OperationalError("COMMIT", None, ConnectionError("the server went away"))
+
+    with patch.object(intake, "_add", lost):
+        assert is_problem(upload(client), 503, "unavailable")
+    again = upload(client)
+    assert again.status_code == 200
+    assert client.get(f"/v1/checkpoints/{again.json()['id']}/file").content == NETWORK
 
 
 def test_the_raw_body_is_the_same_upload(client: httpx.Client) -> None:
@@ -273,6 +290,7 @@ def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
         ({"recipe": "regularised", "smoothing_steps": 0}, "/smoothing_steps"),
         ({"bits": 9}, "/bits"),
         ({"sparsity": 0.5}, ""),
+        ({"synthesised_images": 1_000_000, "data": {"noise": "matched"}}, "/synthesised_images"),
         ({"seed": "1"}, "/seed"),
     ],
 )
@@ -281,6 +299,17 @@ def test_invalid_fields_are_pointed_at(client: httpx.Client, fields: dict[str, A
     assert is_problem(answer, 422, "invalid")
     assert all(error["detail"] for error in answer.json()["errors"])
     assert {error["pointer"] for error in answer.json()["errors"]} == {pointer}
+
+
+def test_of_many_errors_the_first_are_described(client: httpx.Client) -> None:
+    answer = new_job(client, **{f"field{number}": 1 for number in range(300)})
+    assert is_problem(answer, 422, "invalid", "and 299 more")
+    assert len(answer.json()["errors"]) == 20
+    wrong_names = new_job(client, layers=[1] * 3000)
+    assert {error["pointer"] for error in wrong_names.json()["errors"]} == {"/layers", "/layers/0"}
+    wrong_coordinates = client.post("/v1/predictors/nope/kernels", json={"coordinates": [[]] * 3000})
+    missing = [error["pointer"] for error in wrong_coordinates.json()["errors"]]
+    assert missing == ["/coordinates/0/0", "/coordinates/0/1", "/coordinates/0/2"]
 
 
 def test_a_job_without_a_body_is_invalid(client: httpx.Client) -> None:
@@ -298,7 +327,7 @@ def test_data_that_cannot_be_those_of_the_network_is_refused(client: httpx.Clien
     strange = npz(images=image.repeat(2, 0), labels=np.array([0, 15]))
     assert is_problem(with_dataset(strange), 422, "invalid", "a label is 15, but the network has only 10 classes")
     with pytest.raises(problems.Invalid, match="no batch norm"):
-        fitting.check("torchvision/squeezenet1_1", squeezenet1_1(weights=None).state_dict(), None, "matched")
+        fitting.check("torchvision/squeezenet1_1", squeezenet1_1(weights=None).state_dict(), None, "matched", 1)
 
 
 def test_a_job_that_will_not_distil_says_so(client: httpx.Client) -> None:
@@ -390,6 +419,8 @@ def test_events_as_a_stream_end_with_the_job(
     data = [json.loads(line.removeprefix("data: ")) for line in received if line.startswith("data: ")]
     if expected:
         assert data[-1] == {"state": "failed", "error": {"type": "t", "detail": "d"}}
+    again = client.get(f"/v1/jobs/{id}/events", headers={"accept": "text/event-stream", "last-event-id": "3"})
+    assert again.status_code == 204, "browsers connect again until they are told that there is no more"
 
 
 def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:

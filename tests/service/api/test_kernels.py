@@ -1,5 +1,6 @@
 """Weights by coordinate and the whole network: every way of asking gives the same bits."""
 
+import asyncio
 import json
 import struct
 from typing import Any
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from fastapi import FastAPI
 
+from service.api.context import Context
+from service.api.predictors import predictor_file
 from service.store.database import Database
 from tests.support.networks import odd, resnet8
 from tests.support.stored import store_predictor
@@ -21,6 +25,19 @@ NETWORK = resnet8()
 def url(database: Database) -> str:
     """A stored predictor of ResNet-8."""
     return f"/v1/predictors/{store_predictor(database, NETWORK)}"
+
+
+def test_a_download_holds_no_connection_while_its_client_reads(app: FastAPI, database: Database, url: str) -> None:
+    context: Context = app.state.context
+    with database.read() as session:
+        answer = predictor_file(url.rpartition("/")[2], context, session)
+    pool: Any = context.database.engine.pool
+
+    async def held_after_the_first_piece() -> Any:
+        await anext(aiter(answer.body_iterator))
+        return pool.checkedout()
+
+    assert asyncio.run(held_after_the_first_piece()) == 0
 
 
 @pytest.fixture

@@ -221,3 +221,10 @@ def test_queued_jobs_are_woken_once_and_again_only_after_a_while(database: Datab
     for now, expected in [(NOW, [id]), (NOW, []), (LATER, []), (NOW + timedelta(seconds=61), [id])]:
         with database.write() as session:
             assert jobs.to_wake(session, now=now, again_after=timedelta(seconds=60), limit=9) == expected
+
+
+def test_of_a_long_queue_only_the_front_is_announced(database: Database, add_job: Callable[[], str]) -> None:
+    front, *_ = [add_job() for _ in range(3)]
+    for expected in ([front], []):
+        with database.write() as session:
+            assert jobs.to_wake(session, now=NOW, again_after=timedelta(seconds=60), limit=1) == expected
