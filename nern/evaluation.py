@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from nern import losses
+from nern.checks import Check, nothing
 from nern.errors import UnusableImages, is_device_fault, is_out_of_memory
 from nern.images import Images, portions
 
@@ -56,12 +57,14 @@ class HeldOut:
 class Judge:
     """Compares rebuilt weights with the original network, whose answers it computes once.
 
-    Raises UnusableImages if the images or their labels do not fit the network.
+    `check` is called now and then; what it raises ends a comparison. Raises UnusableImages if the images or their labels do
+    not fit the network.
     """
 
-    def __init__(self, network: nn.Module, held_out: HeldOut) -> None:
+    def __init__(self, network: nn.Module, held_out: HeldOut, check: Check = nothing) -> None:
         self.network = network
         self.held_out = held_out
+        self._check = check
         try:
             logits = self._logits({}, islice(held_out.batches(), 1))
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -92,7 +95,10 @@ class Judge:
     def _logits(self, weights: Mapping[str, Tensor], batches: Iterable[Tensor]) -> Tensor:
         device = next(self.network.parameters()).device
         theirs = {name: weight.to(device) for name, weight in weights.items()}
-        answers = [functional_call(self.network, theirs, (some.to(device),)) for x in batches for some in portions(x)]
+        answers: list[Tensor] = []
+        for some in chain.from_iterable(portions(batch) for batch in batches):
+            self._check()
+            answers.append(functional_call(self.network, theirs, (some.to(device),)))
         return torch.cat(answers).float().cpu()
 
 

@@ -10,15 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nern.chance import generator
+from nern.checks import Check, nothing
 
 PathKind = Literal["fragments", "nearest"]
-
-Check = Callable[[], None]
-
-
-def nothing() -> None:
-    """A check that ends nothing."""
-
 
 # Steps of the nearest-neighbour path between two calls of a check.
 CHECK_EVERY = 256

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from nern import ranking
-from nern.paths import PATHS, Check, PathKind, nothing
+from nern.checks import Check, nothing
+from nern.paths import PATHS, PathKind
 from nern.tiles import Tiles
 
 PermutationKind = Literal["cross-filter", "in-filter", "none"]

@@ -14,7 +14,7 @@ from nern.training.config import Config, PaperConfig
 from nern.training.loop import Progress
 from nern.training.selection import Evaluation
 from nern.training.targets import relative_error
-from nern.training.train import Trained
+from nern.training.trained import Trained
 
 Report = dict[str, Any]
 

@@ -3,12 +3,13 @@
 A key holds the row's id rather than the content's hash, so that deleting one row never takes away another row's bytes.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import obstore
+from obstore.exceptions import GenericError
 from obstore.store import ObjectStore, from_url
 
 PIECE = 2**20
@@ -17,8 +18,20 @@ PIECE = 2**20
 PART = 5 * 2**20
 
 
+class Unreachable(Exception):
+    """The blob store does not do what it was asked for; it may do so later."""
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except GenericError as error:
+        raise Unreachable(str(error)) from error
+
+
 class Blobs:
-    """A folder or a bucket, by URL."""
+    """A folder or a bucket, by URL. All but `check` raise Unreachable."""
 
     def __init__(self, url: str) -> None:
         options: dict[str, Any] = {"mkdir": True} if url.startswith("file:") else {}
@@ -26,23 +39,25 @@ class Blobs:
 
     async def put(self, key: str, path: Path) -> None:
         """Stores a file's content; it appears under its key whole or not at all."""
-        await obstore.put_async(self._store, key, path, chunk_size=PART, max_concurrency=2)
+        with _reached():
+            await obstore.put_async(self._store, key, path, chunk_size=PART, max_concurrency=2)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """A blob's content in pieces of about a mebibyte. Raises FileNotFoundError."""
-        answer = await obstore.get_async(self._store, key)
-        async for piece in answer.stream(min_chunk_size=PIECE):
-            yield bytes(piece)
+        with _reached():
+            answer = await obstore.get_async(self._store, key)
+            async for piece in answer.stream(min_chunk_size=PIECE):
+                yield bytes(piece)
 
     def download(self, key: str, path: Path) -> None:
         """Writes a blob's content to a file. Raises FileNotFoundError."""
-        with path.open("wb") as file:
+        with path.open("wb") as file, _reached():
             for piece in obstore.get(self._store, key).stream(min_chunk_size=PIECE):
                 file.write(piece)
 
     async def delete(self, key: str) -> None:
         """Removes a blob, if it is there."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), _reached():
             await obstore.delete_async(self._store, key)
 
     async def check(self) -> None:

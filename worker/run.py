@@ -18,7 +18,7 @@ from nern.errors import NernError, is_device_fault, is_out_of_memory
 from nern.layers import StateDict
 from nern.report import make_report
 from nern.training import Trained, read_config
-from service.blobs import Blobs
+from service.blobs import Blobs, Unreachable
 from service.settings import Settings
 from service.store import ids, jobs, predictors
 from service.store.database import Database
@@ -71,8 +71,8 @@ class Worker:
                 self._run(lease, pulse)
         except LeaseLost:
             log.warning("job %s: lost to another worker, or over; nothing more is written", lease.job_id)
-        except OperationalError:
-            log.exception("job %s: the database went away; the job goes on when the lease has expired", lease.job_id)
+        except (OperationalError, Unreachable):
+            log.exception("job %s: database or blobs went away; it is started again when its lease has expired", lease.job_id)
         return True
 
     def _run(self, lease: Lease, pulse: Pulse) -> None:
@@ -89,7 +89,7 @@ class Worker:
             self._finish(lease, "failed", _kebab(type(error).__name__), str(error))
         except FileNotFoundError:
             self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset is not in the blob store")
-        except (LeaseLost, OperationalError):
+        except (LeaseLost, OperationalError, Unreachable):
             raise
         except Exception as error:  # one job's fault must not end the worker
             if is_device_fault(error):

@@ -3,50 +3,21 @@
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
 
 from nern.errors import TrainingDiverged
 from nern.training.config import Config
 from nern.training.loop import OnProgress, Progress, Snapshot
-
-if TYPE_CHECKING:
-    from nern.training.train import Trained
+from nern.training.trained import Search, Size, Trained
 
 # Parameters over represented weights; seven sizes are searched with three trainings.
 RATIOS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.9)
 TRAININGS = 3
 
-Attempt = Callable[[Config, OnProgress, Snapshot | None], "Trained"]
+Attempt = Callable[[Config, OnProgress, Snapshot | None], Trained]
 
 
-@dataclass(frozen=True)
-class Size:
-    """A size that was tried, the drop of accuracy on the held-out images, in points of a percent, and how long it took.
-
-    The drop is None, and the width too, if the training diverged.
-    """
-
-    ratio: float
-    hidden: int | None
-    drop: float | None
-    seconds: float = field(default=0.0, compare=False)
-
-    def meets(self, drop: float) -> bool:
-        """Whether no more than that is lost."""
-        return self.drop is not None and self.drop <= drop
-
-
-@dataclass(frozen=True)
-class Search:
-    """What was asked for, every size that was tried, and whether the one returned meets the target."""
-
-    drop: float
-    met: bool
-    sizes: tuple[Size, ...]
-
-
-def search(attempt: Attempt, config: Config, on_progress: OnProgress, snapshot: Snapshot | None) -> tuple["Trained", Search]:
+def search(attempt: Attempt, config: Config, on_progress: OnProgress, snapshot: Snapshot | None) -> tuple[Trained, Search]:
     """The smallest of the sizes that meets the target, supposing that larger ones lose less; if none does, the largest.
 
     Every attempt is a whole training. Snapshots carry what earlier attempts found. An attempt that diverges does not meet the
@@ -125,7 +96,7 @@ class _Watch:
         )
 
 
-def drop_of(trained: "Trained") -> float:
+def drop_of(trained: Trained) -> float:
     """Points of accuracy lost on the held-out images, at the best evaluation."""
     assert trained.best.comparison is not None
     return trained.best.comparison.drop

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from nern import architectures, tensorfile
 from nern.chance import generator
+from nern.checks import Check, nothing
 from nern.errors import NotRepresentable, UnusableImages
 from nern.evaluation import BATCH, MAX_HELD_OUT, HeldOut, Judge
 from nern.images import CPU, Images, ImageSource, Noise
 from nern.layers import Layer, find_layers, find_linear, select_layers
-from nern.paths import Check, nothing
 from nern.permutation import permutations
 from nern.rendering import narrowed
 from nern.representation import Representation
@@ -28,32 +28,11 @@ from nern.training.loop import OnProgress, Progress, Snapshot, run
 from nern.training.recipes import Optimizers, Phase, Teaching, phases
 from nern.training.selection import Evaluation, Selection
 from nern.training.targets import Targets, relative_error
+from nern.training.trained import Trained
 
 
 def silently(progress: Progress) -> None:
     """Reports nothing."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The representation as it was at the best evaluation of all `steps`, and what it was judged by.
-
-    `search` says how its size was found, if the configuration left that to an accuracy target.
-    """
-
-    representation: Representation
-    config: Config
-    steps: int
-    best: Evaluation
-    last: Evaluation
-    judge: Judge | None
-    seconds: float
-    search: budget.Search | None = None
-
-    @property
-    def distilled(self) -> bool:
-        """Whether the original network was the predictor's teacher in any step."""
-        return self.judge is not None and self.config.distils
 
 
 @dataclass(frozen=True)
@@ -97,9 +76,9 @@ def train(
 ) -> Trained:
     """Trains a predictor for the convolutions of `state_dict`, or goes on from a snapshot of such a training.
 
-    Without an architecture or without data there is no distillation. `on_progress` is called after every step, `check`
-    now and then before the first one; whatever they raise ends the training. Raises NotRepresentable,
-    UnknownArchitecture, UnusableImages, TrainingDiverged, and ValueError for a snapshot of another training.
+    Without an architecture or without data there is no distillation. `on_progress` is called after every step, `check` now
+    and then before the first one and while networks are compared; whatever they raise ends the training. Raises
+    NotRepresentable, UnknownArchitecture, UnusableImages, TrainingDiverged, and ValueError for a snapshot of another training.
     """
     layers = choose_layers(state_dict, config, architecture)
     for name, tensor in state_dict.items():
@@ -116,7 +95,7 @@ def train(
     if architecture is not None and data is not None:
         network = architectures.build(architecture, state_dict).to(device)
         images, held_out = hold_out(data, config, network)
-        judge = Judge(network, held_out)
+        judge = Judge(network, held_out, check)
         teaching = Teaching(network, images)
     subject = Subject(state_dict, architecture, data, layers, teaching, judge, device)
     if isinstance(config, RegularisedConfig) and teaching is None:

@@ -12,7 +12,7 @@ from service import blobs, problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
 from service.api.context import Context, Ctx, Reading, now
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
-from service.api.staging import clean_filename, staged
+from service.api.staging import printable, staged
 from service.intake import Normalisation
 from service.store import datasets, jobs
 from service.store.tables import Dataset
@@ -68,7 +68,7 @@ async def upload(
     """
     normalisation = _normalisation(mean, std)
     async with staged(request, context.settings, filename) as file:
-        dataset, created = await context.intake.dataset(file, clean_filename(name) if name else "", normalisation)
+        dataset, created = await context.intake.dataset(file, printable(name), normalisation)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{router.prefix}/{dataset.id}"
     return DatasetOut.model_validate(dataset)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
 from service import problems
+from service.blobs import Unreachable
 from service.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     for away in (OperationalError, TimeoutError):
         app.add_exception_handler(away, _on_database_error)
+    app.add_exception_handler(Unreachable, _on_blobs_away)
     for kind in (DataError, UnicodeEncodeError, PydanticSerializationError):
         app.add_exception_handler(kind, _on_bad_text)
     app.add_exception_handler(Exception, _on_fault)
@@ -83,6 +85,11 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 async def _on_database_error(request: Request, error: Exception) -> Response:
     log.error("the database does not answer", exc_info=error)
     return respond(request, problems.Unavailable("the database does not answer; try again", headers={"Retry-After": "5"}))
+
+
+async def _on_blobs_away(request: Request, error: Exception) -> Response:
+    log.error("the blob store does not answer", exc_info=error)
+    return respond(request, problems.Unavailable("the blob store does not answer; try again", headers={"Retry-After": "5"}))
 
 
 async def _on_bad_text(request: Request, error: Exception) -> Response:

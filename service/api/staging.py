@@ -37,7 +37,9 @@ async def staged(request: Request, settings: Settings, filename: str) -> AsyncIt
         raise _too_large(limit)
     media_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        filename, content = await file_part(request)
+        quoted, content = await file_part(request)
+        # Browsers write some characters of a file's name as %XX here.
+        filename = unquote(quoted)
     elif media_type in ("application/octet-stream", "application/zip", "application/x-npz"):
         content = request.stream()
     else:
@@ -63,9 +65,13 @@ def clear_abandoned(settings: Settings) -> None:
 
 
 def clean_filename(name: str) -> str:
-    """The last part of somebody's path, without control characters, at most 200 characters long."""
-    last = re.split(r"[/\\]", unquote(name))[-1]
-    return "".join(character for character in last if character.isprintable())[:200] or "unnamed"
+    """The last part of somebody's path, as `printable`."""
+    return printable(re.split(r"[/\\]", name)[-1]) or "unnamed"
+
+
+def printable(text: str) -> str:
+    """Without control characters, at most 200 characters long."""
+    return "".join(character for character in text if character.isprintable())[:200]
 
 
 async def _receive(content: AsyncIterator[bytes], path: Path, limit: int) -> tuple[int, bytes]:

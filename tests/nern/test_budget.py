@@ -10,10 +10,10 @@ from nern.errors import TrainingDiverged, UnusableImages
 from nern.evaluation import Comparison
 from nern.report import make_report
 from nern.training import DecoupledConfig, Progress, train
-from nern.training.budget import RATIOS, Size, _Watch, drop_of
+from nern.training.budget import RATIOS, _Watch, drop_of
 from nern.training.config import AccuracyTarget
 from nern.training.gradients import reconstruct
-from nern.training.train import Trained
+from nern.training.trained import Size, Trained
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, written
 

@@ -15,6 +15,7 @@ import nern.representation
 from nern import losses, training
 from nern.architectures import build
 from nern.errors import NotRepresentable, TrainingDiverged, UnknownArchitecture, UnusableImages
+from nern.evaluation import HeldOut, Judge
 from nern.images import Images, Noise, Subset
 from nern.layers import StateDict, find_layers
 from nern.report import make_report
@@ -394,6 +395,21 @@ def test_what_float16_cannot_hold_is_rebuilt_as_its_largest_number() -> None:
     assert all(tensor.isfinite().all() for tensor in artefact.state_dict().values())
     report = make_report(trained, artefact, sizes, weights)
     assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-2)
+
+
+def test_a_comparison_of_networks_can_be_ended() -> None:
+    class Enough(Exception):
+        pass
+
+    def check() -> None:
+        if begun:
+            raise Enough
+
+    begun = False
+    judge = Judge(build("cifar/resnet8", resnet8()), HeldOut.of(images()), check)
+    begun = True
+    with pytest.raises(Enough):
+        judge.compare({})
 
 
 def test_a_network_whose_outputs_are_no_numbers_is_refused_before_training() -> None:

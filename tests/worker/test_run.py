@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from obstore.exceptions import GenericError
 from sqlalchemy.exc import OperationalError
 
 from nern.training import DecoupledConfig
@@ -167,6 +168,17 @@ def test_a_failing_job_says_why_and_the_next_one_runs(
     assert failed.error["type"] == kind
     assert detail in failed.error["detail"]
     assert place.job(next_one).state == "succeeded"
+
+
+def test_a_blob_store_that_is_away_costs_an_attempt_and_not_the_job(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None)
+    with patch("obstore.get", side_effect=GenericError("no route to host")):
+        assert place.worker.work()
+    assert (place.job(id).state, place.job(id).attempt) == ("running", 1)
+    with place.database.write() as session:
+        jobs.sweep(session, now=datetime.now(UTC) + timedelta(seconds=6), max_attempts=3)
+    assert place.worker.work()
+    assert (place.job(id).state, place.job(id).attempt) == ("succeeded", 2)
 
 
 @pytest.mark.parametrize(("setting", "devices"), [("cuda", 0), ("cuda:1", 1)])

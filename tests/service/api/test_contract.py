@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from obstore.exceptions import GenericError
 from sqlalchemy.exc import OperationalError
 from torchvision.models import squeezenet1_1
 
@@ -66,6 +67,12 @@ def test_an_upload_is_described(client: httpx.Client) -> None:
     assert client.get(answer.headers["location"]).json() == found
     file = client.get(f"{answer.headers['location']}/file")
     assert file.content == NETWORK
+
+
+def test_a_blob_store_that_is_away_is_unavailable(client: httpx.Client) -> None:
+    with patch("obstore.put_async", side_effect=GenericError("no route to host")):
+        assert is_problem(upload(client), 503, "unavailable", "blob store")
+    assert upload(client).status_code == 201
 
 
 def test_a_checkpoint_that_was_stored_unheard_keeps_its_bytes(app: FastAPI, client: httpx.Client) -> None:
@@ -154,7 +161,13 @@ def test_malformed_forms(client: httpx.Client, content_type: str, body: bytes, s
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("../../etc/passwd", "passwd"), ("C:\\nets\\a.pt", "a.pt"), ("", "unnamed"), ("ä\u0007ö.pt", "äö.pt")],
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\nets\\a.pt", "a.pt"),
+        ("", "unnamed"),
+        ("ä\u0007ö.pt", "äö.pt"),
+        ("50%20.pt", "50%20.pt"),
+    ],
 )
 def test_only_the_last_part_of_a_filename_is_kept(client: httpx.Client, name: str, expected: str) -> None:
     answer = client.post(
@@ -163,12 +176,16 @@ def test_only_the_last_part_of_a_filename_is_kept(client: httpx.Client, name: st
     assert answer.json()["filename"] == expected
 
 
+def test_what_forms_can_not_say_in_a_filename_is_read_as_they_write_it(client: httpx.Client) -> None:
+    assert upload(client, name='the "best".pt').json()["filename"] == 'the "best".pt'
+
+
 def test_a_dataset_is_described(client: httpx.Client) -> None:
-    answer = client.post("/v1/datasets", params={"name": "mine"}, files={"file": ("d.npz", DATASET)})
+    answer = client.post("/v1/datasets", params={"name": "CIFAR 10/100%20"}, files={"file": ("d.npz", DATASET)})
     found = answer.json()
     assert answer.status_code == 201
     assert {name: found[name] for name in ("name", "images", "height", "width", "channels", "classes")} == {
-        "name": "mine", "images": 40, "height": 8, "width": 8, "channels": 3, "classes": 10,
+        "name": "CIFAR 10/100%20", "images": 40, "height": 8, "width": 8, "channels": 3, "classes": 10,
     }  # fmt: skip
     assert found["mean"] == [0.485, 0.456, 0.406]
     assert client.get(answer.headers["location"]).json() == found
