@@ -1,7 +1,7 @@
 """A neural representation: the tiles it stands for, the predictor, and what turns its predictions into weights."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from math import hypot, sqrt
 
 import torch
@@ -67,6 +67,12 @@ class Representation:
     @property
     def device(self) -> torch.device:
         return self.predictor.embedding.layer.device
+
+    @property
+    def nbytes(self) -> int:
+        """Of memory: the predictor, its embedding's tables and the permutation."""
+        tensors = chain(self.predictor.parameters(), self.predictor.buffers(), [self._assigned])
+        return sum(tensor.nbytes for tensor in tensors)
 
     def to(self, device: torch.device) -> "Representation":
         """The same representation, on `device`."""

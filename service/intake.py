@@ -110,8 +110,7 @@ class Intake:
     async def _keep(self, row: Row, content: dict[str, Path], known: Callable[[Session], Row | None]) -> tuple[Row, bool]:
         """Stores the bytes, then the row; if another upload of the same was faster, its row wins.
 
-        Bytes are taken back only if it is certain that they have no row: one may be committed although nobody hears of it, and
-        would be worth nothing without them.
+        Bytes are taken back unless they may have a row, which would be worth nothing without them.
         """
         try:
             for key, path in content.items():
@@ -119,7 +118,14 @@ class Intake:
         except BaseException:
             await self._discard(content)
             raise
-        kept = await run_in_threadpool(self._add, row, known)
+        try:
+            kept = await run_in_threadpool(self._add, row, known)
+        except Exception:
+            # A row may be committed although its connection breaks before anybody hears of it.
+            found = await run_in_threadpool(self._read, known)
+            if found is None or found.id != row.id:
+                await self._discard(content)
+            raise
         if kept is not row:
             await self._discard(content)
         return kept, kept is row

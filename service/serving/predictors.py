@@ -1,7 +1,6 @@
 """Predictors that are being served: loaded once, rendered block by block, both kept in bounded caches."""
 
 from collections.abc import Hashable
-from contextlib import suppress
 from threading import Lock
 from typing import Protocol, TypeVar
 
@@ -14,7 +13,7 @@ from nern.rendering import BLOCK, render_block
 from service.store import predictors
 from service.store.database import Database
 
-MAX_LOADED_BYTES = 2**30
+MAX_LOADED, MAX_LOADED_BYTES = 8, 2**30
 MAX_RENDERED_BYTES = 64 * 2**20
 
 
@@ -29,10 +28,13 @@ Value = TypeVar("Value", bound=Measured)
 
 
 class Cache(LRUCache[Hashable, Value]):
-    """Bounded by `nbytes` of the values; safe to use from several threads. What alone is larger is not kept."""
+    """Bounded by `nbytes` of the values, each of which counts `least` at least; safe to use from several threads.
 
-    def __init__(self, most: int) -> None:
-        super().__init__(most, getsizeof=lambda value: value.nbytes)
+    What alone is larger is kept alone.
+    """
+
+    def __init__(self, most: int, least: int = 1) -> None:
+        super().__init__(most, getsizeof=lambda value: min(most, max(least, value.nbytes)))
         self._lock = Lock()
 
     def find(self, key: Hashable) -> Value | None:
@@ -41,7 +43,7 @@ class Cache(LRUCache[Hashable, Value]):
 
     def keep(self, key: Hashable, value: Value) -> Value:
         """Gives the value back."""
-        with self._lock, suppress(ValueError):
+        with self._lock:
             self[key] = value
         return value
 
@@ -54,8 +56,7 @@ class Served:
         self._database = database
         self._rendered = rendered
         self.artefact = Artefact(self.read)
-        tensors = self.artefact.representation.predictor.state_dict().values()
-        self.nbytes = sum(tensor.nbytes for tensor in tensors)
+        self.nbytes = self.artefact.representation.nbytes
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -92,7 +93,7 @@ class Predictors:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._loading = Lock()
-        self._loaded: Cache[Served] = Cache(MAX_LOADED_BYTES)
+        self._loaded: Cache[Served] = Cache(MAX_LOADED_BYTES, MAX_LOADED_BYTES // MAX_LOADED)
         self._rendered: Cache[Tensor] = Cache(MAX_RENDERED_BYTES)
 
     def load(self, id: str) -> Served:

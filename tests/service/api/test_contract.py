@@ -75,6 +75,12 @@ def test_a_blob_store_that_is_away_is_unavailable(client: httpx.Client) -> None:
     assert upload(client).status_code == 201
 
 
+def test_an_upload_whose_row_is_refused_leaves_nothing_behind(app: FastAPI, client: httpx.Client, settings: Settings) -> None:
+    with patch.object(app.state.context.intake, "_add", side_effect=OperationalError("INSERT", None, OSError("disk full"))):
+        assert is_problem(upload(client), 503, "unavailable")
+    assert not files(settings.data_dir / "blobs")
+
+
 def test_a_checkpoint_that_was_stored_unheard_keeps_its_bytes(app: FastAPI, client: httpx.Client) -> None:
     intake = app.state.context.intake
     add = intake._add

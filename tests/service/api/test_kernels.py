@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from service.api.context import Context
 from service.api.predictors import predictor_file
+from service.serving.predictors import Cache
 from service.store.database import Database
 from tests.support.networks import odd, resnet8
 from tests.support.stored import store_predictor
@@ -25,6 +26,15 @@ NETWORK = resnet8()
 def url(database: Database) -> str:
     """A stored predictor of ResNet-8."""
     return f"/v1/predictors/{store_predictor(database, NETWORK)}"
+
+
+def test_caches_are_bounded_by_bytes_and_by_number() -> None:
+    cache: Cache[torch.Tensor] = Cache(100, least=50)
+    for name, size in [("a", 10), ("b", 20), ("c", 30), ("large", 400)]:
+        assert len(cache.keep(name, torch.empty(size, dtype=torch.uint8))) == size
+        assert cache.find(name) is not None, "the last one is always kept"
+        assert len(cache) <= 2
+    assert list(cache) == ["large"]
 
 
 def test_a_download_holds_no_connection_while_its_client_reads(app: FastAPI, database: Database, url: str) -> None:
