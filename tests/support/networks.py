@@ -1,5 +1,6 @@
 """Small networks and images, made from a seed."""
 
+import zipfile
 from io import BytesIO
 
 import numpy as np
@@ -71,4 +72,12 @@ def saved(content: object, *, legacy: bool = False) -> bytes:
     """What torch.save writes."""
     buffer = BytesIO()
     torch.save(content, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "/"), content)
     return buffer.getvalue()

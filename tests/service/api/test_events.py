@@ -1,0 +1,42 @@
+"""The HTTP contract: the events of a job."""
+
+import json
+
+import httpx
+import pytest
+
+from service.store.database import Database
+from tests.support.calls import finish, new_job
+
+
+def test_events_as_pages(client: httpx.Client, database: Database) -> None:
+    id = new_job(client).json()["id"]
+    finish(database, id, "failed")
+    first = client.get(f"/v1/jobs/{id}/events", params={"limit": 2}).json()
+    assert [(event["number"], event["kind"], event["data"]["state"]) for event in first["items"]] == [
+        (1, "state", "queued"), (2, "state", "running"),
+    ]  # fmt: skip
+    rest = client.get(f"/v1/jobs/{id}/events", params={"cursor": first["next_cursor"]}).json()
+    assert [event["data"]["state"] for event in rest["items"]] == ["failed"]
+    assert rest["next_cursor"] is None
+
+
+@pytest.mark.parametrize(("last", "expected"), [(None, ["1", "2", "3"]), ("2", ["3"]), ("3", [])])
+def test_events_as_a_stream_end_with_the_job(
+    client: httpx.Client, database: Database, last: str | None, expected: list[str]
+) -> None:
+    id = new_job(client).json()["id"]
+    headers = {"accept": "text/event-stream", **({"last-event-id": last} if last else {})}
+    with client.stream("GET", f"/v1/jobs/{id}/events", headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        next(lines)
+        # The stream is open, and only now the job ends.
+        finish(database, id, "failed")
+        received = list(lines)
+    assert [line.removeprefix("id: ") for line in received if line.startswith("id: ")] == expected
+    data = [json.loads(line.removeprefix("data: ")) for line in received if line.startswith("data: ")]
+    if expected:
+        assert data[-1] == {"state": "failed", "error": {"type": "t", "detail": "d"}}
+    again = client.get(f"/v1/jobs/{id}/events", headers={"accept": "text/event-stream", "last-event-id": "3"})
+    assert again.status_code == 204, "browsers connect again until they are told that there is no more"

@@ -1,0 +1,182 @@
+"""The HTTP contract: jobs."""
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from torchvision.models import squeezenet1_1
+
+from service import problems
+from service.api import fitting
+from service.store.database import Database
+from tests.support.calls import DATASET, finish, is_problem, new_job, upload
+from tests.support.networks import dataset_file, npz, odd, saved
+
+
+def test_a_job_echoes_its_configuration_resolved(client: httpx.Client) -> None:
+    dataset = client.post("/v1/datasets", files={"file": DATASET}).json()["id"]
+    answer = new_job(client, data={"dataset_id": dataset}, ratio=0.3, steps=None, hidden=None)
+    job = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["state"], job["architecture"], job["data"], job["notes"]) == (
+        "queued",
+        "cifar/resnet8",
+        {"dataset_id": dataset},
+        [],
+    )
+    config = job["config"]
+    assert (config["recipe"], config["steps"], config["reconstruction_steps"], config["seed"]) == ("decoupled", 3000, 2500, 0)
+    assert config["hidden"] == 61
+    assert client.get(answer.headers["location"]).json() == job
+
+
+def test_recipes_have_their_own_defaults(client: httpx.Client) -> None:
+    config = new_job(client, recipe="paper", data={"noise": "uniform"}).json()["config"]
+    assert (config["base"], config["levels"], config["steps"], config["kernel_batch"]) == (0.76, 40, 68_600, 4096)
+    config = new_job(client, recipe="regularised", data={"noise": "uniform"}).json()["config"]
+    assert (config["recipe"], config["permutation"], config["smoothing_steps"]) == ("regularised", "none", 300)
+
+
+def test_an_accuracy_target_leaves_the_size_open(client: httpx.Client) -> None:
+    dataset = client.post("/v1/datasets", files={"file": DATASET}).json()["id"]
+    answer = new_job(client, data={"dataset_id": dataset}, target={"drop": 0.5}, hidden=None)
+    assert answer.status_code == 202
+    config = answer.json()["config"]
+    assert (config["target"], config["hidden"], config["ratio"]) == ({"drop": 0.5}, None, None)
+
+
+def test_linear_layers_are_represented_on_request(client: httpx.Client) -> None:
+    assert new_job(client, layers=["conv1.weight", "linear.weight"]).status_code == 202
+    refused = new_job(client, layers=["linear.bias"])
+    assert is_problem(refused, 422, "not-representable", "linear.bias")
+
+
+def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
+    job = new_job(client).json()
+    assert "no data" in job["notes"][0]
+    assert "importance" in new_job(client, importance=True).json()["notes"][1]
+    unknown = upload(client, saved(odd())).json()["id"]
+    job = client.post("/v1/jobs", json={"checkpoint_id": unknown, "data": {"noise": "normal"}}).json()
+    assert "architecture is unknown" in job["notes"][0]
+    assert job["config"]["reconstruction_steps"] == job["config"]["steps"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"hiden": 3}, "/hiden"),
+        ({"hidden": 0}, "/hidden"),
+        ({"hidden": 8, "ratio": 0.5}, ""),
+        ({"steps": 10, "reconstruction_steps": 11}, ""),
+        ({"recipe": "other"}, ""),
+        ({"weight_decay": 0.1}, "/weight_decay"),
+        ({"data": {"noise": "pink"}}, "/data/noise"),
+        ({"data": {}}, "/data/dataset_id"),
+        ({"data": {"noise": "normal", "dataset_id": "1"}}, "/data/dataset_id"),
+        ({"architecture": "cifar/resnet9"}, "/architecture"),
+        ({"layers": []}, "/layers"),
+        ({"steps": True}, "/steps"),
+        ({"target": {"drop": 0.5}}, "/target"),
+        ({"target": {"drop": 0.5}, "data": {"noise": "matched"}}, "/target"),
+        ({"target": {"drop": -1}}, "/target/drop"),
+        ({"target": {"drop": "1"}}, "/target/drop"),
+        ({"checkpoint_id": None}, "/checkpoint_id"),
+        ({"architecture": "cifar/resnet20"}, "/architecture"),
+        ({"target": {"drop": 1}, "hidden": 8}, ""),
+        ({"recipe": "regularised"}, "/data"),
+        ({"recipe": "regularised", "smoothing_steps": 0}, "/smoothing_steps"),
+        ({"bits": 9}, "/bits"),
+        ({"sparsity": 0.5}, ""),
+        ({"synthesised_images": 1_000_000, "data": {"noise": "matched"}}, "/synthesised_images"),
+        ({"seed": "1"}, "/seed"),
+    ],
+)
+def test_invalid_fields_are_pointed_at(client: httpx.Client, fields: dict[str, Any], pointer: str) -> None:
+    answer = new_job(client, **fields)
+    assert is_problem(answer, 422, "invalid")
+    assert all(error["detail"] for error in answer.json()["errors"])
+    assert {error["pointer"] for error in answer.json()["errors"]} == {pointer}
+
+
+def test_of_many_errors_the_first_are_described(client: httpx.Client) -> None:
+    answer = new_job(client, **{f"field{number}": 1 for number in range(300)})
+    assert is_problem(answer, 422, "invalid", "and 299 more")
+    assert len(answer.json()["errors"]) == 20
+    wrong_names = new_job(client, layers=[1] * 3000)
+    assert {error["pointer"] for error in wrong_names.json()["errors"]} == {"/layers", "/layers/0"}
+    wrong_coordinates = client.post("/v1/predictors/nope/kernels", json={"coordinates": [[]] * 3000})
+    missing = [error["pointer"] for error in wrong_coordinates.json()["errors"]]
+    assert missing == ["/coordinates/0/0", "/coordinates/0/1", "/coordinates/0/2"]
+
+
+def test_a_job_without_a_body_is_invalid(client: httpx.Client) -> None:
+    assert is_problem(client.post("/v1/jobs", headers={"content-type": "application/json"}), 422, "invalid", "the body")
+
+
+def test_data_that_cannot_be_those_of_the_network_is_refused(client: httpx.Client) -> None:
+    def with_dataset(content: bytes) -> httpx.Response:
+        dataset = client.post("/v1/datasets", files={"file": content}).json()["id"]
+        return new_job(client, data={"dataset_id": dataset})
+
+    image = np.zeros((1, 8, 8, 3), np.uint8)
+    assert is_problem(with_dataset(npz(images=image)), 422, "invalid", "the dataset has 1 image; at least 2")
+    assert is_problem(with_dataset(dataset_file(channels=1)), 422, "invalid", "1 channels, but the network takes 3")
+    strange = npz(images=image.repeat(2, 0), labels=np.array([0, 15]))
+    assert is_problem(with_dataset(strange), 422, "invalid", "a label is 15, but the network has only 10 classes")
+    with pytest.raises(problems.Invalid, match="no batch norm"):
+        fitting.check("torchvision/squeezenet1_1", squeezenet1_1(weights=None).state_dict(), None, "matched", 1)
+
+
+def test_a_job_that_will_not_distil_says_so(client: httpx.Client) -> None:
+    for fields in ({"steps": 2}, {"recipe": "paper", "feature_map_weight": 0, "logit_weight": 0}):
+        (note,) = new_job(client, data={"noise": "normal"}, **fields).json()["notes"]
+        assert "nothing is distilled" in note
+
+
+def test_an_option_of_another_recipe_is_said_to_be_missing_in_this_one(client: httpx.Client) -> None:
+    assert "decoupled has no such field" in new_job(client, weight_decay=0.1).json()["detail"]
+    assert "paper has no such field" in new_job(client, recipe="paper", bits=8).json()["detail"]
+    both = new_job(client, data={"noise": "normal", "dataset_id": "1"})
+    assert "noise source has no such field" in both.json()["detail"]
+
+
+def test_a_job_for_what_does_not_exist(client: httpx.Client) -> None:
+    assert is_problem(client.post("/v1/jobs", json={"checkpoint_id": "nope"}), 404, "not-found", "nope")
+    assert is_problem(new_job(client, data={"dataset_id": "nope"}), 404, "not-found", "nope")
+    assert is_problem(new_job(client, layers=["nope.weight"]), 422, "not-representable", "nope.weight")
+    too_many = new_job(client, recipe="paper", reconstruction_steps=100_000)
+    assert is_problem(too_many, 422, "invalid", "must not exceed steps")
+
+
+def test_an_idempotency_key_creates_one_job(client: httpx.Client) -> None:
+    checkpoint = upload(client).json()["id"]
+    made = [
+        client.post("/v1/jobs", json={"checkpoint_id": checkpoint, "seed": seed}, headers={"Idempotency-Key": key})
+        for key, seed in [("a", 0), ("a", 0), ("b", 0), ("a", 1)]
+    ]
+    assert [answer.status_code for answer in made] == [202, 202, 202, 422]
+    assert made[0].json()["id"] == made[1].json()["id"] != made[2].json()["id"]
+    assert is_problem(made[3], 422, "idempotency-key-reused")
+
+
+def test_text_that_is_no_unicode_is_refused(client: httpx.Client) -> None:
+    checkpoint = upload(client).json()["id"]
+    for field in ('"architecture":"\\ud800"', '"layers":["\\ud800"]', '"data":{"dataset_id":"\\ud800"}'):
+        body = f'{{"checkpoint_id":"{checkpoint}",{field}}}'
+        answer = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (400, 404, 422), answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert is_problem(client.post("/v1/jobs", json={}, headers={"Idempotency-Key": ""}), 422, "invalid")
+
+
+def test_cancelling(client: httpx.Client, database: Database) -> None:
+    id = new_job(client).json()["id"]
+    for _ in range(2):
+        answer = client.post(f"/v1/jobs/{id}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+    failed = new_job(client, seed=1).json()["id"]
+    finish(database, failed, "failed")
+    assert is_problem(client.post(f"/v1/jobs/{failed}/cancel"), 409, "impossible-in-this-state", "failed")
+    assert is_problem(client.post("/v1/jobs/nope/cancel"), 404, "not-found")

@@ -1,0 +1,205 @@
+"""The HTTP contract: checkpoints and datasets."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from obstore.exceptions import GenericError
+from sqlalchemy.exc import OperationalError
+
+from service.settings import Settings
+from tests.support.calls import DATASET, NETWORK, files, is_problem, new_job, upload
+from tests.support.networks import dataset_file, odd, resnet8, saved
+
+
+def test_an_upload_is_described(client: httpx.Client) -> None:
+    answer = upload(client)
+    found = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/checkpoints/{found['id']}"
+    assert found["filename"] == "net.pt"
+    assert found["size"] == len(NETWORK)
+    assert found["sha256"] == hashlib.sha256(NETWORK).hexdigest()
+    assert (found["format"], found["architecture"], found["candidates"]) == ("torch-zip", "cifar/resnet8", ["cifar/resnet8"])
+    assert found["layers"][3] == {
+        "index": 3, "name": "layer2.0.conv1.weight", "shape": [32, 16, 3, 3], "kernels": 512, "groups": 1,
+    }  # fmt: skip
+    assert {"name": "linear.bias", "shape": [10], "dtype": "F32"} in found["kept"]
+    assert found["weights"] == 74_160
+    assert client.get(answer.headers["location"]).json() == found
+    file = client.get(f"{answer.headers['location']}/file")
+    assert file.content == NETWORK
+
+
+def test_a_blob_store_that_is_away_is_unavailable(client: httpx.Client) -> None:
+    with patch("obstore.put_async", side_effect=GenericError("no route to host")):
+        assert is_problem(upload(client), 503, "unavailable", "blob store")
+    assert upload(client).status_code == 201
+
+
+def test_an_upload_whose_row_is_refused_leaves_nothing_behind(app: FastAPI, client: httpx.Client, settings: Settings) -> None:
+    with patch.object(app.state.context.intake, "_add", side_effect=OperationalError("INSERT", None, OSError("disk full"))):
+        assert is_problem(upload(client), 503, "unavailable")
+    assert not files(settings.data_dir / "blobs")
+
+
+def test_a_checkpoint_that_was_stored_unheard_keeps_its_bytes(app: FastAPI, client: httpx.Client) -> None:
+    intake = app.state.context.intake
+    add = intake._add
+
+    def lost(*arguments: Any) -> None:
+        add(*arguments)
+        raise OperationalError("COMMIT", None, ConnectionError("the server went away"))
+
+    with patch.object(intake, "_add", lost):
+        assert is_problem(upload(client), 503, "unavailable")
+    again = upload(client)
+    assert again.status_code == 200
+    assert client.get(f"/v1/checkpoints/{again.json()['id']}/file").content == NETWORK
+
+
+def test_the_raw_body_is_the_same_upload(client: httpx.Client) -> None:
+    first = upload(client)
+    again = client.post(
+        "/v1/checkpoints?filename=other.pt", content=NETWORK, headers={"content-type": "application/octet-stream"}
+    )
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+
+
+def test_an_unknown_architecture_is_null(client: httpx.Client) -> None:
+    found = upload(client, saved(odd())).json()
+    assert (found["architecture"], found["candidates"]) == (None, [])
+    assert {layer["groups"] for layer in found["layers"]} == {None}
+
+
+def test_a_digest_is_verified(client: httpx.Client, settings: Settings) -> None:
+    right, wrong = (base64.b64encode(hashlib.sha256(data).digest()).decode() for data in (NETWORK, b"other"))
+    assert is_problem(upload(client, **{"Content-Digest": f"sha-256=:{wrong}:"}), 422, "digest-mismatch", "again")
+    assert is_problem(upload(client, **{"Content-Digest": "sha-256=:x:"}), 400, "bad-request")
+    assert files(settings.data_dir / "blobs") == files(settings.staging) == []
+    assert upload(client, **{"Content-Digest": f"md5=:AAAA:, sha-256=:{right}:"}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "slug"),
+    [
+        (b"", 422, "empty-file"),
+        (NETWORK[:-100], 422, "truncated-file"),
+        (b"\0" * 2_000_001, 413, "too-large"),
+        (saved({"linear.weight": resnet8()["linear.weight"]}), 422, "no-convolutions"),
+    ],
+)
+def test_nothing_of_a_refused_upload_stays(
+    client: httpx.Client, settings: Settings, content: bytes, status: int, slug: str
+) -> None:
+    assert is_problem(upload(client, content), status, slug)
+    assert is_problem(
+        client.post("/v1/checkpoints", content=content, headers={"content-type": "application/octet-stream"}), status, slug
+    )
+    assert client.get("/v1/checkpoints").json()["items"] == []
+    assert files(settings.data_dir / "blobs") == files(settings.staging) == []
+
+
+def test_a_body_of_unknown_length_is_limited_too(client: httpx.Client, settings: Settings) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"\0" * 100_000
+
+    answer = client.post("/v1/checkpoints", content=endless(), headers={"content-type": "application/octet-stream"})
+    assert is_problem(answer, 413, "too-large", "2000000")
+    assert files(settings.staging) == []
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status", "slug"),
+    [
+        ("text/plain", b"hello", 415, "unsupported-media-type"),
+        ("multipart/form-data", b"hello", 400, "bad-request"),
+        ("multipart/form-data; boundary=x", b"hello", 400, "bad-request"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\na\r\n--x--\r\n', 400,
+         "bad-request"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nab', 400,
+         "bad-request"),
+    ],
+)  # fmt: skip
+def test_malformed_forms(client: httpx.Client, content_type: str, body: bytes, status: int, slug: str) -> None:
+    assert is_problem(client.post("/v1/checkpoints", content=body, headers={"content-type": content_type}), status, slug)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\nets\\a.pt", "a.pt"),
+        ("", "unnamed"),
+        ("ä\u0007ö.pt", "äö.pt"),
+        ("50%20.pt", "50%20.pt"),
+    ],
+)
+def test_only_the_last_part_of_a_filename_is_kept(client: httpx.Client, name: str, expected: str) -> None:
+    answer = client.post(
+        "/v1/checkpoints", params={"filename": name}, content=NETWORK, headers={"content-type": "application/octet-stream"}
+    )
+    assert answer.json()["filename"] == expected
+
+
+def test_what_forms_can_not_say_in_a_filename_is_read_as_they_write_it(client: httpx.Client) -> None:
+    assert upload(client, name='the "best".pt').json()["filename"] == 'the "best".pt'
+
+
+def test_a_dataset_is_described(client: httpx.Client) -> None:
+    answer = client.post("/v1/datasets", params={"name": "CIFAR 10/100%20"}, files={"file": ("d.npz", DATASET)})
+    found = answer.json()
+    assert answer.status_code == 201
+    assert {name: found[name] for name in ("name", "images", "height", "width", "channels", "classes")} == {
+        "name": "CIFAR 10/100%20", "images": 40, "height": 8, "width": 8, "channels": 3, "classes": 10,
+    }  # fmt: skip
+    assert found["mean"] == [0.485, 0.456, 0.406]
+    assert client.get(answer.headers["location"]).json() == found
+    again = client.post("/v1/datasets", files={"file": ("d.npz", DATASET)})
+    assert (again.status_code, again.json()["id"]) == (200, found["id"])
+
+
+def test_normalisation_is_the_clients_or_that_of_the_images(client: httpx.Client) -> None:
+    given = client.post("/v1/datasets", params={"mean": "0.5,0,0.25", "std": "1,2,3"}, files={"file": DATASET}).json()
+    assert (given["mean"], given["std"]) == ([0.5, 0.0, 0.25], [1.0, 2.0, 3.0])
+    grey = client.post("/v1/datasets", files={"file": dataset_file(channels=1)}).json()
+    assert grey["mean"][0] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"mean": "0.5"},
+        {"mean": "0,0", "std": "1,1"},
+        {"mean": "0,0,0", "std": "0,1,1"},
+        {"mean": "x"},
+        {"mean": "9" * 400 + ",0,0", "std": "1,1,1"},
+        {"mean": "0,0,0", "std": "1e-50,1,1"},
+        {"mean": "1e100,0,0", "std": "1,1,1"},
+    ],
+)
+def test_a_normalisation_that_makes_no_sense_is_refused(client: httpx.Client, params: dict[str, str]) -> None:
+    assert is_problem(client.post("/v1/datasets", params=params, files={"file": DATASET}), 422, "invalid")
+    assert is_problem(client.post("/v1/datasets", files={"file": b"no"}), 422, "bad-dataset")
+
+
+def test_deleting(client: httpx.Client, settings: Settings) -> None:
+    dataset = client.post("/v1/datasets", files={"file": DATASET}).json()["id"]
+    job = new_job(client, data={"dataset_id": dataset}).json()
+    for path in (f"/v1/checkpoints/{job['checkpoint_id']}", f"/v1/datasets/{dataset}"):
+        assert is_problem(client.delete(path), 409, "in-use")
+    client.post(f"/v1/jobs/{job['id']}/cancel")
+    for path in (f"/v1/checkpoints/{job['checkpoint_id']}", f"/v1/datasets/{dataset}"):
+        assert client.delete(path).status_code == 204
+        assert is_problem(client.get(path), 404, "not-found")
+        assert is_problem(client.delete(path), 404, "not-found")
+    assert files(settings.data_dir / "blobs") == []
+    assert client.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
+    assert upload(client).status_code == 201

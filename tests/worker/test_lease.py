@@ -1,0 +1,133 @@
+"""A job that runs while other things happen: cancellation, stops, a lease that is lost, a database that is away."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from service.store import jobs
+from tests.support.networks import resnet8
+from tests.support.place import Place
+from tests.support.stored import NOW
+from tests.support.waiting import until
+from worker import lease, reporting
+
+
+def working(place: Place) -> tuple[str, Thread]:
+    """A job that would take for ever, and the thread that works on it."""
+    id = place.add(resnet8(), architecture=None, steps=1_000_000)
+    thread = Thread(target=place.worker.work)
+    thread.start()
+    until(lambda: (place.job(id).progress or {}).get("step"), what="a first step")
+    return id, thread
+
+
+@pytest.fixture
+def _quick_pulse() -> Iterator[None]:
+    with patch.object(lease, "HEARTBEAT_SECONDS", 0.05), patch.object(reporting, "EVERY_SECONDS", 0.05):
+        yield
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_running_job_is_cancelled_soon(place: Place) -> None:
+    id, thread = working(place)
+    with place.database.write() as session:
+        jobs.request_cancel(session, id, NOW)
+    thread.join(30)
+    assert (place.job(id).state, place.job(id).predictor_id) == ("cancelled", None)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_worker_that_stops_gives_its_job_back(place: Place) -> None:
+    id, thread = working(place)
+    place.stopping.set()
+    thread.join(30)
+    job = place.job(id)
+    assert (job.state, job.attempt, job.lease_owner) == ("queued", 0, None)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_worker_that_lost_its_lease_writes_nothing_and_stops(place: Place) -> None:
+    id, thread = working(place)
+    with place.database.write() as session:
+        jobs.sweep(session, now=datetime.now(UTC) + timedelta(hours=1), max_attempts=3)
+        taken = jobs.claim(session, owner="another", now=datetime.now(UTC), lease=timedelta(hours=1))
+    assert taken is not None
+    thread.join(30)
+    assert not thread.is_alive()
+    job = place.job(id)
+    assert (job.state, job.lease_owner, job.fence) == ("running", "another", 2)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_long_training_keeps_its_lease(place: Place) -> None:
+    id, thread = working(place)
+    first = place.job(id).lease_expires_at
+    assert first is not None
+    until(lambda: (place.job(id).lease_expires_at or NOW) > first, what="an extended lease")
+    place.stopping.set()
+    thread.join(30)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_training_outlives_a_database_that_is_away_for_a_moment(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None, steps=30)
+    away, real = iter([True, False] * 1000), jobs.report_progress
+
+    def report(*args: Any, **kwargs: Any) -> None:
+        if next(away):
+            raise OperationalError("", {}, Exception())
+        real(*args, **kwargs)
+
+    with patch.object(jobs, "report_progress", report), patch.object(jobs, "finish", flaky(jobs.finish)):
+        place.worker.work()
+    assert place.job(id).state == "succeeded"
+    with place.database.read() as session:
+        events = jobs.events(session, id, after=0, limit=1000)
+    assert [event.kind for event in events].count("metrics") >= 1
+
+
+def flaky(real: Callable[..., None]) -> Callable[..., None]:
+    """Fails once."""
+    calls: list[int] = []
+
+    def write(*args: Any, **kwargs: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OperationalError("", {}, Exception())
+        real(*args, **kwargs)
+
+    return write
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_worker_stops_while_it_still_searches_paths(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None)
+    started = Event()
+
+    def check(pulse: lease.Pulse) -> None:
+        started.set()
+        place.stopping.set()
+        real(pulse)
+
+    real = lease.Pulse.check
+    with patch.object(lease.Pulse, "check", check), patch("nern.training.train.run", side_effect=AssertionError):
+        place.worker.work()
+    assert started.is_set()
+    assert (place.job(id).state, place.job(id).attempt) == ("queued", 0)
+
+
+def test_events_stay_few_however_many_steps(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None, steps=2000, hidden=2, kernel_batch=16)
+    started = time.monotonic()
+    place.worker.work()
+    assert time.monotonic() - started < 60
+    with place.database.read() as session:
+        events = jobs.events(session, id, after=0, limit=1000)
+    assert len([event for event in events if event.kind == "progress"]) <= 101
+    assert 5 <= len([event for event in events if event.kind == "metrics"]) <= 6
