@@ -12,6 +12,7 @@ import yaml
 from fastapi.routing import APIRoute
 
 from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig
+from nern.training.config import TrainingConfig
 from service import cli
 from service.api import checkpoints, datasets, events, jobs, operations, predictors
 from service.figures import FIGURES
@@ -72,7 +73,7 @@ def test_every_route_is_documented() -> None:
     documented = (ROOT / "docs/api.md").read_text()
     routers = [module.router for module in (checkpoints, datasets, jobs, events, predictors, operations)]
     routes = {(method, route.path) for router in routers for route in router.routes if isinstance(route, APIRoute)
-              for method in route.methods if route.include_in_schema}  # fmt: skip
+              for method in route.methods or () if route.include_in_schema}  # fmt: skip
     assert len(routes) > 20
     for method, path in routes:
         assert f"`{method} {path}`" in documented, (method, path)
@@ -85,7 +86,8 @@ def test_every_hyper_parameter_is_documented_with_its_defaults() -> None:
         if line.startswith("| `")
     ]
     documented = {name: cells for name, *cells in rows}
-    for column, config in enumerate((DecoupledConfig, PaperConfig)):
+    configs: tuple[type[TrainingConfig], ...] = (DecoupledConfig, PaperConfig)
+    for column, config in enumerate(configs):
         for name, field in config.model_fields.items():
             cells = next((cells for key, cells in documented.items() if f"`{name}`" in key), None)
             assert cells or name in ("recipe", "layers"), f"{name} is not in docs/training.md"

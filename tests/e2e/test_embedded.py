@@ -124,9 +124,9 @@ def test_a_large_upload_takes_little_memory_and_leaves_time_for_others(tmp_path:
     size = 300 * 2**20
     file = tmp_path / "large.safetensors"
     header = json.dumps({"conv.weight": {"dtype": "F32", "shape": [size // 36, 1, 3, 3], "data_offsets": [0, size // 36 * 36]}})
-    with file.open("wb") as output:
-        output.write(len(header).to_bytes(8, "little") + header.encode())
-        output.truncate(8 + len(header) + size // 36 * 36)
+    with file.open("wb") as written:
+        written.write(len(header).to_bytes(8, "little") + header.encode())
+        written.truncate(8 + len(header) + size // 36 * 36)
     with serving(tmp_path, {}, "--no-worker") as (url, process), httpx.Client(base_url=url, timeout=300) as client:
         # The first upload loads what is loaded once.
         ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))

@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def test_every_classification_network_of_torchvision_is_known() -> None:
 @pytest.mark.parametrize("name", architectures.architectures())
 def test_every_network_is_recognised_as_itself_alone_whatever_its_classes(name: str) -> None:
     for variant in registry._variants()[name]:
-        module = skeleton(lambda variant=variant: variant.build(7))
+        module = skeleton(partial(variant.build, 7))
         state_dict = module.state_dict()
         assert architectures.recognise(state_dict) == [name]
         convolutions = {f"{path}.weight" for path, conv in module.named_modules() if isinstance(conv, nn.Conv2d)}
@@ -48,7 +49,7 @@ def test_a_cifar_network_comes_back_with_its_answers(shortcut: Shortcut) -> None
 
 def test_option_a_takes_every_second_pixel_and_pads_channels_on_both_sides() -> None:
     network = ResNet(8)
-    shortcut = network.layer2[0].shortcut
+    shortcut = network.get_submodule("layer2.0.shortcut")
     inputs = torch.randn(1, 16, 4, 4)
     out = shortcut(inputs)
     assert torch.equal(out[:, 8:24], inputs[:, :, ::2, ::2])

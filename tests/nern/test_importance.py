@@ -22,7 +22,7 @@ def test_badly_rebuilt_weights_are_unimportant() -> None:
     relative = score(ORIGINAL, REBUILT, "relative error", "weight", generator())
     assert absolute.argmin() == 4
     assert relative.argmin() == 3
-    assert (absolute.max(), relative.max()) == (0, 0)
+    assert (absolute.max().item(), relative.max().item()) == (0, 0)
 
 
 def test_weights_of_zero_have_a_score() -> None:
@@ -66,7 +66,7 @@ def test_the_lowest_scores_go_first() -> None:
 def test_pruning_compares_layers_with_each_other() -> None:
     weights = {"small": torch.full((4, 4), 0.1), "large": torch.full((4, 4), 9.0)}
     left = pruned(weights, [weight.abs() for weight in weights.values()], 0.5)
-    assert (left["small"].count_nonzero(), left["large"].count_nonzero()) == (0, 16)
+    assert (left["small"].count_nonzero().item(), left["large"].count_nonzero().item()) == (0, 16)
 
 
 def test_curves_have_a_point_for_every_fraction() -> None:

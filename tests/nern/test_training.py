@@ -77,15 +77,12 @@ def test_a_report_says_whether_anything_was_distilled(config: Config, distilled:
 
 
 def test_the_recipes_differ_in_when_they_distil() -> None:
-    phases: dict[str, list[str]] = {"decoupled": [], "paper": []}
-    for config in (DecoupledConfig(steps=12, hidden=8), PaperConfig(steps=6, hidden=8, image_batch=4)):
-        train(
-            resnet8(),
-            config,
-            architecture="cifar/resnet8",
-            data=images(),
-            on_progress=lambda progress, recipe=config.recipe: phases[recipe].append(progress.phase),
-        )
+    phases: dict[str, list[str]] = {}
+    configs: list[Config] = [DecoupledConfig(steps=12, hidden=8), PaperConfig(steps=6, hidden=8, image_batch=4)]
+    for config in configs:
+        seen: list[Progress] = []
+        train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
+        phases[config.recipe] = [progress.phase for progress in seen]
     assert phases["decoupled"] == ["reconstruction"] * 10 + ["distillation"] * 2
     assert phases["paper"] == ["distillation"] * 6
 

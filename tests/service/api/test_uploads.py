@@ -80,10 +80,10 @@ def test_an_unknown_architecture_is_null(client: httpx.Client) -> None:
 
 def test_a_digest_is_verified(client: httpx.Client, settings: Settings) -> None:
     right, wrong = (base64.b64encode(hashlib.sha256(data).digest()).decode() for data in (NETWORK, b"other"))
-    assert is_problem(upload(client, **{"Content-Digest": f"sha-256=:{wrong}:"}), 422, "digest-mismatch", "again")
-    assert is_problem(upload(client, **{"Content-Digest": "sha-256=:x:"}), 400, "bad-request")
+    assert is_problem(upload(client, headers={"Content-Digest": f"sha-256=:{wrong}:"}), 422, "digest-mismatch", "again")
+    assert is_problem(upload(client, headers={"Content-Digest": "sha-256=:x:"}), 400, "bad-request")
     assert files(settings.data_dir / "blobs") == files(settings.staging) == []
-    assert upload(client, **{"Content-Digest": f"md5=:AAAA:, sha-256=:{right}:"}).status_code == 201
+    assert upload(client, headers={"Content-Digest": f"md5=:AAAA:, sha-256=:{right}:"}).status_code == 201
 
 
 @pytest.mark.parametrize(

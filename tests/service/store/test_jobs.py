@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Barrier, Thread
 
 import pytest
+from sqlalchemy.orm import Session
 
 from service.store import jobs
 from service.store.database import Database
@@ -42,8 +43,8 @@ def claim(database: Database, *, owner: str = "worker", now: datetime = NOW, pre
         return jobs.claim(session, owner=owner, now=now, lease=LEASE, prefer=prefer)
 
 
-def held(database: Database, **options: str) -> Lease:
-    lease = claim(database, **options)
+def held(database: Database, *, owner: str = "worker", prefer: str | None = None) -> Lease:
+    lease = claim(database, owner=owner, prefer=prefer)
     assert lease is not None
     return lease
 
@@ -120,7 +121,7 @@ def test_a_silent_workers_job_goes_back_to_the_queue_and_its_writes_are_refused(
     assert job(database, id).state == "queued"
     new = held(database, owner="new")
     assert (new.job_id, new.fence, job(database, id).attempt) == (id, 2, 2)
-    writes: list[Callable[[jobs.Session], object]] = [
+    writes: list[Callable[[Session], object]] = [
         lambda session: jobs.heartbeat(session, late, now=LATER, extend=LEASE),
         lambda session: jobs.finish(session, late, "succeeded", now=LATER),
         lambda session: jobs.give_back(session, late, now=LATER),

@@ -1,0 +1,1 @@
+"""Programs behind the commands in this folder."""

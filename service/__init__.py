@@ -1,0 +1,1 @@
+"""The HTTP service: the application and all of its state."""
