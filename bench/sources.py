@@ -17,8 +17,8 @@ from torch import Tensor
 from bench.fidelity import FILES, MEAN, STD, load, measure, read_images
 from bench.tables import DEVICE_NAME, Row, parser, progress, show
 from nern import architectures
-from nern.chance import generator
 from nern.images import Images, Noise, NoiseKind
+from nern.randomness import generator
 from nern.training import DecoupledConfig
 
 SOURCES = ("none", *get_args(NoiseKind), "photos", "training images")

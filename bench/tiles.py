@@ -18,10 +18,10 @@ from bench.fidelity import accuracy, read_images
 from bench.tables import Row, parser, progress, show
 from nern import artefact, ranking
 from nern.artefact import Artefact
-from nern.chance import generator
 from nern.images import Images
 from nern.permutation import PermutationKind
 from nern.predictor import PredictorConfig
+from nern.randomness import generator
 from nern.tiles import SmallKernels
 from nern.training import DecoupledConfig, choose_layers, train
 
@@ -93,7 +93,7 @@ def represent(
     config = DecoupledConfig(small_kernels=small, permutation=permutation, steps=steps, seed=seed, hidden=1)
     tiles = config.tiles(choose_layers(state_dict, config, None))
     weights = sum(layer.weights for layer in tiles.layers)
-    indices = sum(ranking.size(1, tiles.count(number)) for number in range(len(tiles.layers))) / 4 / weights
+    indices = sum(ranking.nbytes(1, tiles.count(number)) for number in range(len(tiles.layers))) / 4 / weights
     share = SHARE - (indices if permutation == "cross-filter" else 0)
     if share <= 0:
         return {"hidden": None, "artefact": indices, "relative error": None, "accuracy": None, "seconds": None}

@@ -10,7 +10,7 @@ from torch import Tensor
 from nern.errors import UnusableImages
 
 # Numbers in the inputs that a network is given at a time. It bounds the memory of a step: 27 images of 224 x 224 pixels.
-PORTION = 2**22
+MICROBATCH_ELEMENTS = 2**22
 
 CPU = torch.device("cpu")
 
@@ -100,9 +100,9 @@ class Noise:
         return inputs.contiguous(memory_format=torch.channels_last).to(device)
 
 
-def portions(inputs: Tensor) -> Sequence[Tensor]:
+def microbatches(inputs: Tensor) -> Sequence[Tensor]:
     """A batch of inputs in parts that a network can take at a time."""
-    parts: Sequence[Tensor] = inputs.split(max(1, PORTION // inputs[0].numel()))
+    parts: Sequence[Tensor] = inputs.split(max(1, MICROBATCH_ELEMENTS // inputs[0].numel()))
     return parts
 
 

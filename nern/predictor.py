@@ -78,15 +78,15 @@ class Predictor(nn.Module):
         self.heads = nn.ModuleList(Linear(config.hidden, math.prod(shape)) for shape in tiles.heads)
 
     @property
-    def rounded(self) -> bool:
-        """Whether the weights are rounded to few bits; see `round_to`."""
+    def quantised(self) -> bool:
+        """Whether the weights are quantised to few bits; see `quantise`."""
         return any(layer.bits for _, layer in self.linear())
 
     def linear(self) -> Iterator[tuple[str, Linear]]:
         """The linear layers by name, from the embedding to the heads."""
         return ((name, module) for name, module in self.named_modules() if isinstance(module, Linear))
 
-    def round_to(self, bits: int, sparsity: float) -> None:
+    def quantise(self, bits: int, sparsity: float) -> None:
         """Rounds all weights to `bits` bits from now on, those of the first layer to more, and keeps that fraction of each
         layer's smallest ones at zero.
         """
@@ -94,22 +94,22 @@ class Predictor(nn.Module):
             magnitude = layer.weight.detach().abs().flatten()
             pruned = int(sparsity * magnitude.numel())
             smallest = magnitude.sort().values[pruned].item() if pruned else 0.0
-            layer.round_to(bits if number else max(FIRST_BITS, bits + MORE_BITS), smallest)
+            layer.quantise(bits if number else max(FIRST_BITS, bits + MORE_BITS), smallest)
 
     def centre(self) -> None:
-        """Puts every weight in the middle of what is rounded like it; the predictions stay as they are."""
+        """Puts every weight in the middle of what is quantised like it; the predictions stay as they are."""
         for _, layer in self.linear():
             layer.centre()
 
     @torch.no_grad()
     def halve(self) -> None:
-        """Rounds all parameters to what float16 can hold, but for tensors whose values it can't; of a rounded predictor those
+        """Rounds all parameters to what float16 can hold, but for tensors whose values it can't; of a quantised predictor those
         that have no codes.
         """
         for name, parameter in self.named_parameters():
-            coded = self.rounded and name.endswith(("weight", "steps"))
-            if not coded and (rounded := parameter.half()).isfinite().all():
-                parameter.copy_(rounded)
+            coded = self.quantised and name.endswith(("weight", "log_scales"))
+            if not coded and (halved := parameter.half()).isfinite().all():
+                parameter.copy_(halved)
 
     @contextmanager
     def halved(self) -> Iterator[None]:

@@ -38,7 +38,9 @@ def make_report(
     rendering_seconds = time.monotonic() - started
     layers = artefact.representation.layers
     pairs = [(rebuilt[layer.name], state_dict[layer.name]) for layer in layers]
-    comparison = trained.judge.compare({layer.name: rebuilt[layer.name].float() for layer in layers}) if trained.judge else None
+    comparison = (
+        trained.evaluator.compare({layer.name: rebuilt[layer.name].float() for layer in layers}) if trained.evaluator else None
+    )
     return {
         "distilled": trained.distilled,
         "images": comparison.images if comparison else None,
@@ -82,7 +84,7 @@ def _compression(config: Config) -> dict[str, Any]:
 def _importance(
     trained: Trained, original: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor], on_progress: Callable[[Progress], None]
 ) -> dict[str, Any]:
-    assert trained.judge is not None, "a resolved configuration without a judge does not ask for importance"
+    assert trained.evaluator is not None, "a resolved configuration without a evaluator does not ask for importance"
     started = time.monotonic()
 
     def step(done: int) -> None:
@@ -92,7 +94,7 @@ def _importance(
         on_progress(Progress("importance", at, steps, {}, None, 1 / pace, pace * left))
 
     layers = trained.representation.layers
-    return importance.curves(original, rebuilt, layers, trained.judge.compare, trained.config.seed, step)
+    return importance.curves(original, rebuilt, layers, trained.evaluator.compare, trained.config.seed, step)
 
 
 def finite(value: float | None) -> float | None:

@@ -14,21 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nern.errors import UnusableImages, is_device_fault, is_out_of_memory
-from nern.images import CPU, mirror_and_shift, portions
+from nern.images import CPU, microbatches, mirror_and_shift
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-# Images whose statistics are matched together; fewer of large ones (see nern.images.portions). As many are held out.
-GROUP = 128
+# Images whose statistics are matched together; fewer of large ones (see nern.images.microbatches). As many are held out.
+GROUP_IMAGES = 128
 
 # Numbers in all images of a pool: 4 GiB in float32.
-MOST = 2**30
+MAX_POOL_ELEMENTS = 2**30
 
 # Weight of the classes' cross-entropy beside the statistics.
 CLASS_WEIGHT = 0.1
 
 
-class Synthesised(nn.Module):
+class ImagePool(nn.Module):
     """A pool of images (n, channels, height, width) in groups; the last ones are held out from `batch`."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Synthesised(nn.Module):
         what is drawn. Raises UnusableImages.
         """
         super().__init__()
-        check_size(shape, images)
+        validate_pool_size(shape, images)
         self.augment = augment
         with torch.no_grad(), statistics(network):
             try:
@@ -53,8 +53,8 @@ class Synthesised(nn.Module):
                 if is_out_of_memory(error) or is_device_fault(error):
                     raise
                 raise UnusableImages(f"the network can't take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
-        self.size = len(portions(torch.empty(GROUP, *shape, device="meta"))[0])
-        self.training_groups, held_out = -(-images // self.size), -(-GROUP // self.size)
+        self.size = len(microbatches(torch.empty(GROUP_IMAGES, *shape, device="meta"))[0])
+        self.training_groups, held_out = -(-images // self.size), -(-GROUP_IMAGES // self.size)
         count = self.training_groups + held_out
         self.groups = nn.ParameterList(torch.randn(self.size, *shape, generator=generator) for _ in range(count))
         self.classes = torch.randint(classes, (count, self.size), generator=generator)
@@ -71,14 +71,14 @@ class Synthesised(nn.Module):
             yield group.detach()
 
 
-def check_size(shape: tuple[int, int, int], images: int) -> None:
+def validate_pool_size(shape: tuple[int, int, int], images: int) -> None:
     """Raises UnusableImages if so many images of a shape are more than a pool may hold."""
-    most = MOST // math.prod(shape)
+    most = MAX_POOL_ELEMENTS // math.prod(shape)
     if images > most:
         raise UnusableImages(f"{images} images of shape {list(shape)} are too many to make: at most {most} are")
 
 
-def follow_statistics(network: nn.Module, pool: Synthesised, group: int, generator: torch.Generator) -> dict[str, float]:
+def follow_statistics(network: nn.Module, pool: ImagePool, group: int, generator: torch.Generator) -> dict[str, float]:
     """Fills the gradients of one group of images and returns the losses.
 
     The statistics' loss is dimensionless: squared differences of means over variances, and of variances as ratios, each the

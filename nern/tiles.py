@@ -24,7 +24,7 @@ SmallKernels = Literal["tiled", "cropped"]
 Shape = tuple[int, ...]
 
 # A kernel of fewer weights than a 3x3 one is not worth a pass through the predictor, nor an index in the permutation.
-ENOUGH = 9
+WHOLE_KERNEL_WEIGHTS = 9
 
 # What a tile of such kernels has instead; it divides most numbers of channels.
 TILE_WEIGHTS = 16
@@ -126,7 +126,7 @@ class Tiles:
 
 def _width(layer: Layer) -> int:
     weights = math.prod(layer.size)
-    return 1 if weights >= ENOUGH else min(layer.channels, -(-TILE_WEIGHTS // weights))
+    return 1 if weights >= WHOLE_KERNEL_WEIGHTS else min(layer.channels, -(-TILE_WEIGHTS // weights))
 
 
 def _largest_size(layers: Sequence[Layer]) -> Shape:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nern.embedding import MAX_RANGE, EmbeddingConfig
-from nern.importance import COMPARISONS
+from nern.importance import PRUNED_NETWORKS
 from nern.layers import Layer
 from nern.paths import PathKind
 from nern.permutation import PermutationKind
@@ -15,7 +15,7 @@ from nern.tiles import SmallKernels, Tiles
 
 DEFAULT_RATIO = 0.4
 
-# Of all steps, those with rounded weights, if any are rounded; and of the others, those without distillation.
+# Of all steps, those with quantised weights, if any are quantised; and of the others, those without distillation.
 COMPRESSION_SHARE, RECONSTRUCTION_SHARE = 1 / 6, 5 / 6
 
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -143,7 +143,7 @@ class TrainingConfig(BaseModel):
     @property
     def comparisons(self) -> int:
         """How many networks are compared after the last step, for the importance of weights."""
-        return COMPARISONS if self.importance else 0
+        return PRUNED_NETWORKS if self.importance else 0
 
     def tiles(self, layers: Sequence[Layer]) -> Tiles:
         """The layers, cut as the configuration says."""
@@ -170,7 +170,7 @@ class DecoupledConfig(TrainingConfig):
         None,
         ge=0,
         le=10_000_000,
-        description="How many of the steps, at the end, train the rounded predictor: the first half to predict what it did "
+        description="How many of the steps, at the end, train the quantised predictor: the first half to predict what it did "
         "before, the second half to do what the teacher does",
     )
 
@@ -193,7 +193,7 @@ class DecoupledConfig(TrainingConfig):
 
     @property
     def coded(self) -> bool:
-        """Whether the predictor is to be rounded to few bits, and learns to live with that."""
+        """Whether the predictor is to be quantised to few bits, and learns to live with that."""
         return self.bits <= 8
 
     def resolve(self, layers: Sequence[Layer], *, distil: bool, architecture: str | None = None) -> Self:

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nern.chance import generator
 from nern.images import ImageSource
 from nern.optim import Muon, Ranger
 from nern.predictor import Predictor
-from nern.synthesis import Synthesised, follow_statistics
+from nern.randomness import generator
+from nern.synthesis import ImagePool, follow_statistics
 from nern.training import sampling
 from nern.training.config import Config, DecoupledConfig, PaperConfig, RegularisedConfig
 from nern.training.gradients import LossWeights, all_at_once, reconstruct, smooth
@@ -64,14 +64,14 @@ class Teaching:
 def phases(config: Config, targets: Targets, teaching: Teaching | None) -> list[Phase]:
     """The phases of a resolved configuration that have any steps."""
     recipe = paper(config, targets, teaching) if isinstance(config, PaperConfig) else decoupled(config, targets, teaching)
-    if teaching and isinstance(teaching.images, Synthesised):
+    if teaching and isinstance(teaching.images, ImagePool):
         recipe = chain([synthesis(config, teaching.network, teaching.images)], recipe)
     found = [phase for phase in recipe if phase.steps]
     assert all(phase.steps > 0 for phase in found), "a configuration is checked when it is made, not by model_copy"
     return found
 
 
-def synthesis(config: Config, network: nn.Module, pool: Synthesised) -> Phase:
+def synthesis(config: Config, network: nn.Module, pool: ImagePool) -> Phase:
     """Makes the images, one group after the other."""
     steps = config.synthesis_steps
     schedule = cosine(config.synthesis_learning_rate, steps)
@@ -97,7 +97,7 @@ def synthesis(config: Config, network: nn.Module, pool: Synthesised) -> Phase:
 
 def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | None) -> Iterator[Phase]:
     """Batches of tiles against the weights alone; then all tiles against the teacher alone, in small steps; then, if the
-    predictor is to be compressed, both once more with rounded weights, which are fitted to the exact ones' predictions first.
+    predictor is to be compressed, both once more with quantised weights, which are fitted to the exact ones' predictions first.
     """
     assert config.reconstruction_steps is not None, "resolve() comes first"
     assert config.compression_steps is not None
@@ -123,15 +123,15 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
     def fitted() -> Optimizers:
         return (torch.optim.Adam([{"params": list(predictor.parameters()), RELATIVE_RATE: share(targets.weights)}]),)
 
-    def rounded() -> Optimizers:
+    def quantised() -> Optimizers:
         exact = targets.representation.render_all()
         targets.follow(exact)
-        predictor.round_to(config.bits, config.sparsity)
+        predictor.quantise(config.bits, config.sparsity)
         return muon(predictor, share(exact))
 
     def centred() -> Optimizers:
-        if not predictor.rounded:
-            rounded()
+        if not predictor.quantised:
+            quantised()
         # Fitting leaves weights where rounding changes sides, and small steps would change many codes at once.
         predictor.centre()
         return fitted()
@@ -146,7 +146,7 @@ def decoupled(config: DecoupledConfig, targets: Targets, teaching: Teaching | No
     yield Phase("distillation", distilled, fitted, schedule, follow_teacher)
     fit = config.compression_steps // 2 if teaching else config.compression_steps
     schedule = cosine(config.learning_rate, fit, warm_up=fit // 50)
-    yield Phase("compression", fit, rounded, schedule, lambda step: follow_weights(steps + step), evaluations=5)
+    yield Phase("compression", fit, quantised, schedule, lambda step: follow_weights(steps + step), evaluations=5)
     left = config.compression_steps - fit
     schedule = cosine(config.distillation_learning_rate, left, warm_up=left // 50)
     # It goes on with the images where distillation has ended.
@@ -211,7 +211,7 @@ def muon(predictor: Predictor, share: float = 1.0) -> Optimizers:
     """
     matrices = {f"{name}.weight": layer.weight for name, layer in predictor.linear()}
     others = [
-        {"params": [parameter], RELATIVE_RATE: share if name.endswith("steps") else 0.05 * share}
+        {"params": [parameter], RELATIVE_RATE: share if name.endswith("log_scales") else 0.05 * share}
         for name, parameter in predictor.named_parameters()
         if name not in matrices
     ]

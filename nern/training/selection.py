@@ -16,8 +16,8 @@ from nern.predictor import Predictor
 class Evaluation:
     """How good the representation is after `step` steps.
 
-    `relative_error` is the norm of the error over the norm of the weights; `comparison` is None without a judge.
-    `compressed` says whether the predictor was rounded as it will be stored.
+    `relative_error` is the norm of the error over the norm of the weights; `comparison` is None without a evaluator.
+    `compressed` says whether the predictor was quantised as it will be stored.
     """
 
     step: int
@@ -32,7 +32,7 @@ class Evaluation:
         return value if isfinite(value) else inf
 
     def beats(self, other: "Evaluation | None") -> bool:
-        """Whether this one is to be preferred; what a predictor was before it was rounded no longer counts."""
+        """Whether this one is to be preferred; what a predictor was before it was quantised no longer counts."""
         return other is None or self.compressed > other.compressed or self.rank < other.rank
 
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from nern import architectures, tensorfile
-from nern.chance import generator
-from nern.checks import Check, nothing
+from nern.cancellation import Cancellation, never
 from nern.errors import NotRepresentable, UnusableImages
-from nern.evaluation import BATCH, MAX_HELD_OUT, HeldOut, Judge
+from nern.evaluation import EVALUATION_BATCH, MAX_HELD_OUT_IMAGES, Evaluator, HeldOutSet
 from nern.images import CPU, Images, ImageSource, Noise
 from nern.layers import Layer, find_layers, find_linear, select_layers
 from nern.permutation import permutations
+from nern.randomness import generator
 from nern.rendering import narrowed
 from nern.representation import Representation
-from nern.synthesis import Synthesised
+from nern.synthesis import ImagePool
 from nern.training import budget
 from nern.training.config import Config, DecoupledConfig, RegularisedConfig
 from nern.training.loop import OnProgress, Progress, Snapshot, run
@@ -44,7 +44,7 @@ class Subject:
     data: Images | Noise | None
     layers: Sequence[Layer]
     teaching: Teaching | None
-    judge: Judge | None
+    evaluator: Evaluator | None
     device: torch.device
 
     @cached_property
@@ -71,13 +71,13 @@ def train(
     data: Images | Noise | None = None,
     device: torch.device = CPU,
     on_progress: OnProgress = silently,
-    check: Check = nothing,
+    cancellation: Cancellation = never,
     snapshot: Snapshot | None = None,
 ) -> Trained:
     """Trains a predictor for the convolutions of `state_dict`, or goes on from a snapshot of such a training.
 
-    Without an architecture or without data there is no distillation. `on_progress` is called after every step, `check` now
-    and then before the first one and while networks are compared; whatever they raise ends the training. Raises
+    Without an architecture or without data there is no distillation. `on_progress` is called after every step,
+    `cancellation` now and then before the first one and while networks are compared. Raises
     NotRepresentable, UnknownArchitecture, UnusableImages, TrainingDiverged, and ValueError for a snapshot of another training.
     """
     layers = choose_layers(state_dict, config, architecture)
@@ -91,35 +91,37 @@ def train(
             raise NotRepresentable(f"{layer.name!r} has weights that are not finite, or too large for float32")
     if architecture is not None:
         architectures.fit_of(architecture, state_dict)
-    teaching, judge = None, None
+    teaching, evaluator = None, None
     if architecture is not None and data is not None:
         network = architectures.build(architecture, state_dict).to(device)
         images, held_out = hold_out(data, config, network)
-        judge = Judge(network, held_out, check)
+        evaluator = Evaluator(network, held_out, cancellation)
         teaching = Teaching(network, images)
-    subject = Subject(state_dict, architecture, data, layers, teaching, judge, device)
+    subject = Subject(state_dict, architecture, data, layers, teaching, evaluator, device)
     if isinstance(config, RegularisedConfig) and teaching is None:
         raise UnusableImages("the regularised recipe needs a known architecture and images to fine-tune on")
     if config.target is None:
-        return fit(subject, config, on_progress, check, snapshot)
-    if judge is None or judge.held_out.labels is None:
+        return fit(subject, config, on_progress, cancellation, snapshot)
+    if evaluator is None or evaluator.held_out.labels is None:
         raise UnusableImages("an accuracy target needs a known architecture and images with labels")
 
     def attempt(config: Config, on_progress: OnProgress, snapshot: Snapshot | None) -> Trained:
-        return fit(subject, config, on_progress, check, snapshot)
+        return fit(subject, config, on_progress, cancellation, snapshot)
 
     trained, search = budget.search(attempt, config, on_progress, snapshot)
     return replace(trained, search=search)
 
 
-def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check, snapshot: Snapshot | None) -> Trained:
+def fit(
+    subject: Subject, config: Config, on_progress: OnProgress, cancellation: Cancellation, snapshot: Snapshot | None
+) -> Trained:
     """One training of one size; see `train`."""
     started = time.monotonic()
     teaching = subject.teaching
     config = config.resolve(subject.layers, distil=teaching is not None, architecture=subject.architecture)
     if snapshot and snapshot.get("training") != _identity(subject, config):
         raise ValueError("the snapshot is of another training")
-    representation = _fresh(subject, config, snapshot, check).to(subject.device)
+    representation = _fresh(subject, config, snapshot, cancellation).to(subject.device)
     targets = Targets(representation, subject.state_dict, subject.device)
     selection = Selection(representation.predictor)
     plan = phases(config, targets, teaching)
@@ -128,7 +130,7 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
     if snapshot:
         done, seconds_before = snapshot["step"], snapshot["seconds"]
         selection.load_state_dict(snapshot["selection"])
-        if teaching and isinstance(teaching.images, Synthesised):
+        if teaching and isinstance(teaching.images, ImagePool):
             teaching.images.load_state_dict(snapshot["images"])
         optimizers = _phase_of(plan, done).begin()
         targets.load_state_dict(snapshot["targets"])
@@ -149,21 +151,21 @@ def fit(subject: Subject, config: Config, on_progress: OnProgress, check: Check,
             "predictor": representation.predictor.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "selection": selection.state_dict(),
-            "images": teaching.images.state_dict() if teaching and isinstance(teaching.images, Synthesised) else None,
+            "images": teaching.images.state_dict() if teaching and isinstance(teaching.images, ImagePool) else None,
         }
 
     halved = isinstance(config, DecoupledConfig) and config.bits <= 16
 
     def look(step: int) -> Evaluation:
         with representation.predictor.halved() if halved else nullcontext():
-            return selection.add(evaluate(targets, subject.judge, step))
+            return selection.add(evaluate(targets, subject.evaluator, step))
 
-    check()
+    cancellation()
     for progress in run(plan, targets, look, take, done, optimizers):
         on_progress(replace(progress, steps=progress.steps + config.comparisons))
     best, last = selection.finish()
     steps = sum(phase.steps for phase in plan)
-    return Trained(representation.to(CPU), config, steps, best, last, subject.judge, seconds())
+    return Trained(representation.to(CPU), config, steps, best, last, subject.evaluator, seconds())
 
 
 def choose_layers(state_dict: Mapping[str, Tensor], config: Config, architecture: str | None) -> list[Layer]:
@@ -180,30 +182,30 @@ def choose_layers(state_dict: Mapping[str, Tensor], config: Config, architecture
     return select_layers(convolutions, architectures.paper_layers(architecture, shapes))
 
 
-def evaluate(targets: Targets, judge: Judge | None, step: int) -> Evaluation:
+def evaluate(targets: Targets, evaluator: Evaluator | None, step: int) -> Evaluation:
     """Renders the whole network, as it will be in the dtypes that it had, and compares."""
     layers = targets.representation.layers
     pairs = zip(targets.representation.render_all(), layers, strict=True)
     rendered = [narrowed(weight, layer.dtype).float() for weight, layer in pairs]
     names = [layer.name for layer in layers]
-    comparison = judge.compare(dict(zip(names, rendered, strict=True))) if judge else None
-    return Evaluation(step, relative_error(rendered, targets.original), comparison, targets.representation.predictor.rounded)
+    comparison = evaluator.compare(dict(zip(names, rendered, strict=True))) if evaluator else None
+    return Evaluation(step, relative_error(rendered, targets.original), comparison, targets.representation.predictor.quantised)
 
 
-def hold_out(data: Images | Noise, config: Config, network: nn.Module) -> tuple[ImageSource, HeldOut]:
-    """Inputs to distil from, and others to judge by."""
+def hold_out(data: Images | Noise, config: Config, network: nn.Module) -> tuple[ImageSource, HeldOutSet]:
+    """Inputs to distil from, and others to evaluator by."""
     chance = generator(config.seed, "held out")
     if isinstance(data, Images):
         if len(data) < 2:
             raise UnusableImages(f"the dataset has {len(data)} images; at least 2 are needed")
-        count = min(MAX_HELD_OUT, max(1, round(config.held_out * len(data))))
+        count = min(MAX_HELD_OUT_IMAGES, max(1, round(config.held_out * len(data))))
         images, held_out = data.split(count, chance, augment=config.augment)
-        return images, HeldOut.of(held_out)
+        return images, HeldOutSet.of(held_out)
     if data.kind == "matched":
-        pool = Synthesised(data.shape, config.synthesised_images, network, chance, augment=config.augment)
-        return pool, HeldOut(pool.held_out)
-    noise = data.batch(BATCH, chance)
-    return data, HeldOut(lambda: (noise,))
+        pool = ImagePool(data.shape, config.synthesised_images, network, chance, augment=config.augment)
+        return pool, HeldOutSet(pool.held_out)
+    noise = data.batch(EVALUATION_BATCH, chance)
+    return data, HeldOutSet(lambda: (noise,))
 
 
 def _identity(subject: Subject, config: Config) -> str:
@@ -211,10 +213,12 @@ def _identity(subject: Subject, config: Config) -> str:
     return hashlib.blake2b(config.model_dump_json().encode() + subject.digest, digest_size=16).hexdigest()
 
 
-def _fresh(subject: Subject, config: Config, snapshot: Snapshot | None, check: Check) -> Representation:
+def _fresh(subject: Subject, config: Config, snapshot: Snapshot | None, cancellation: Cancellation) -> Representation:
     """A representation before its first step; the permutation is what takes long, so a snapshot has it."""
     tiles, state_dict = config.tiles(subject.layers), subject.state_dict
-    positions = snapshot["positions"] if snapshot else permutations(tiles, state_dict, config.permutation, config.path, check)
+    positions = (
+        snapshot["positions"] if snapshot else permutations(tiles, state_dict, config.permutation, config.path, cancellation)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return Representation.untrained(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from nern.evaluation import Judge
+from nern.evaluation import Evaluator
 from nern.representation import Representation
 from nern.training.config import Config
 from nern.training.selection import Evaluation
@@ -46,11 +46,11 @@ class Trained:
     steps: int
     best: Evaluation
     last: Evaluation
-    judge: Judge | None
+    evaluator: Evaluator | None
     seconds: float
     search: Search | None = None
 
     @property
     def distilled(self) -> bool:
         """Whether the original network was the predictor's teacher in any step."""
-        return self.judge is not None and self.config.distils
+        return self.evaluator is not None and self.config.distils

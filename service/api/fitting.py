@@ -29,7 +29,7 @@ def check(architecture: str, shapes: StateDict, dataset: Dataset | None, noise: 
         if not any(name.endswith("running_mean") for name in shapes):
             raise _misfit("/data/noise", "the network has no batch norm whose statistics images could be matched to")
         try:
-            synthesis.check_size(architectures.input_shape(architecture, shapes), synthesised_images)
+            synthesis.validate_pool_size(architectures.input_shape(architecture, shapes), synthesised_images)
         except nern.errors.UnusableImages as error:
             raise _misfit("/synthesised_images", str(error)) from error
 

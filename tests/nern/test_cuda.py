@@ -40,10 +40,10 @@ def test_training_on_a_cuda_device(config: Config, data: Images | Noise) -> None
     resumed = train(resnet8(), config, snapshot=saved[0], **arguments)
     assert resumed.last.rank == pytest.approx(trained.last.rank, rel=1e-2)
     assert trained.representation.device == CPU
-    assert trained.judge is not None
+    assert trained.evaluator is not None
     layers = trained.representation.layers
     rebuilt = dict(zip([layer.name for layer in layers], trained.representation.render_all(), strict=True))
-    assert trained.judge.compare(rebuilt).divergence == pytest.approx(trained.best.rank, rel=1e-2)
+    assert trained.evaluator.compare(rebuilt).divergence == pytest.approx(trained.best.rank, rel=1e-2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -61,16 +61,18 @@ def direct(targets: Targets, inputs: Tensor, weights: LossWeights) -> list[Tenso
 )
 @pytest.mark.parametrize("chunk", [100, 16_384])
 @pytest.mark.parametrize("kept", [0, gradients.KEPT], ids=["computed twice", "kept"])
-@pytest.mark.parametrize("portion", [3 * 3 * 8 * 8, nern.images.PORTION], ids=["images in portions", "images at once"])
+@pytest.mark.parametrize(
+    "portion", [3 * 3 * 8 * 8, nern.images.MICROBATCH_ELEMENTS], ids=["images in microbatches", "images at once"]
+)
 def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int, kept: int, portion: int) -> None:
     state_dict = resnet8()
     targets = Targets(untrained(state_dict), state_dict, CPU)
     inputs = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = direct(targets, inputs, weights)
     with (
-        patch.object(nern.representation, "CHUNK", chunk),
+        patch.object(nern.representation, "RENDER_BATCH_TILES", chunk),
         patch.object(gradients, "KEPT", kept),
-        patch.object(nern.images, "PORTION", portion),
+        patch.object(nern.images, "MICROBATCH_ELEMENTS", portion),
     ):
         gradients.all_at_once(build("cifar/resnet8", state_dict), targets, inputs, None, weights)
     found = grads(targets)
@@ -83,9 +85,9 @@ def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int
 def test_a_batch_of_any_size_is_reconstructed_in_chunks(state_dict: StateDict) -> None:
     targets = Targets(untrained(state_dict), state_dict, CPU)
     everything, found = torch.arange(len(targets.representation.tiles)), []
-    for chunk in (nern.representation.CHUNK, 50):
+    for chunk in (nern.representation.RENDER_BATCH_TILES, 50):
         targets.representation.predictor.zero_grad()
-        with patch.object(nern.representation, "CHUNK", chunk):
+        with patch.object(nern.representation, "RENDER_BATCH_TILES", chunk):
             loss = gradients.reconstruct(targets, everything)["reconstruction"]
         found.append([torch.tensor(loss), *grads(targets)])
     for at_once, in_chunks in zip(*found, strict=True):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nern.evaluation import Comparison
-from nern.importance import COMPARISONS, FRACTIONS, PARTS, SCORES, Part, Weights, curves, pruned, score
+from nern.importance import FRACTIONS, PARTS, PRUNED_NETWORKS, SCORES, Part, Weights, curves, pruned, score
 from nern.layers import find_layers
 from nern.report import make_report
 from nern.training import DecoupledConfig, Progress, train
@@ -79,7 +79,7 @@ def test_curves_have_a_point_for_every_fraction() -> None:
         return Comparison(1, sum(float(w.count_nonzero()) for w in weights.values()) / 77_000, 0.0, None, None)
 
     found = curves(state_dict, rebuilt, layers, kept, 0, steps.append)
-    assert steps == list(range(1, COMPARISONS + 1))
+    assert steps == list(range(1, PRUNED_NETWORKS + 1))
     assert found["metric"] == "agreement"
     for part in PARTS:
         for by in SCORES:
@@ -95,8 +95,8 @@ def test_a_job_can_ask_which_weights_matter() -> None:
     content, sizes = written(trained.representation, state_dict)
     report = make_report(trained, opened(content), sizes, state_dict, seen.append)
     assert report["importance"]["metric"] == "accuracy"
-    assert [progress.step for progress in seen] == list(range(1, 3 + COMPARISONS + 1))
-    assert {progress.steps for progress in seen} == {3 + COMPARISONS}
+    assert [progress.step for progress in seen] == list(range(1, 3 + PRUNED_NETWORKS + 1))
+    assert {progress.steps for progress in seen} == {3 + PRUNED_NETWORKS}
 
 
 def test_without_a_teacher_there_is_no_importance() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from nern import training
 from nern.architectures import build
 from nern.errors import TrainingDiverged
-from nern.evaluation import HeldOut, Judge
+from nern.evaluation import Evaluator, HeldOutSet
 from nern.images import Subset
 from nern.layers import find_layers
 from nern.report import make_report
@@ -128,7 +128,7 @@ def test_the_best_evaluation_wins_over_the_last() -> None:
     state_dict = resnet8()
     ranks = iter([0.5, 0.1, 0.9])
 
-    def judged(targets: Targets, judge: object, step: int) -> training.Evaluation:
+    def judged(targets: Targets, evaluator: object, step: int) -> training.Evaluation:
         weights = copy.deepcopy(targets.representation.predictor.state_dict())
         snapshots.append(weights)
         return training.Evaluation(step, next(ranks), None)
@@ -176,10 +176,10 @@ def test_a_comparison_of_networks_can_be_ended() -> None:
             raise Enough
 
     begun = False
-    judge = Judge(build("cifar/resnet8", resnet8()), HeldOut.of(images()), check)
+    evaluator = Evaluator(build("cifar/resnet8", resnet8()), HeldOutSet.of(images()), check)
     begun = True
     with pytest.raises(Enough):
-        judge.compare({})
+        evaluator.compare({})
 
 
 def test_errors_of_tiny_weights_are_measured() -> None:
@@ -248,7 +248,7 @@ def test_every_kind_of_layer_can_be_trained() -> None:
 def test_an_evaluation_without_finite_numbers_is_never_the_best() -> None:
     ranks = iter([float("nan"), 0.5, float("inf")])
     with (
-        patch("nern.training.train.evaluate", lambda targets, judge, step: training.Evaluation(step, next(ranks), None)),
+        patch("nern.training.train.evaluate", lambda targets, evaluator, step: training.Evaluation(step, next(ranks), None)),
         patch("nern.training.loop.MIN_INTERVAL", 1),
     ):
         assert train(resnet8(), DecoupledConfig(steps=3, hidden=8)).best.step == 2
