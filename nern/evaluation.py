@@ -11,7 +11,8 @@ from torch.func import functional_call
 
 from nern import losses
 from nern.cancellation import Cancellation, never
-from nern.errors import UnusableImages, is_device_fault, is_out_of_memory
+from nern.errors import UnusableImages
+from nern.faults import is_device_fault, is_out_of_memory
 from nern.images import Images, microbatches
 
 EVALUATION_BATCH = 256

@@ -1,7 +1,6 @@
 """Paths through unit vectors along which neighbours are similar: the two that permutations are made of."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +10,7 @@ from torch import Tensor
 
 from nern.cancellation import Cancellation, never
 from nern.randomness import generator
-
-PathKind = Literal["fragments", "nearest"]
+from nern.request.options import PathKind
 
 # Steps of the nearest-neighbour path between two calls of the cancellation.
 CANCELLATION_STEPS = 256

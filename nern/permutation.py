@@ -6,17 +6,15 @@ is assigned the coordinate (layer, position[n] // t, position[n] % t).
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nern import ranking
 from nern.cancellation import Cancellation, never
-from nern.paths import PATHS, PathKind
+from nern.paths import PATHS
+from nern.request.options import PathKind, PermutationKind
 from nern.tiles import Tiles
-
-PermutationKind = Literal["cross-filter", "in-filter", "none"]
 
 # Tiles of smaller norm have no direction worth following.
 MIN_NORM = 1e-12

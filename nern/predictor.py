@@ -5,7 +5,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,14 +12,10 @@ from torch import Tensor, nn
 
 from nern.embedding import Embedding, EmbeddingConfig
 from nern.quantisation import Linear
+from nern.request.options import MAX_HIDDEN, ActivationKind
 from nern.tiles import Tiles
 
-Activation = Literal["relu", "silu"]
-
-ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
-
-# Of a predictor. Beyond it one matrix alone has 16 million weights.
-MAX_HIDDEN = 4096
+ACTIVATIONS: dict[ActivationKind, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 # Of the first linear layer, at least, and how many more than the others': rounding it hurts some seventeen times as much as
 # rounding another one, weight for weight, and each bit makes that four times less.
@@ -32,10 +27,10 @@ class PredictorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embedding: EmbeddingConfig = EmbeddingConfig()
+    embedding: EmbeddingConfig
     hidden: int = Field(ge=1)
-    depth: int = Field(5, ge=2, description="Linear layers, the head included; 5 as published")
-    activation: Activation = "relu"
+    depth: int = Field(ge=2, description="Linear layers, the head included")
+    activation: ActivationKind
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nern.layers import Layer
-from nern.permutation import PermutationKind
 from nern.predictor import Predictor, PredictorConfig
+from nern.request.options import PermutationKind
 from nern.tiles import Tiles
 
 # Tiles rendered at a time.

@@ -11,15 +11,13 @@ largest kernel; smaller ones are its centre.
 import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nern.layers import Layer
-
-SmallKernels = Literal["tiled", "cropped"]
+from nern.request.options import SmallKernels
 
 Shape = tuple[int, ...]
 

@@ -11,8 +11,7 @@ import pytest
 import yaml
 from fastapi.routing import APIRoute
 
-from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig
-from nern.training.config import TrainingConfig
+from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
 from service import cli
 from service.api import checkpoints, datasets, events, jobs, operations, predictors
 from service.figures import FIGURES
@@ -86,14 +85,14 @@ def test_every_hyper_parameter_is_documented_with_its_defaults() -> None:
         if line.startswith("| `")
     ]
     documented = {name: cells for name, *cells in rows}
-    configs: tuple[type[TrainingConfig], ...] = (DecoupledConfig, PaperConfig)
+    configs: tuple[type[TrainingRequest], ...] = (DecoupledRequest, PaperRequest)
     for column, config in enumerate(configs):
         for name, field in config.model_fields.items():
             cells = next((cells for key, cells in documented.items() if f"`{name}`" in key), None)
             assert cells or name in ("recipe", "layers"), f"{name} is not in docs/training.md"
             if cells and re.fullmatch(r"[\d.e-]+", cells[column]):
                 assert float(cells[column]) == (0.4 if name == "ratio" else field.default), name
-    for name in RegularisedConfig.model_fields:
+    for name in RegularisedRequest.model_fields:
         assert any(f"`{name}`" in key for key in documented) or name in ("recipe", "layers"), name
 
 

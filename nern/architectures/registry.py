@@ -93,7 +93,9 @@ def paper_layers(name: str | None, convolutions: Mapping[str, Shape]) -> list[st
         return list(convolutions)
     if name is not None and name.startswith("torchvision/resnet"):
         return [layer for layer, shape in convolutions.items() if shape[2:] == (3, 3)]
-    raise NotRepresentable('layers "paper" is defined for cifar/resnet* and torchvision/resnet* only; use "all" or names')
+    raise NotRepresentable(
+        'layers "paper" is defined for cifar/resnet* and torchvision/resnet* only; use "all" or names', "/layers"
+    )
 
 
 @cache
@@ -177,12 +179,13 @@ def fit_of(name: str, state_dict: Mapping[str, Tensor]) -> Fit:
     Raises UnknownArchitecture if there is no such name or the state_dict is of another network.
     """
     if name not in _variants():
-        raise UnknownArchitecture(f"there is no architecture {name!r}")
+        raise UnknownArchitecture(f"there is no architecture {name!r}", "/architecture")
     shapes = _shapes_of(state_dict)
     for variant in _variants()[name]:
         if fit := _fit(variant, shapes):
             return fit
-    raise UnknownArchitecture(f"the checkpoint is not a {name}: {_first_difference(_shapes(_variants()[name][0]), shapes)}")
+    difference = _first_difference(_shapes(_variants()[name][0]), shapes)
+    raise UnknownArchitecture(f"the checkpoint is not a {name}: {difference}", "/architecture")
 
 
 def _first_difference(expected: Mapping[str, Shape], given: Mapping[str, Shape]) -> str:

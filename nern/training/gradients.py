@@ -13,8 +13,8 @@ from nern.representation import Representation, render_batches
 from nern.training import maps
 from nern.training.targets import Targets
 
-# Activations of the predictor (float32) that may be kept for the backward pass; more are computed a second time.
-KEPT = 2**28
+# The most activations of the predictor (float32) that are kept for the backward pass. More are computed a second time.
+MAX_KEPT_ACTIVATIONS = 2**28
 
 
 def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
@@ -49,7 +49,7 @@ def all_at_once(
     """
     representation = targets.representation
     count = len(representation.tiles)
-    kept = index is None and count * representation.predictor.config.activations <= KEPT
+    kept = index is None and count * representation.predictor.config.activations <= MAX_KEPT_ACTIVATIONS
     predicted = representation.render_all(gradients=kept)
     rendered = [weight.detach().requires_grad_() for weight in predicted]
     factors = {"reconstruction": weights.reconstruction, "feature_maps": weights.feature_maps, "distillation": weights.logits}
@@ -105,15 +105,14 @@ def _distillation(
 def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: float) -> dict[str, float]:
     """Of L_kd minus `weight` times the targets' smoothness; here the targets' weights are what is trained."""
     smoothness = torch.stack([losses.smoothness(grid) for grid in targets.grids()]).sum()
-    # Nothing has gradients while the loop only measures how long a step takes.
-    if smoothness.requires_grad:
-        (-weight * smoothness).backward()
+    (-weight * smoothness).backward()
     total = 0.0
     for some in microbatches(inputs_BCHW):
         with torch.no_grad():
             teacher = network(some)
         student = functional_call(network, targets.named(), (some,))
         loss = losses.distillation(teacher, student) * (len(some) / len(inputs_BCHW))
+        # The outputs may depend on none of the layers, such as those of an auxiliary classifier.
         if loss.requires_grad:
             loss.backward()
         total += loss.item()

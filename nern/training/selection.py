@@ -1,6 +1,7 @@
 """Which of its states a training is to be remembered by."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from typing import Any
@@ -66,10 +67,10 @@ class Selection:
         plain = {name: asdict(value) if value else None for name, value in (("best", self._best), ("last", self._last))}
         return {**plain, "weights": self._weights}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what another selection had noted."""
         self._best, self._last = _evaluation(state["best"]), _evaluation(state["last"])
-        self._weights = state["weights"]
+        self._weights = dict(state["weights"])
 
 
 def _evaluation(plain: dict[str, Any] | None) -> Evaluation | None:

@@ -9,7 +9,8 @@ from nern.errors import BadArtefact
 from nern.quantisation import Linear
 from nern.rendering import render_layer
 from nern.report import make_report
-from nern.training import DecoupledConfig, train
+from nern.request import DecoupledRequest
+from nern.training import train
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, untrained, written
 
@@ -143,7 +144,7 @@ def test_a_compressed_predictor_comes_back_from_the_artefact(bits: int) -> None:
 @pytest.mark.parametrize("arguments", [{}, {"architecture": "cifar/resnet8", "data": images()}])
 def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> None:
     state_dict = resnet8()
-    config = DecoupledConfig(steps=90, hidden=32, bits=5, sparsity=0.3, compression_steps=40)
+    config = DecoupledRequest(steps=90, hidden=32, bits=5, sparsity=0.3, compression_steps=40)
     trained = train(state_dict, config, **arguments)
     assert trained.best.compressed
     content, sizes = written(trained.representation, state_dict)
@@ -158,7 +159,7 @@ def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> 
 @pytest.mark.parametrize(("bits", "bytes_each"), [(16, 2), (32, 4)])
 def test_a_predictor_is_stored_in_half_precision_unless_a_job_wants_more(bits: Any, bytes_each: int) -> None:
     state_dict = resnet8()
-    trained = train(state_dict, DecoupledConfig(steps=5, hidden=8, bits=bits))
+    trained = train(state_dict, DecoupledRequest(steps=5, hidden=8, bits=bits))
     content, sizes = written(trained.representation, state_dict)
     assert sizes.predictor == bytes_each * sum(p.numel() for p in trained.representation.predictor.parameters())
     for number, weight in enumerate(trained.representation.render_all()):
@@ -178,10 +179,10 @@ def test_what_float16_can_not_hold_stays_in_float32() -> None:
 def test_compression_needs_few_bits() -> None:
     for wrong in ({"sparsity": 0.5}, {"compression_steps": 5}, {"bits": 4, "compression_steps": 0}, {"bits": 9}):
         with pytest.raises(ValueError, match=r"bits|2, 3, 4"):
-            DecoupledConfig(**wrong)
+            DecoupledRequest(**wrong)
 
 
 def test_there_have_to_be_steps_that_train_what_is_compressed() -> None:
     for wrong in ({"steps": 10, "bits": 8, "compression_steps": 10}, {"steps": 1, "bits": 4}):
         with pytest.raises(ValueError, match="other steps have trained"):
-            DecoupledConfig.model_validate(wrong)
+            DecoupledRequest.model_validate(wrong)

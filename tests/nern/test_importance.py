@@ -5,7 +5,8 @@ from nern.evaluation import Comparison
 from nern.importance import FRACTIONS, PARTS, PRUNED_NETWORKS, SCORES, Part, Weights, curves, pruned, score
 from nern.layers import find_layers
 from nern.report import make_report
-from nern.training import DecoupledConfig, Progress, train
+from nern.request import DecoupledRequest
+from nern.training import Progress, train
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, written
 
@@ -90,7 +91,7 @@ def test_curves_have_a_point_for_every_fraction() -> None:
 
 def test_a_job_can_ask_which_weights_matter() -> None:
     state_dict, seen = resnet8(), list[Progress]()
-    config = DecoupledConfig(steps=3, hidden=8, importance=True)
+    config = DecoupledRequest(steps=3, hidden=8, importance=True)
     trained = train(state_dict, config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
     content, sizes = written(trained.representation, state_dict)
     report = make_report(trained, opened(content), sizes, state_dict, seen.append)
@@ -100,4 +101,4 @@ def test_a_job_can_ask_which_weights_matter() -> None:
 
 
 def test_without_a_teacher_there_is_no_importance() -> None:
-    assert not train(resnet8(), DecoupledConfig(steps=1, hidden=8, importance=True)).config.importance
+    assert not train(resnet8(), DecoupledRequest(steps=1, hidden=8, importance=True)).plan.request.importance

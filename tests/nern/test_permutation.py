@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 from nern import packing, ranking
 from nern.architectures.cifar import ResNet, Shortcut
 from nern.layers import StateDict, find_layers
-from nern.paths import PathKind
-from nern.permutation import PermutationKind, mean_consecutive_cosine, pack, permutations, permute, tile_path, unpack
+from nern.permutation import mean_consecutive_cosine, pack, permutations, permute, tile_path, unpack
+from nern.request.options import PathKind, PermutationKind
 from nern.tiles import Tiles
 from tests.support.networks import smooth_kernels
 

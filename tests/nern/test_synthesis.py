@@ -5,8 +5,9 @@ from torch import nn
 from nern.architectures import build
 from nern.errors import UnusableImages
 from nern.images import Noise
+from nern.request import DecoupledRequest
 from nern.synthesis import ImagePool, follow_statistics, statistics
-from nern.training import DecoupledConfig, Progress, Snapshot, train
+from nern.training import Progress, Snapshot, train
 from tests.support.networks import resnet8
 
 SHAPE = (3, 8, 8)
@@ -57,9 +58,9 @@ def test_images_held_out_are_never_drawn() -> None:
 def test_large_images_are_made_in_smaller_groups() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     pool = ImagePool((3, 224, 224), 50, network, generator())
-    assert pool.size == 27
+    assert pool.sizes.group_images == 27
     assert sum(map(len, pool.held_out())) >= 128
-    assert pool.training_groups == 2
+    assert pool.sizes.training_groups == 2
 
 
 def test_images_are_mirrored_and_shifted_unless_that_is_not_wanted() -> None:
@@ -93,11 +94,11 @@ def test_a_training_makes_its_images_first() -> None:
         seen.append(progress)
         snapshots.append(progress.snapshot())
 
-    config = DecoupledConfig(steps=12, hidden=8, synthesised_images=100, synthesis_steps=3, image_batch=8)
+    config = DecoupledRequest(steps=12, hidden=8, synthesised_images=100, synthesis_steps=3, image_batch=8)
     trained = train(resnet8(), config, architecture="cifar/resnet8", data=NOISE, on_progress=watch)
     assert [progress.phase for progress in seen] == ["synthesis"] * 6 + ["reconstruction"] * 10 + ["distillation"] * 2
     assert not any(progress.evaluation for progress in seen[:6])
-    [optimizer] = snapshots[5]["optimizers"]
+    [optimizer] = snapshots[5].optimizers
     assert len(optimizer["state"]) == 1, "what Adam remembers of finished groups is of no more use"
     assert trained.best.comparison is not None
     assert trained.best.comparison.images == 128
