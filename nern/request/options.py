@@ -70,7 +70,7 @@ LayerScaling = Annotated[
         ge=0,
         le=1,
         description="Unit of a layer's predictions. 0: the root mean square of all weights. 1: that of the layer's weights. "
-        "Between: the weighted geometric mean of both",
+        "Between: the weighted geometric mean of both. Without it, predictions are the weights themselves",
     ),
 ]
 
@@ -100,26 +100,41 @@ Target = Annotated[
 # Steps and batches.
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS, description="Optimizer steps of all phases but synthesis and smoothing")]
 ReconstructionSteps = Annotated[
-    int | None, Field(ge=0, le=MAX_STEPS, description="Steps at the start that fit the weights and do not distil")
+    int | None,
+    Field(
+        ge=0,
+        le=MAX_STEPS,
+        description="Steps at the start that fit the weights and do not distil. Default: five sixths of the steps that do not "
+        "compress; in the paper recipe none, or the published number for the network",
+    ),
 ]
 KernelBatch = Annotated[
     int,
-    Field(ge=1, le=2**20, description="Tiles of a step through which the gradient of the reconstruction loss flows"),
+    Field(
+        ge=1,
+        le=2**20,
+        description="Tiles of a step of reconstruction; in the paper recipe, tiles through which all gradients flow",
+    ),
 ]
 ImageBatch = Annotated[int, Field(ge=1, le=4096, description="Images of a step of distillation")]
 
 # Learning rates and loss weights.
 LearningRate = Annotated[
     float,
-    Field(gt=0, le=1, description="Peak learning rate of the reconstruction, and of the first half of the compression"),
+    Field(
+        gt=0,
+        le=1,
+        description="Peak learning rate of the reconstruction phase. The first half of the compression phase uses it too, "
+        "multiplied by min(1, e / 0.3)², where e is the relative error that the quantisation introduced",
+    ),
 ]
 DistillationLearningRate = Annotated[
     float,
     Field(
         gt=0,
         le=1,
-        description="Peak learning rate of the distillation, and of the second half of the compression. It is multiplied by "
-        "min(1, e / 0.3)², where e is the relative error of the weights when the phase begins",
+        description="Peak learning rate of the distillation phase and of the second half of the compression phase. It is "
+        "multiplied by min(1, e / 0.3)², where e is the relative error of the weights when the phase begins",
     ),
 ]
 FeatureMapWeight = Annotated[float, Field(ge=0, le=1e6, description="Weight of the feature map distillation loss (alpha)")]
@@ -143,7 +158,7 @@ CompressionSteps = Annotated[
         ge=0,
         le=MAX_STEPS,
         description="Steps at the end that train the quantised predictor. The first half fits its predictions to those from "
-        "before the quantisation, the second half distils",
+        "before the quantisation, the second half distils. Default: with at most 8 bits a sixth of all steps, else none",
     ),
 ]
 
