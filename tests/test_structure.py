@@ -15,7 +15,7 @@ from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig
 from nern.training.config import TrainingConfig
 from service import cli
 from service.api import checkpoints, datasets, events, jobs, operations, predictors
-from service.figures import FIGURES
+from service.serving.figures import FIGURES
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent

@@ -9,12 +9,13 @@ from threading import Event
 import torch
 from fastapi import FastAPI
 
-from service.api import checkpoints, datasets, errors, events, jobs, operations, predictors
-from service.api.bodies import BodyLimit
+from service.access.keys import ApiKeys, parse_keys
+from service.api import checkpoints, datasets, events, jobs, operations, predictors
 from service.api.context import Context
-from service.api.keys import ApiKeys, parse_keys
 from service.api.staging import clear_abandoned
 from service.blobs import Blobs
+from service.http import errors
+from service.http.bodies import BodyLimit
 from service.intake import Intake
 from service.serving.predictors import Predictors
 from service.settings import Settings

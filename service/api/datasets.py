@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from service import blobs, problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
 from service.api.context import Context, Ctx, Reading, now
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.api.staging import printable, staged
+from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.intake import Normalisation
 from service.store import datasets, jobs
 from service.store.tables import Dataset

@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.context import Context, Ctx
 from service.api.jobs import find
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments, unknown_cursor
-from service.api.negotiation import choose
+from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments, unknown_cursor
+from service.http.negotiation import choose
 from service.store import jobs
 from service.store.tables import JobEvent
 

@@ -18,9 +18,9 @@ from nern.layers import StateDict
 from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig, choose_layers, read_config
 from service import problems
 from service.api import checkpoints, datasets, fitting
-from service.api.bodies import require_json
 from service.api.context import Context, Ctx, Reading, Writing, now
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.bodies import require_json
+from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.store import jobs
 from service.store.ids import new_id
 from service.store.jobs import State

@@ -9,12 +9,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.orm import Session
 
-from service import figures, problems
-from service.api.bodies import require_json
+from service import problems
 from service.api.context import Ctx, Reading
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
-from service.api.negotiation import choose
-from service.serving import formats
+from service.http.bodies import require_json
+from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.negotiation import choose
+from service.serving import figures, formats
 from service.serving.network import NetworkFile
 from service.serving.predictors import Served
 from service.serving.selection import Listed, Slices

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
-from service.api.errors import respond
+from service.http.errors import respond
 
 KeyScope = Literal["read", "write", "admin"]
 

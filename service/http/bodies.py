@@ -5,7 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
-from service.api.errors import respond
+from service.http.errors import respond
 
 # These stream their bodies and have a limit of their own.
 STREAMED = ("/v1/checkpoints", "/v1/datasets")
