@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +12,8 @@ from service import blobs, problems
 from service.api.context import Context, Ctx, Reading, now
 from service.api.staging import staged
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.sources import SourceResponse
+from service.serving.uploaded import UploadedFile
 from service.store import checkpoints, jobs
 from service.store.tables import Checkpoint
 
@@ -105,12 +106,10 @@ def show_checkpoint(id: str, session: Reading) -> CheckpointOut:
 
 
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})
-def checkpoint_file(id: str, context: Ctx, session: Reading) -> StreamingResponse:
+def checkpoint_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
     """The file as it was uploaded."""
     row = find(session, id)
-    headers = {"Content-Length": str(row.size), "ETag": f'"{row.sha256}"', "Content-Disposition": "attachment"}
-    content = context.blobs.stream(blobs.checkpoint_file(id))
-    return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+    return SourceResponse(UploadedFile(context.blobs, blobs.checkpoint_file(id), row.size, etag=row.sha256))
 
 
 @router.delete("/{id}", status_code=204)
