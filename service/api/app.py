@@ -8,6 +8,7 @@ from threading import Event
 
 import torch
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from service.access.keys import ApiKeys, parse_keys
 from service.api import checkpoints, datasets, events, jobs, operations, predictors
@@ -16,6 +17,7 @@ from service.api.staging import clear_abandoned
 from service.blobs import Blobs
 from service.http import errors
 from service.http.bodies import BodyLimit
+from service.http.policy import Policies, policy
 from service.intake import Intake
 from service.serving.predictors import Predictors
 from service.settings import Settings
@@ -59,8 +61,16 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="NeRN", version=context.release, description=DESCRIPTION, lifespan=lifespan)
     app.state.context = context
     errors.install(app)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=parse_keys(settings.api_keys.get_secret_value()))
+    routes = [*app.routes]
+    for route in app.routes:
+        # The pages that the framework makes.
+        assert isinstance(route, Route)
+        policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
     for module in (checkpoints, datasets, jobs, events, predictors, operations):
         app.include_router(module.router)
+        routes += module.router.routes
+    # The last one added is the first one to see a request.
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(ApiKeys, keys=parse_keys(settings.api_keys.get_secret_value()))
+    app.add_middleware(Policies, routes=routes)
     return app

@@ -16,6 +16,7 @@ from service.api.context import Context, Ctx
 from service.api.jobs import find
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments, unknown_cursor
 from service.http.negotiation import choose
+from service.http.policy import policy
 from service.store import jobs
 from service.store.tables import JobEvent
 
@@ -50,6 +51,7 @@ LastEventId = Annotated[
     response_model=ListOf[EventOut],
     responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "No event is left of a job that is over"}},
 )
+@policy("read")
 async def job_events(
     id: str,
     request: Request,

@@ -21,6 +21,7 @@ from service.api import checkpoints, datasets, fitting
 from service.api.context import Context, Ctx, Reading, Writing, now
 from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.policy import policy
 from service.store import jobs
 from service.store.ids import new_id
 from service.store.jobs import State
@@ -139,6 +140,7 @@ IdempotencyKey = Annotated[
 
 
 @router.post("", status_code=202, dependencies=[Depends(require_json)])
+@policy("write")
 def create_job(
     body: JobIn, request: Request, response: Response, context: Ctx, idempotency_key: IdempotencyKey = None
 ) -> JobOut:
@@ -155,6 +157,7 @@ def create_job(
 
 
 @router.get("")
+@policy("read")
 def list_jobs(
     session: Reading,
     state: State | None = None,
@@ -168,12 +171,14 @@ def list_jobs(
 
 
 @router.get("/{id}")
+@policy("read")
 def show_job(id: str, session: Reading) -> JobOut:
     """Shows one job: where it stands, how good it is so far, when it will be done."""
     return out(find(session, id))
 
 
 @router.post("/{id}/cancel", status_code=202)
+@policy("write")
 def cancel_job(id: str, session: Writing) -> JobOut:
     """Cancels a job that is not over. A running one ends with its current step."""
     job = find(session, id)

@@ -13,6 +13,7 @@ from service.api.context import Ctx, Reading
 from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.negotiation import choose
+from service.http.policy import policy
 from service.http.sources import SourceResponse
 from service.serving import figures
 from service.serving.artefact import ArtefactFile
@@ -68,6 +69,7 @@ def _axis(what: str) -> Any:
 
 
 @router.get("")
+@policy("read")
 def list_predictors(
     session: Reading, checkpoint_id: str | None = None, limit: Limit = 50, cursor: Cursor = None
 ) -> ListOf[PredictorOut]:
@@ -77,18 +79,21 @@ def list_predictors(
 
 
 @router.get("/{id}")
+@policy("read")
 def show_predictor(id: str, session: Reading) -> PredictorOut:
     """Shows one predictor with its report."""
     return PredictorOut.model_validate(find(session, id))
 
 
 @router.get("/{id}/layers")
+@policy("read")
 def predictor_layers(id: str, session: Reading) -> list[RepresentedLayer]:
     """The layers whose kernels can be asked for."""
     return [RepresentedLayer.model_validate(layer) for layer in find(session, id).layers]
 
 
 @router.get("/{id}/figures/{name}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
+@policy("read")
 def predictor_figure(
     id: str, name: Annotated[str, Path(description="layers, bytes, or importance if the job asked for it")], session: Reading
 ) -> Response:
@@ -97,6 +102,7 @@ def predictor_figure(
 
 
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/vnd.safetensors": {}}}})
+@policy("read")
 def predictor_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
     """The artefact: one safetensors file from which the weights can be rebuilt offline."""
     row = find(session, id)
@@ -107,6 +113,7 @@ KERNELS: dict[int | str, dict[str, Any]] = {200: {"content": {format.media_type:
 
 
 @router.get("/{id}/kernels", response_class=Response, responses=KERNELS)
+@policy("read")
 def kernels(
     id: str,
     request: Request,
@@ -125,6 +132,7 @@ def kernels(
 
 
 @router.post("/{id}/kernels", response_class=Response, responses=KERNELS, dependencies=[Depends(require_json)])
+@policy("read")
 def kernels_of(
     id: str, body: Coordinates, request: Request, context: Ctx, session: Reading, format: FormatName = None
 ) -> StreamingResponse:
@@ -137,6 +145,7 @@ def kernels_of(
 
 @router.head("/{id}/weights", include_in_schema=False)
 @router.get("/{id}/weights", response_class=Response, responses={200: {"content": {"application/vnd.safetensors": {}}}})
+@policy("read")
 def weights(id: str, context: Ctx, session: Reading) -> SourceResponse:
     """The whole network: a safetensors file of the full state_dict, rebuilt as it is read."""
     row = find(session, id)

@@ -91,13 +91,17 @@ def test_the_whole_of_a_network_is_its_state_dict(database: Database) -> None:
     assert torch.equal(tensors["large"], mixed()["large"])
 
 
-def test_a_range_renders_the_blocks_that_it_covers_and_no_other(database: Database) -> None:
+@pytest.mark.parametrize(
+    ("first", "last", "blocks"), [(600, 1025, [2, 3, 4]), (512, 1024, [2, 3]), (300, 301, [1]), (0, 4096, range(16))]
+)
+def test_a_range_renders_the_blocks_that_it_covers_and_no_other(
+    database: Database, first: int, last: int, blocks: list[int]
+) -> None:
     source = network(database, resnet8())
     whole = b"".join(source.read(0, source.nbytes))
-    # layer3.0.conv2: 64 x 64 kernels of 36 bytes in 16 blocks of 256; here from the middle of the third to the fifth.
-    place = safetensors.torch.load(whole)["layer3.0.conv2.weight"].numpy().tobytes()
-    begin = whole.index(place)
-    start, stop = begin + 36 * 600 + 7, begin + 36 * 1025
+    # layer3.0.conv2: 64 x 64 kernels of 36 bytes, in 16 blocks of 256.
+    begin = whole.index(safetensors.torch.load(whole)["layer3.0.conv2.weight"].numpy().tobytes())
+    start, stop = begin + 36 * first + 7 * (first % 256 > 0), begin + 36 * last
     rendered: list[Any] = []
 
     def counted(representation: Any, layer: int, block: int) -> torch.Tensor:
@@ -108,7 +112,7 @@ def test_a_range_renders_the_blocks_that_it_covers_and_no_other(database: Databa
         source = network(database, resnet8())
         part = b"".join(source.read(start, stop))
     assert part == whole[start:stop]
-    assert rendered == [(6, 2), (6, 3), (6, 4)]
+    assert rendered == [(6, block) for block in blocks]
 
 
 def test_the_whole_of_a_network_renders_every_block_once_even_if_none_is_kept(database: Database) -> None:
