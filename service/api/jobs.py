@@ -19,6 +19,7 @@ from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig, choos
 from service import problems
 from service.api import checkpoints, datasets, fitting
 from service.api.context import Context, Ctx, Reading, Writing, now
+from service.api.reports import JobError, Metrics, Progress
 from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
@@ -93,21 +94,6 @@ JobIn = Annotated[
 ]
 
 
-class ProgressOut(BaseModel):
-    phase: str
-    step: int
-    steps: int
-    fraction: float
-    steps_per_second: float | None
-
-
-class ErrorOut(BaseModel):
-    """Why the job failed; `type` is stable, `detail` is for people."""
-
-    type: str
-    detail: str
-
-
 class JobOut(BaseModel):
     """One training. `config` has every hyper-parameter, with what was left open filled in."""
 
@@ -126,9 +112,9 @@ class JobOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     estimated_finish_at: datetime | None
-    progress: ProgressOut | None
-    metrics: dict[str, Any] | None = Field(description="Latest losses, and accuracy and agreement on held-out images")
-    error: ErrorOut | None
+    progress: Progress | None
+    metrics: Metrics | None
+    error: JobError | None
 
 
 IdempotencyKey = Annotated[

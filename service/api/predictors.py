@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from service import problems
 from service.api.context import Ctx, Reading
+from service.api.reports import Report
 from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.negotiation import choose
@@ -47,7 +48,7 @@ class PredictorOut(BaseModel):
     checkpoint_id: str
     architecture: str | None
     config: dict[str, Any]
-    report: dict[str, Any]
+    report: Report
     size: int = Field(description="Bytes of the artefact")
     sha256: str = Field(description="Of the artefact")
     created_at: datetime
