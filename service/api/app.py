@@ -20,6 +20,7 @@ from service.http.bodies import BodyLimit
 from service.http.policy import Policies, policy
 from service.intake import Intake
 from service.serving.predictors import Predictors
+from service.serving.renderer import Renderer
 from service.settings import Settings
 from service.store.database import Database
 from service.sweep import sweep_forever
@@ -35,6 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The service's ASGI application. Its database must have been migrated."""
     # One thread a render, so that the order of the sums in a matrix product does not depend on the machine's load.
     torch.set_num_threads(1)
+    release = version("nern")
     database = Database(settings.database)
     blobs = Blobs(settings.blobs)
     context = Context(
@@ -44,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         intake=Intake(settings, database, blobs),
         predictors=Predictors(database),
         waker=make_waker(settings.broker_url),
-        release=version("nern"),
+        renderer=Renderer.here(release),
         stopping=Event(),
     )
 
@@ -58,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
             await sweeping
         database.close()
 
-    app = FastAPI(title="NeRN", version=context.release, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(title="NeRN", version=release, description=DESCRIPTION, lifespan=lifespan)
     app.state.context = context
     errors.install(app)
     routes = [*app.routes]

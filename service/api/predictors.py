@@ -150,10 +150,8 @@ def kernels_of(
 def weights(id: str, context: Ctx, session: Reading) -> SourceResponse:
     """The whole network: a safetensors file of the full state_dict, rebuilt as it is read."""
     row = find(session, id)
-    etag = f"{row.sha256[:32]}-{context.release}"
-    return SourceResponse(
-        NetworkFile(context.predictors.load(id), etag), disposition='attachment; filename="model.safetensors"'
-    )
+    file = NetworkFile(context.predictors.load(id), etag=context.renderer.etag(row.sha256))
+    return SourceResponse(file, disposition='attachment; filename="model.safetensors"')
 
 
 def find(session: Session, id: str) -> Predictor:

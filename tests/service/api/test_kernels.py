@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from service.api.context import Context
 from service.api.predictors import predictor_file
 from service.serving.predictors import Cache
+from service.serving.renderer import Renderer
 from service.store.database import Database
 from tests.support.networks import odd, resnet8
 from tests.support.stored import store_predictor
@@ -216,6 +218,12 @@ def test_the_whole_network_is_a_state_dict(client: httpx.Client, database: Datab
     for name in ("content-length", "etag", "content-type"):
         assert head.headers[name] == answer.headers[name]
     assert int(answer.headers["content-length"]) == len(answer.content)
+    assert answer.headers["content-disposition"] == 'attachment; filename="model.safetensors"'
+
+
+def test_the_etag_of_the_whole_network_is_that_of_its_artefact_and_of_this_node(client: httpx.Client, url: str) -> None:
+    artefact = client.get(f"{url}/file").headers["etag"].strip('"')
+    assert client.get(f"{url}/weights").headers["etag"] == f'"{Renderer.here(version("nern")).etag(artefact)}"'
 
 
 def test_weights_can_be_rebuilt_offline_from_the_file(client: httpx.Client, url: str, weights: list[torch.Tensor]) -> None:
