@@ -27,7 +27,7 @@ _IN_SCOPE = "nern.policy"
 class Policy:
     """`access` is the least scope of a key that may make the request, or "open" for everybody, without a key.
 
-    A "limited" body may have as many bytes as the service takes as JSON; the endpoint of a "streamed" one counts for itself.
+    A "limited" body may have as many bytes as the service accepts as JSON. The endpoint of a "streamed" body limits it itself.
     """
 
     access: Access
@@ -58,8 +58,8 @@ def policy_of(scope: Scope) -> Policy:
 class Policies:
     """ASGI middleware: finds the policy of every request, for the middleware inside it to enforce.
 
-    A request that no route takes is answered with an error that tells what exists, so it needs a key too: to read for a safe
-    method, else to write, and for DELETE that of an administrator. Below an open route everybody gets that error.
+    A request that no route takes ends in an error or a redirection. It needs a key too: of scope "read" for GET, HEAD and
+    OPTIONS, "admin" for DELETE, else "write". Where the path starts with that of an open route, it needs none.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
@@ -76,7 +76,7 @@ class Policies:
         """The policy of a request."""
         for route in self._routes:
             if route.path_regex.match(path) and method in (route.methods or ()):
-                # What declares nothing is closed, rather than open.
+                # A route that declares nothing is closed, rather than open.
                 return declared(route) or Policy("admin")
         if path.startswith(self._open):
             return Policy("open")

@@ -1,7 +1,7 @@
 """Byte sources, and the one response that answers with their bytes."""
 
 from collections.abc import AsyncIterator, Generator
-from contextlib import closing
+from contextlib import suppress
 from typing import Protocol
 
 from starlette.concurrency import run_in_threadpool
@@ -49,10 +49,15 @@ class SourceResponse(StreamingResponse):
         if scope["method"] == "HEAD":
             await Response(headers=self.headers, media_type=self.media_type)(scope, receive, send)
             return
-        with closing(self._source.read(0, self._source.nbytes)) as pieces:
+        pieces = self._source.read(0, self._source.nbytes)
+        try:
             first = await run_in_threadpool(_next, pieces)
             self.body_iterator = _sent(first, pieces)
             await super().__call__(scope, receive, send)
+        finally:
+            # A server that stops does not wait for the thread that is reading a piece; the generator ends with that piece.
+            with suppress(ValueError):
+                pieces.close()
 
 
 async def _sent(piece: bytes, pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:

@@ -18,7 +18,6 @@ from service.store.database import Database
 MAX_LOADED, MAX_LOADED_BYTES = 8, 2**30
 MAX_RENDERED_BYTES = 64 * 2**20
 
-
 Number = TypeVar("Number", int, Tensor)
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import get_ident
+from threading import Event, get_ident
 from typing import Any
 
 import pytest
@@ -151,3 +151,26 @@ def test_a_client_that_goes_away_ends_the_work(spec_version: str) -> None:
         asyncio.run(SourceResponse(source)(scope, receive, send))
     assert source.closed
     assert source.read_pieces <= sent
+
+
+def test_a_server_that_stops_does_not_stumble_over_the_thread_that_reads() -> None:
+    begun, go_on = Event(), Event()
+
+    def slow() -> Iterator[bytes]:
+        begun.set()
+        assert go_on.wait(60)
+        yield b"abc"
+
+    async def send(message: Any) -> None:
+        raise AssertionError(f"sent {message}")
+
+    async def stopped() -> None:
+        task = asyncio.create_task(SourceResponse(source)({"type": "http", "method": "GET"}, never, send))
+        await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+
+    source = Pieces(slow(), 3)
+    asyncio.run(stopped())
