@@ -3,7 +3,7 @@
 A key holds the row's id rather than the content's hash, so that deleting one row never takes away another row's bytes.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,12 @@ class Blobs:
         with _reached():
             await obstore.put_async(self._store, key, path, chunk_size=PART, max_concurrency=2)
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
-        """A blob's content in pieces of about a mebibyte. Raises FileNotFoundError."""
-        with _reached():
-            answer = await obstore.get_async(self._store, key)
-            async for piece in answer.stream(min_chunk_size=PIECE):
-                yield bytes(piece)
+    def read(self, key: str, start: int, stop: int) -> Generator[bytes, None, None]:
+        """Bytes start..stop of a blob in pieces of about a mebibyte; blocks while they arrive. Raises FileNotFoundError."""
+        if start < stop:
+            with _reached():
+                for piece in obstore.get(self._store, key, options={"range": (start, stop)}).stream(min_chunk_size=PIECE):
+                    yield bytes(piece)
 
     def download(self, key: str, path: Path) -> None:
         """Writes a blob's content to a file. Raises FileNotFoundError."""

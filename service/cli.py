@@ -17,7 +17,7 @@ import uvicorn
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.api.keys import is_loopback, parse_keys
+from service.access.keys import is_loopback, parse_keys
 from service.settings import Settings
 from service.store import migrate
 from service.store.database import Database

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from nern.request import RECIPES, reference
 from service import cli
 from service.api import checkpoints, datasets, events, jobs, operations, predictors
-from service.figures import FIGURES
+from service.serving.figures import FIGURES
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent

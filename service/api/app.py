@@ -8,15 +8,19 @@ from threading import Event
 
 import torch
 from fastapi import FastAPI
+from starlette.routing import Route
 
-from service.api import checkpoints, datasets, errors, events, jobs, operations, predictors
-from service.api.bodies import BodyLimit
+from service.access.keys import ApiKeys, parse_keys
+from service.api import checkpoints, datasets, events, jobs, operations, predictors
 from service.api.context import Context
-from service.api.keys import ApiKeys, parse_keys
 from service.api.staging import clear_abandoned
 from service.blobs import Blobs
+from service.http import errors
+from service.http.bodies import BodyLimit
+from service.http.policy import Policies, policy
 from service.intake import Intake
 from service.serving.predictors import Predictors
+from service.serving.renderer import Renderer
 from service.settings import Settings
 from service.store.database import Database
 from service.sweep import sweep_forever
@@ -32,6 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The service's ASGI application. Its database must have been migrated."""
     # One thread a render, so that the order of the sums in a matrix product does not depend on the machine's load.
     torch.set_num_threads(1)
+    release = version("nern")
     database = Database(settings.database)
     blobs = Blobs(settings.blobs)
     context = Context(
@@ -41,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         intake=Intake(settings, database, blobs),
         predictors=Predictors(database),
         waker=make_waker(settings.broker_url),
-        release=version("nern"),
+        renderer=Renderer.here(release),
         stopping=Event(),
     )
 
@@ -55,11 +60,19 @@ def create_app(settings: Settings) -> FastAPI:
             await sweeping
         database.close()
 
-    app = FastAPI(title="NeRN", version=context.release, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(title="NeRN", version=release, description=DESCRIPTION, lifespan=lifespan)
     app.state.context = context
     errors.install(app)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=parse_keys(settings.api_keys.get_secret_value()))
+    routes = [*app.routes]
+    for route in app.routes:
+        # The pages that the framework makes.
+        assert isinstance(route, Route)
+        policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
     for module in (checkpoints, datasets, jobs, events, predictors, operations):
         app.include_router(module.router)
+        routes += module.router.routes
+    # The last one added is the first one to see a request.
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(ApiKeys, keys=parse_keys(settings.api_keys.get_secret_value()))
+    app.add_middleware(Policies, routes=routes)
     return app

@@ -4,15 +4,17 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from service import blobs, problems
 from service.api.context import Context, Ctx, Reading, now
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.api.staging import staged
+from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.policy import policy
+from service.http.sources import SourceResponse
+from service.serving.uploaded import UploadedFile
 from service.store import checkpoints, jobs
 from service.store.tables import Checkpoint
 
@@ -76,6 +78,7 @@ ContentDigest = Annotated[str | None, Header(description="`sha-256=:…:` of the
 
 
 @router.post("", status_code=201, openapi_extra=UPLOAD, responses={200: {"model": CheckpointOut}})
+@policy("write", body="streamed")
 async def upload(
     request: Request, response: Response, context: Ctx, filename: Filename = "", content_digest: ContentDigest = None
 ) -> CheckpointOut:
@@ -91,6 +94,7 @@ async def upload(
 
 
 @router.get("")
+@policy("read")
 def list_checkpoints(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> ListOf[CheckpointOut]:
     """Lists checkpoints."""
     page = checkpoints.page(session, **page_arguments(limit, cursor))
@@ -99,21 +103,22 @@ def list_checkpoints(session: Reading, limit: Limit = 50, cursor: Cursor = None)
 
 
 @router.get("/{id}")
+@policy("read")
 def show_checkpoint(id: str, session: Reading) -> CheckpointOut:
     """Shows one checkpoint."""
     return CheckpointOut.model_validate(find(session, id))
 
 
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})
-def checkpoint_file(id: str, context: Ctx, session: Reading) -> StreamingResponse:
+@policy("read")
+def checkpoint_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
     """The file as it was uploaded."""
     row = find(session, id)
-    headers = {"Content-Length": str(row.size), "ETag": f'"{row.sha256}"', "Content-Disposition": "attachment"}
-    content = context.blobs.stream(blobs.checkpoint_file(id))
-    return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+    return SourceResponse(UploadedFile(context.blobs, blobs.checkpoint_file(id), row.size, etag=row.sha256))
 
 
 @router.delete("/{id}", status_code=204)
+@policy("admin")
 async def delete_checkpoint(id: str, context: Ctx) -> None:
     """Deletes a checkpoint and its bytes. Predictors that were trained from it stay."""
     await run_in_threadpool(_delete, context, id)

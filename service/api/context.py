@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from service.blobs import Blobs
 from service.intake import Intake
 from service.serving.predictors import Predictors
+from service.serving.renderer import Renderer
 from service.settings import Settings
 from service.store.database import Database
 from service.wake import Waker
@@ -27,7 +28,7 @@ class Context:
     intake: Intake
     predictors: Predictors
     waker: Waker
-    release: str
+    renderer: Renderer
     stopping: Event
     """Set when the server is to stop: streams without an end of their own end then."""
 

@@ -11,8 +11,9 @@ from starlette.concurrency import run_in_threadpool
 from service import blobs, problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
 from service.api.context import Context, Ctx, Reading, now
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.api.staging import printable, staged
+from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.policy import policy
 from service.intake import Normalisation
 from service.store import datasets, jobs
 from service.store.tables import Dataset
@@ -52,6 +53,7 @@ Numbers = Annotated[
 
 
 @router.post("", status_code=201, openapi_extra=UPLOAD, responses={200: {"model": DatasetOut}})
+@policy("write", body="streamed")
 async def upload(
     request: Request,
     response: Response,
@@ -75,6 +77,7 @@ async def upload(
 
 
 @router.get("")
+@policy("read")
 def list_datasets(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> ListOf[DatasetOut]:
     """Lists datasets."""
     page = datasets.page(session, **page_arguments(limit, cursor))
@@ -82,12 +85,14 @@ def list_datasets(session: Reading, limit: Limit = 50, cursor: Cursor = None) ->
 
 
 @router.get("/{id}")
+@policy("read")
 def show_dataset(id: str, session: Reading) -> DatasetOut:
     """Shows one dataset."""
     return DatasetOut.model_validate(find(session, id))
 
 
 @router.delete("/{id}", status_code=204)
+@policy("admin")
 async def delete_dataset(id: str, context: Ctx) -> None:
     """Deletes a dataset and its bytes."""
     await run_in_threadpool(_delete, context, id)

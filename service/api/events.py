@@ -3,19 +3,21 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import anyio
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
 from service.api.context import Context, Ctx
 from service.api.jobs import find
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments, unknown_cursor
-from service.api.negotiation import choose
+from service.api.reports import Metrics, Progress, StateChange
+from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments, unknown_cursor
+from service.http.negotiation import choose
+from service.http.policy import policy
 from service.store import jobs
 from service.store.tables import JobEvent
 
@@ -29,16 +31,37 @@ MAX_NUMBER = 10**12
 KEEP_ALIVE_SECONDS = 15
 
 
-class EventOut(BaseModel):
-    """`progress`: where the job stands; `metrics`: how good it is; `state`: what became of it."""
-
+class Event(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     number: int
-    kind: Literal["progress", "metrics", "state"]
-    data: dict[str, Any]
     created_at: datetime
 
+
+class ProgressEvent(Event):
+    """Where the job stands."""
+
+    kind: Literal["progress"]
+    data: Progress
+
+
+class MetricsEvent(Event):
+    """How good the predictor is so far."""
+
+    kind: Literal["metrics"]
+    data: Metrics
+
+
+class StateEvent(Event):
+    """What became of the job."""
+
+    kind: Literal["state"]
+    data: StateChange
+
+
+EventOut = Annotated[ProgressEvent | MetricsEvent | StateEvent, Field(discriminator="kind")]
+
+EVENTS: TypeAdapter[list[EventOut]] = TypeAdapter(list[EventOut])
 
 LastEventId = Annotated[
     int | None, Header(ge=0, le=MAX_NUMBER, description="Number of the last event received, to go on after it")
@@ -50,6 +73,7 @@ LastEventId = Annotated[
     response_model=ListOf[EventOut],
     responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "No event is left of a job that is over"}},
 )
+@policy("read")
 async def job_events(
     id: str,
     request: Request,
@@ -75,7 +99,7 @@ async def job_events(
     after = int(page["cursor"] or last_event_id or 0)
     rows = await run_in_threadpool(_after, context, id, after, page["limit"] + 1)
     shown = rows[: page["limit"]]
-    items = [EventOut.model_validate(row) for row in shown]
+    items = EVENTS.validate_python(shown, from_attributes=True)
     return ListOf(items=items, next_cursor=opaque(str(shown[-1].number)) if len(rows) > len(shown) else None)
 
 

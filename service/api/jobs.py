@@ -12,30 +12,17 @@ from sqlalchemy.orm import Session
 from nern.request.job import AnyJobRequest, DatasetSource, JobRequest, NoiseSource
 from service import problems
 from service.api import checkpoints, datasets
-from service.api.bodies import require_json
 from service.api.context import Context, Ctx, Reading, Writing, now
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.api.reports import JobError, Metrics, Progress
+from service.http.bodies import require_json
+from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.policy import policy
 from service.jobs.planning import new_job
 from service.store import jobs
 from service.store.jobs import State
 from service.store.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-
-class ProgressOut(BaseModel):
-    phase: str
-    step: int
-    steps: int
-    fraction: float
-    steps_per_second: float | None
-
-
-class ErrorOut(BaseModel):
-    """Why the job failed; `type` is stable, `detail` is for people."""
-
-    type: str
-    detail: str
 
 
 class JobOut(BaseModel):
@@ -56,9 +43,9 @@ class JobOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     estimated_finish_at: datetime | None
-    progress: ProgressOut | None
-    metrics: dict[str, Any] | None = Field(description="Latest losses, and accuracy and agreement on held-out images")
-    error: ErrorOut | None
+    progress: Progress | None
+    metrics: Metrics | None
+    error: JobError | None
 
 
 IdempotencyKey = Annotated[
@@ -70,6 +57,7 @@ IdempotencyKey = Annotated[
 
 
 @router.post("", status_code=202, dependencies=[Depends(require_json)])
+@policy("write")
 def create_job(
     body: AnyJobRequest, request: Request, response: Response, context: Ctx, idempotency_key: IdempotencyKey = None
 ) -> JobOut:
@@ -86,6 +74,7 @@ def create_job(
 
 
 @router.get("")
+@policy("read")
 def list_jobs(
     session: Reading,
     state: State | None = None,
@@ -99,12 +88,14 @@ def list_jobs(
 
 
 @router.get("/{id}")
+@policy("read")
 def show_job(id: str, session: Reading) -> JobOut:
     """Shows one job: where it stands, how good it is so far, when it will be done."""
     return out(find(session, id))
 
 
 @router.post("/{id}/cancel", status_code=202)
+@policy("write")
 def cancel_job(id: str, session: Writing) -> JobOut:
     """Cancels a job that is not over. A running one ends with its current step."""
     job = find(session, id)

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service import problems
 from service.api.context import Context, Ctx
+from service.http.policy import policy
 from service.store import migrate
 
 router = APIRouter(tags=["operations"])
@@ -29,12 +30,14 @@ class ProblemKind(BaseModel):
 
 
 @router.get("/livez")
+@policy("open")
 async def livez() -> Health:
     """Whether the process answers at all."""
     return Health(status="ok")
 
 
 @router.get("/readyz")
+@policy("open")
 async def readyz(context: Ctx) -> dict[str, str]:
     """Whether everything that the service depends on answers, by name."""
     checks = {
@@ -53,12 +56,14 @@ async def readyz(context: Ctx) -> dict[str, str]:
 
 
 @router.get("/problems")
+@policy("open")
 def problem_kinds() -> list[ProblemKind]:
     """All kinds of errors."""
     return [_describe(kind) for kind in problems.KINDS.values()]
 
 
 @router.get("/problems/{slug}")
+@policy("open")
 def problem_kind(slug: str) -> ProblemKind:
     """What the `type` of an error means."""
     if slug not in problems.KINDS:

@@ -1,6 +1,5 @@
 """Predictors: what succeeded jobs leave behind, and the weights that come out of it."""
 
-from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -9,12 +8,18 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.orm import Session
 
-from service import figures, problems
-from service.api.bodies import require_json
+from service import problems
 from service.api.context import Ctx, Reading
-from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
-from service.api.negotiation import choose
-from service.serving import formats
+from service.api.reports import Report
+from service.http.bodies import require_json
+from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.negotiation import choose
+from service.http.policy import policy
+from service.http.sources import SourceResponse
+from service.serving import figures
+from service.serving.artefact import ArtefactFile
+from service.serving.formats import FORMATS
+from service.serving.formats.format import Format, Selection
 from service.serving.network import NetworkFile
 from service.serving.predictors import Served
 from service.serving.selection import Listed, Slices
@@ -22,23 +27,6 @@ from service.store import predictors
 from service.store.tables import Predictor
 
 router = APIRouter(prefix="/v1/predictors", tags=["predictors"])
-
-# Raw answers say their layout in a header, and clients and proxies limit those.
-MAX_LAYOUT = 4096
-
-MEDIA_TYPES = {
-    "json": "application/json",
-    "jsonl": "application/jsonl",
-    "ndjson": "application/x-ndjson",
-    "raw": "application/octet-stream",
-}
-
-WRITERS: dict[str, Callable[[Served, formats.Selection], Iterator[bytes]]] = {
-    "json": formats.as_json,
-    "jsonl": formats.as_jsonl,
-    "ndjson": formats.as_jsonl,
-    "raw": formats.as_raw,
-}
 
 
 class RepresentedLayer(BaseModel):
@@ -60,7 +48,7 @@ class PredictorOut(BaseModel):
     checkpoint_id: str
     architecture: str | None
     config: dict[str, Any]
-    report: dict[str, Any]
+    report: Report
     size: int = Field(description="Bytes of the artefact")
     sha256: str = Field(description="Of the artefact")
     created_at: datetime
@@ -74,7 +62,7 @@ class Coordinates(BaseModel):
     coordinates: list[tuple[StrictInt, StrictInt, StrictInt]] = Field(fail_fast=True)
 
 
-Format = Annotated[str | None, Query(description="json, jsonl, ndjson or raw; instead of Accept")]
+FormatName = Annotated[str | None, Query(description=f"{', '.join(FORMATS)}; instead of Accept")]
 
 
 def _axis(what: str) -> Any:
@@ -82,6 +70,7 @@ def _axis(what: str) -> Any:
 
 
 @router.get("")
+@policy("read")
 def list_predictors(
     session: Reading, checkpoint_id: str | None = None, limit: Limit = 50, cursor: Cursor = None
 ) -> ListOf[PredictorOut]:
@@ -91,18 +80,21 @@ def list_predictors(
 
 
 @router.get("/{id}")
+@policy("read")
 def show_predictor(id: str, session: Reading) -> PredictorOut:
     """Shows one predictor with its report."""
     return PredictorOut.model_validate(find(session, id))
 
 
 @router.get("/{id}/layers")
+@policy("read")
 def predictor_layers(id: str, session: Reading) -> list[RepresentedLayer]:
     """The layers whose kernels can be asked for."""
     return [RepresentedLayer.model_validate(layer) for layer in find(session, id).layers]
 
 
 @router.get("/{id}/figures/{name}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
+@policy("read")
 def predictor_figure(
     id: str, name: Annotated[str, Path(description="layers, bytes, or importance if the job asked for it")], session: Reading
 ) -> Response:
@@ -111,25 +103,18 @@ def predictor_figure(
 
 
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/vnd.safetensors": {}}}})
-def predictor_file(id: str, context: Ctx, session: Reading) -> StreamingResponse:
+@policy("read")
+def predictor_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
     """The artefact: one safetensors file from which the weights can be rebuilt offline."""
     row = find(session, id)
-
-    def content() -> Iterator[bytes]:
-        for start in range(0, row.size, predictors.CHUNK):
-            with context.database.read() as session:
-                piece = predictors.read(session, id, start, min(start + predictors.CHUNK, row.size))
-            # Not before the connection is back: a client may take its time.
-            yield piece
-
-    headers = {"Content-Length": str(row.size), "ETag": f'"{row.sha256}"', "Content-Disposition": "attachment"}
-    return StreamingResponse(content(), media_type="application/vnd.safetensors", headers=headers)
+    return SourceResponse(ArtefactFile(context.database, id, row.size, etag=row.sha256))
 
 
-KERNELS: dict[int | str, dict[str, Any]] = {200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}}}
+KERNELS: dict[int | str, dict[str, Any]] = {200: {"content": {format.media_type: {} for format in FORMATS.values()}}}
 
 
 @router.get("/{id}/kernels", response_class=Response, responses=KERNELS)
+@policy("read")
 def kernels(
     id: str,
     request: Request,
@@ -138,40 +123,35 @@ def kernels(
     layer: Annotated[str | None, _axis("Layers")] = None,
     filter: Annotated[str | None, _axis("Filters")] = None,
     channel: Annotated[str | None, _axis("Channels")] = None,
-    format: Format = None,
+    format: FormatName = None,
 ) -> StreamingResponse:
     """Rebuilds the kernels of a grid of coordinates, layer by layer, filter by filter, channel by channel."""
     find(session, id)
-    chosen = choose(request, MEDIA_TYPES, format)
+    chosen = _chosen(request, format)
     served = context.predictors.load(id)
     return _answer(served, Slices(served.layers, layer, filter, channel), chosen)
 
 
 @router.post("/{id}/kernels", response_class=Response, responses=KERNELS, dependencies=[Depends(require_json)])
+@policy("read")
 def kernels_of(
-    id: str, body: Coordinates, request: Request, context: Ctx, session: Reading, format: Format = None
+    id: str, body: Coordinates, request: Request, context: Ctx, session: Reading, format: FormatName = None
 ) -> StreamingResponse:
     """Rebuilds the kernels at any coordinates, in the order asked for."""
     find(session, id)
-    chosen = choose(request, MEDIA_TYPES, format)
+    chosen = _chosen(request, format)
     served = context.predictors.load(id)
     return _answer(served, Listed(served.layers, body.coordinates), chosen)
 
 
 @router.head("/{id}/weights", include_in_schema=False)
 @router.get("/{id}/weights", response_class=Response, responses={200: {"content": {"application/vnd.safetensors": {}}}})
-def weights(id: str, request: Request, context: Ctx, session: Reading) -> Response:
+@policy("read")
+def weights(id: str, context: Ctx, session: Reading) -> SourceResponse:
     """The whole network: a safetensors file of the full state_dict, rebuilt as it is read."""
     row = find(session, id)
-    file = NetworkFile(context.predictors.load(id))
-    headers = {
-        "Content-Length": str(file.size),
-        "ETag": f'"{row.sha256[:32]}-{context.release}"',
-        "Content-Disposition": 'attachment; filename="model.safetensors"',
-    }
-    if request.method == "HEAD":
-        return Response(headers=headers, media_type="application/vnd.safetensors")
-    return StreamingResponse(file.content(), media_type="application/vnd.safetensors", headers=headers)
+    file = NetworkFile(context.predictors.load(id), etag=context.renderer.etag(row.sha256))
+    return SourceResponse(file, disposition='attachment; filename="model.safetensors"')
 
 
 def find(session: Session, id: str) -> Predictor:
@@ -181,11 +161,11 @@ def find(session: Session, id: str) -> Predictor:
     return row
 
 
-def _answer(served: Served, selection: formats.Selection, format: str) -> StreamingResponse:
-    headers = {}
-    if format == "raw":
-        layout, size = formats.raw_layout(selection)
-        if len(layout) > MAX_LAYOUT:
-            raise problems.NotAcceptable("the kernels' sizes change too often for the raw format; ask for jsonl")
-        headers = {"X-Kernel-Shapes": layout, "Content-Length": str(size)}
-    return StreamingResponse(WRITERS[format](served, selection), media_type=MEDIA_TYPES[format], headers=headers)
+def _answer(served: Served, selection: Selection, format: Format) -> StreamingResponse:
+    headers = format.headers(selection)
+    return StreamingResponse(format.write(served, selection), media_type=format.media_type, headers=headers)
+
+
+def _chosen(request: Request, name: str | None) -> Format:
+    """The format that a client wants. Raises NotAcceptable."""
+    return FORMATS[choose(request, {format.name: format.media_type for format in FORMATS.values()}, name)]

@@ -1,23 +1,19 @@
 """The whole network as one safetensors file that is made as it is read."""
 
-from collections.abc import Iterator
-
-import torch
+import math
+from collections.abc import Generator
 
 from nern import tensorfile
 from service.serving.predictors import Served
 
-# Kept tensors are copied from the database in pieces of this size.
-PIECE = 2**20
-
-# Kernels rendered at a time.
-KERNELS = 1024
-
 
 class NetworkFile:
-    """The state_dict of a predictor: rebuilt and kept tensors with their original names, order, shapes and dtypes."""
+    """The state_dict of a predictor, as a byte source: rebuilt and kept tensors, with their names, order, shapes and dtypes."""
 
-    def __init__(self, served: Served) -> None:
+    media_type = "application/vnd.safetensors"
+
+    def __init__(self, served: Served, etag: str) -> None:
+        self.etag = etag
         self._served = served
         self._number = {layer.name: number for number, layer in enumerate(served.layers)}
         tensors = []
@@ -29,22 +25,27 @@ class NetworkFile:
                 entry = served.artefact.kept(name)
                 tensors.append((name, entry.dtype, entry.shape))
         self._header, self._entries = tensorfile.make_header(tensors, {"format": "pt"})
-        self.size = self._entries[-1].stop
+        self.nbytes = self._entries[-1].stop
 
-    def content(self) -> Iterator[bytes]:
-        """The file from start to end; blocks are rendered, and kept tensors read, when their turn comes."""
-        yield self._header
+    def read(self, start: int, stop: int) -> Generator[bytes, None, None]:
+        """Bytes start..stop. Only blocks and kept tensors that the range covers are rendered and read, each in its turn."""
+        if start < min(stop, len(self._header)):
+            yield self._header[start:stop]
         for entry in self._entries:
+            # Of the tensor, the range covers bytes first..last.
+            first, last = max(start, entry.start) - entry.start, min(stop, entry.stop) - entry.start
+            if first >= last:
+                continue
             if entry.name in self._number:
-                yield from self._render(self._number[entry.name])
+                yield from self._rendered(self._number[entry.name], first, last)
             else:
-                yield from self._copy(entry.name)
+                kept = self._served.artefact.kept(entry.name)
+                yield from self._served.stored(kept.start + first, kept.start + last)
 
-    def _render(self, layer: int) -> Iterator[bytes]:
-        for numbers in torch.arange(self._served.layers[layer].kernels).split(KERNELS):
-            yield tensorfile.to_bytes(self._served.kernels(layer, numbers))
-
-    def _copy(self, name: str) -> Iterator[bytes]:
-        kept = self._served.artefact.kept(name)
-        for start in range(kept.start, kept.stop, PIECE):
-            yield self._served.read(start, min(start + PIECE, kept.stop))
+    def _rendered(self, number: int, start: int, stop: int) -> Generator[bytes, None, None]:
+        layer = self._served.layers[number]
+        kernel_nbytes = math.prod(layer.size) * layer.dtype.itemsize
+        first, last = (self._served.block_of(number, at // kernel_nbytes) for at in (start, stop - 1))
+        for block in range(first, last + 1):
+            offset = self._served.first_kernel(number, block) * kernel_nbytes
+            yield tensorfile.to_bytes(self._served.block(number, block))[max(0, start - offset) : stop - offset]

@@ -1,20 +1,24 @@
 """Predictors that are being served: loaded once, rendered block by block, both kept in bounded caches."""
 
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
 from threading import Lock
 from typing import Protocol, TypeVar
 
+import torch
 from cachetools import LRUCache
 from torch import Tensor
 
 from nern.artefact import Artefact
 from nern.layers import Layer
 from nern.rendering import BLOCK, render_block
+from service.serving.artefact import stored
 from service.store import predictors
 from service.store.database import Database
 
 MAX_LOADED, MAX_LOADED_BYTES = 8, 2**30
 MAX_RENDERED_BYTES = 64 * 2**20
+
+Number = TypeVar("Number", int, Tensor)
 
 
 class Measured(Protocol):
@@ -67,24 +71,39 @@ class Served:
         with self._database.read() as session:
             return predictors.read(session, self.id, start, stop)
 
+    def stored(self, start: int, stop: int) -> Generator[bytes, None, None]:
+        """Bytes start..stop of the artefact, piece by piece."""
+        return stored(self._database, self.id, start, stop)
+
     def kernels(self, layer: int, numbers: Tensor) -> Tensor:
-        """Kernels of one layer by their numbers in it (n,), in the layer's dtype: (n, *size). n must not be 0."""
-        tiles = self.artefact.representation.tiles
-        filter, channel = numbers // self.layers[layer].channels, numbers % self.layers[layer].channels
-        tile = filter * tiles.per_filter[layer] + channel // tiles.width[layer]
-        blocks, place = (tile // BLOCK).unique(return_inverse=True)
-        rendered = [self._block(layer, block) for block in blocks.tolist()]
-        kernels = rendered[0].new_empty(len(numbers), *self.layers[layer].size)
-        for position, block in enumerate(rendered):
-            chosen = place == position
-            kernels[chosen] = block[tile[chosen] % BLOCK, channel[chosen] % tiles.width[layer]]
+        """Kernels of one layer by their numbers in it (n,), in the layer's dtype: (n, *size)."""
+        kernels = torch.empty(len(numbers), *self.layers[layer].size, dtype=self.layers[layer].dtype)
+        blocks = self.block_of(layer, numbers)
+        for block in blocks.unique().tolist():
+            chosen = blocks == block
+            kernels[chosen] = self.block(layer, block)[numbers[chosen] - self.first_kernel(layer, block)]
         return kernels
 
-    def _block(self, layer: int, block: int) -> Tensor:
+    def block_of(self, layer: int, number: Number) -> Number:
+        """In which block of a layer the kernel of that number is."""
+        tiles, channels = self.artefact.representation.tiles, self.layers[layer].channels
+        tile = number // channels * tiles.per_filter[layer] + number % channels // tiles.width[layer]
+        return tile // BLOCK
+
+    def first_kernel(self, layer: int, block: int) -> int:
+        """The number of the first kernel of a block; a block holds the kernels up to the first one of the next block."""
+        tiles = self.artefact.representation.tiles
+        filter, place = divmod(block * BLOCK, tiles.per_filter[layer])
+        return filter * self.layers[layer].channels + place * tiles.width[layer]
+
+    def block(self, layer: int, block: int) -> Tensor:
+        """The kernels of one block in the order of their numbers, in the layer's dtype: (n, *size)."""
         key = (self.id, layer, block)
         if (found := self._rendered.find(key)) is not None:
             return found
-        return self._rendered.keep(key, render_block(self.artefact.representation, layer, block))
+        tiles = render_block(self.artefact.representation, layer, block)
+        inside = self.artefact.representation.tiles.inside(layer, torch.arange(len(tiles)) + block * BLOCK)
+        return self._rendered.keep(key, tiles.flatten(0, 1) if inside is None else tiles[inside])
 
 
 class Predictors:

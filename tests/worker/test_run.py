@@ -10,8 +10,9 @@ import pytest
 import torch
 from obstore.exceptions import GenericError
 
-from service import blobs, figures
+from service import blobs
 from service.blobs import Blobs
+from service.serving import figures
 from service.store import jobs, predictors
 from service.store.tables import Predictor
 from tests.support.networks import dataset_file, resnet8

@@ -3,7 +3,11 @@
 import asyncio
 import json
 import struct
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -14,7 +18,10 @@ from fastapi import FastAPI
 
 from service.api.context import Context
 from service.api.predictors import predictor_file
-from service.serving.predictors import Cache
+from service.serving.formats import FORMATS
+from service.serving.formats.format import Format, Selection
+from service.serving.predictors import Cache, Served
+from service.serving.renderer import Renderer
 from service.store.database import Database
 from tests.support.networks import odd, resnet8
 from tests.support.stored import store_predictor
@@ -43,11 +50,16 @@ def test_a_download_holds_no_connection_while_its_client_reads(app: FastAPI, dat
         answer = predictor_file(url.rpartition("/")[2], context, session)
     pool: Any = context.database.engine.pool
 
-    async def held_after_the_first_piece() -> Any:
-        await anext(aiter(answer.body_iterator))
-        return pool.checkedout()
+    held: list[int] = []
 
-    assert asyncio.run(held_after_the_first_piece()) == 0
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        held.append(pool.checkedout())
+
+    asyncio.run(answer({"type": "http", "method": "GET"}, receive, send))
+    assert held == [0, 0, 0]
 
 
 @pytest.fixture
@@ -141,6 +153,35 @@ def test_other_formats_are_not_acceptable(
     assert (answer.status_code, answer.json()["type"]) == (406, "/problems/not-acceptable")
 
 
+def test_a_new_format_is_one_entry(client: httpx.Client, url: str) -> None:
+    def write(served: Served, selection: Selection) -> Iterator[bytes]:
+        yield str(sum(len(run.numbers) for run in selection.runs())).encode()
+
+    count = Format("count", "text/x-count", write, lambda selection: {"X-Layers": str(len(selection.shapes()))})
+    with patch.dict("service.serving.formats.FORMATS", {"count": count}):
+        for params, headers in ({"format": "count"}, {}), ({}, {"accept": "text/x-count"}):
+            answer = client.get(f"{url}/kernels", params={"layer": "0", **params}, headers=headers)
+            assert (answer.text, answer.headers["x-layers"]) == ("48", "1")
+            assert answer.headers["content-type"].startswith("text/x-count")
+
+
+def test_every_format_is_documented(client: httpx.Client) -> None:
+    documented = " ".join((Path(__file__).parents[3] / "docs/api.md").read_text().split())
+    paths = client.get("/openapi.json").json()["paths"]["/v1/predictors/{id}/kernels"]
+    for format in FORMATS.values():
+        assert f"`{format.name}` ({format.media_type}" in documented
+        assert all(format.media_type in paths[method]["responses"]["200"]["content"] for method in ("get", "post"))
+
+
+def test_raw_kernels_whose_layout_fits_in_no_header_are_not_acceptable(client: httpx.Client, database: Database) -> None:
+    url = f"/v1/predictors/{store_predictor(database, odd())}"
+    alternating = [[layer, 0, 0] for _ in range(1000) for layer in (0, 1)]
+    for format, status in ("raw", 406), ("jsonl", 200):
+        answer = client.post(f"{url}/kernels", params={"format": format}, json={"coordinates": alternating})
+        assert answer.status_code == status
+    assert len(answer.text.splitlines()) == 2000
+
+
 def test_kernels_of_several_sizes(client: httpx.Client, database: Database) -> None:
     url = f"/v1/predictors/{store_predictor(database, odd())}"
     raw = client.get(f"{url}/kernels", params={"format": "raw"})
@@ -211,6 +252,12 @@ def test_the_whole_network_is_a_state_dict(client: httpx.Client, database: Datab
     for name in ("content-length", "etag", "content-type"):
         assert head.headers[name] == answer.headers[name]
     assert int(answer.headers["content-length"]) == len(answer.content)
+    assert answer.headers["content-disposition"] == 'attachment; filename="model.safetensors"'
+
+
+def test_the_etag_of_the_whole_network_is_that_of_its_artefact_and_of_this_node(client: httpx.Client, url: str) -> None:
+    artefact = client.get(f"{url}/file").headers["etag"].strip('"')
+    assert client.get(f"{url}/weights").headers["etag"] == f'"{Renderer.here(version("nern")).etag(artefact)}"'
 
 
 def test_weights_can_be_rebuilt_offline_from_the_file(client: httpx.Client, url: str, weights: list[torch.Tensor]) -> None:

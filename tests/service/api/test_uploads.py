@@ -42,6 +42,18 @@ def test_a_blob_store_that_is_away_is_unavailable(client: httpx.Client) -> None:
     assert upload(client).status_code == 201
 
 
+def test_a_download_from_a_blob_store_that_is_away_is_unavailable(client: httpx.Client) -> None:
+    url = f"/v1/checkpoints/{upload(client).json()['id']}/file"
+    with patch("obstore.get", side_effect=GenericError("no route to host")):
+        assert is_problem(client.get(url), 503, "unavailable", "blob store")
+    answer = client.get(url)
+    assert answer.content == NETWORK
+    names = ("content-length", "etag", "content-disposition", "content-type")
+    assert [answer.headers[name] for name in names] == [
+        str(len(NETWORK)), f'"{hashlib.sha256(NETWORK).hexdigest()}"', "attachment", "application/octet-stream",
+    ]  # fmt: skip
+
+
 def test_an_upload_whose_row_is_refused_leaves_nothing_behind(app: FastAPI, client: httpx.Client, settings: Settings) -> None:
     with patch.object(app.state.context.intake, "_add", side_effect=OperationalError("INSERT", None, OSError("disk full"))):
         assert is_problem(upload(client), 503, "unavailable")

@@ -3,20 +3,17 @@
 import hmac
 import ipaddress
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
-from service.api.errors import respond
-
-KeyScope = Literal["read", "write", "admin"]
+from service.http.errors import respond
+from service.http.policy import KeyScope, policy_of
 
 # A later scope includes the earlier ones.
 SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
-
-OPEN = ("/livez", "/readyz", "/docs", "/openapi.json", "/problems")
 
 
 def parse_keys(text: str) -> dict[str, KeyScope]:
@@ -41,34 +38,26 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def needed(method: str, path: str) -> KeyScope:
-    """The scope that a request takes: reading is free of side effects, deleting is not to be undone."""
-    if method in ("GET", "HEAD", "OPTIONS") or (method == "POST" and path.endswith("/kernels")):
-        return "read"
-    return "admin" if method == "DELETE" else "write"
-
-
 class ApiKeys:
-    """ASGI middleware: lets requests pass whose bearer token has the scope that they need (RFC 6750)."""
+    """ASGI middleware: lets requests pass whose bearer token has the scope that their route declares (RFC 6750)."""
 
     def __init__(self, app: ASGIApp, keys: Mapping[str, KeyScope]) -> None:
         self.app = app
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self.keys or scope["path"].startswith(OPEN):
+        if scope["type"] != "http" or not self.keys or (wanted := policy_of(scope).access) == "open":
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        problem = self._refusal(request)
+        problem = self._refusal(request, wanted)
         await (respond(request, problem) if problem else self.app)(scope, receive, send)
 
-    def _refusal(self, request: Request) -> problems.Problem | None:
+    def _refusal(self, request: Request, wanted: KeyScope) -> problems.Problem | None:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         given = next((scope for key, scope in self.keys.items() if hmac.compare_digest(key.encode(), token.encode())), None)
         if kind.lower() != "bearer" or given is None:
             return problems.Unauthorized("send Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
-        wanted = needed(request.method, request.url.path)
         if SCOPES.index(given) < SCOPES.index(wanted):
             return problems.Forbidden(f"this takes a key of scope {wanted}; yours has {given}")
         return None

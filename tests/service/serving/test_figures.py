@@ -3,8 +3,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from service.figures import FIGURES, draw
 from service.problems import NotFound
+from service.serving.figures import FIGURES, draw
 
 REPORT: dict[str, Any] = {
     "relative_error": {"overall": 0.2, "layers": [{"index": 0, "name": "conv1.weight", "relative_error": 0.1}]},

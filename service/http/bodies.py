@@ -5,10 +5,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
-from service.api.errors import respond
-
-# These stream their bodies and have a limit of their own.
-STREAMED = ("/v1/checkpoints", "/v1/datasets")
+from service.http.errors import respond
+from service.http.policy import policy_of
 
 
 def require_json(request: Request) -> None:
@@ -19,14 +17,14 @@ def require_json(request: Request) -> None:
 
 
 class BodyLimit:
-    """ASGI middleware: bodies of more than `limit` bytes are answered with 413, announced or not."""
+    """ASGI middleware: limited bodies of more than `limit` bytes are answered with 413, announced or not."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
         self.limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (scope["method"] == "POST" and scope["path"] in STREAMED):
+        if scope["type"] != "http" or policy_of(scope).body == "streamed":
             await self.app(scope, receive, send)
             return
         text = f"the body is larger than {self.limit} bytes, which is the most that is accepted here"

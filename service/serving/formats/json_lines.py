@@ -1,0 +1,16 @@
+"""jsonl, also called ndjson: one kernel a line."""
+
+from collections.abc import Iterator
+
+from service.serving.formats.format import Format, Selection, as_json, rendered
+from service.serving.predictors import Served
+
+
+def write(served: Served, selection: Selection) -> Iterator[bytes]:
+    for coordinates, kernels in rendered(served, selection):
+        items = (as_json(coordinate, weights) for coordinate, weights in zip(coordinates, kernels.tolist(), strict=True))
+        yield "".join(item + "\n" for item in items).encode()
+
+
+JSONL = Format("jsonl", "application/jsonl", write)
+NDJSON = Format("ndjson", "application/x-ndjson", write)

@@ -1,0 +1,180 @@
+"""Who may call which route, and how much body it takes: declared at the route, enforced before the body is read."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+from starlette.routing import BaseRoute, Route
+
+from service.api.app import create_app
+from service.http.policy import Policies, Policy, declared, policy
+from service.settings import Settings
+from service.store.database import Database
+
+KEYS = {"read": "r" * 16, "write": "w" * 16, "admin": "a" * 16}
+
+
+@pytest.fixture
+def closed(settings: Settings, database: Database) -> FastAPI:
+    """An application that asks for keys."""
+    keys = SecretStr(",".join(f"{scope}:{key}" for scope, key in KEYS.items()))
+    return create_app(settings.model_copy(update={"api_keys": keys}))
+
+
+def every_route(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """The routes of an application, those of included routers too."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        yield from every_route(included.routes) if included else [route]
+
+
+def ask(
+    app: FastAPI, method: str, path: str, scope: str | None = None, body: bytes | None = b"", **headers: str
+) -> tuple[int, dict[str, str], Any]:
+    """Calls the application without a server. A `body` of None must not be read."""
+    messages: list[Any] = []
+    read = False
+
+    async def receive() -> Any:
+        nonlocal read
+        assert body is not None, "the body was read"
+        if read:
+            return {"type": "http.disconnect"}
+        read = True
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    sent = {**headers, **({"authorization": f"Bearer {KEYS[scope]}"} if scope else {})}
+    asgi = {
+        "type": "http", "asgi": {"spec_version": "2.3"}, "method": method, "path": path, "raw_path": path.encode(),
+        "query_string": b"", "scheme": "http", "server": ("test", 80),
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in sent.items()],
+    }  # fmt: skip
+    asyncio.run(app(asgi, receive, send))
+    answered = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+    content = b"".join(message.get("body", b"") for message in messages[1:])
+    problem = json.loads(content) if answered.get("content-type") == "application/problem+json" else None
+    return messages[0]["status"], answered, problem
+
+
+def test_every_route_declares_its_policy(app: FastAPI) -> None:
+    routes = list(every_route(app.routes))
+    assert len(routes) > 25
+    for route in routes:
+        assert declared(route), f"{getattr(route, 'path', route)} declares no policy: see service/http/policy.py"
+
+
+def test_every_route_asks_for_the_scope_that_it_declares(closed: FastAPI) -> None:
+    for route in every_route(closed.routes):
+        assert isinstance(route, Route)
+        found = declared(route)
+        assert found
+        for method in route.methods or ():
+            for scope in (None, *KEYS):
+                refused = found.access != "open" and (scope is None or list(KEYS).index(scope) < list(KEYS).index(found.access))
+                status, headers, problem = ask(closed, method, route.path_format, scope, None if refused else b"")
+                case = (method, route.path, scope, status)
+                if refused:
+                    assert status == (403 if scope else 401), case
+                    assert headers.get("www-authenticate") == (None if scope else "Bearer"), case
+                    assert problem["type"] == ("/problems/forbidden" if scope else "/problems/unauthorized")
+                else:
+                    assert status not in (401, 403), case
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "access"),
+    [
+        ("GET", "/livez", "open"),
+        ("GET", "/readyz", "open"),
+        ("GET", "/docs", "open"),
+        ("GET", "/openapi.json", "open"),
+        ("GET", "/problems", "open"),
+        ("GET", "/problems/{slug}", "open"),
+        ("GET", "/v1/jobs", "read"),
+        ("POST", "/v1/jobs", "write"),
+        ("POST", "/v1/jobs/{id}/cancel", "write"),
+        ("POST", "/v1/checkpoints", "write"),
+        ("POST", "/v1/datasets", "write"),
+        ("POST", "/v1/predictors/{id}/kernels", "read"),
+        ("HEAD", "/v1/predictors/{id}/weights", "read"),
+        ("DELETE", "/v1/checkpoints/{id}", "admin"),
+        ("DELETE", "/v1/datasets/{id}", "admin"),
+    ],
+)
+def test_what_is_open_what_reads_what_writes_and_what_deletes(app: FastAPI, method: str, path: str, access: str) -> None:
+    found = [
+        declared(route)
+        for route in every_route(app.routes)
+        if isinstance(route, Route) and route.path == path and method in (route.methods or ())
+    ]
+    assert [item and item.access for item in found] == [access]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope", "status"),
+    [
+        ("GET", "/nowhere", None, 401),
+        ("GET", "/nowhere", "read", 404),
+        ("POST", "/nowhere", "read", 403),
+        ("POST", "/nowhere", "write", 404),
+        ("DELETE", "/nowhere", "write", 403),
+        ("DELETE", "/nowhere", "admin", 404),
+        ("PUT", "/v1/jobs", None, 401),
+        ("PUT", "/v1/jobs", "read", 403),
+        ("PUT", "/v1/jobs", "write", 405),
+        ("DELETE", "/v1/jobs/x", "write", 403),
+        ("DELETE", "/v1/jobs/x", "admin", 405),
+        ("OPTIONS", "/v1/jobs", "read", 405),
+        ("GET", "/v1/jobs/", None, 401),
+        ("GET", "/v1/jobs/", "read", 307),
+        ("POST", "/livez", None, 405),
+        ("HEAD", "/livez", None, 405),
+        ("GET", "/livez/", None, 307),
+        ("GET", "/docs/nothing", None, 404),
+        ("GET", "/problems/nope", None, 404),
+        ("GET", "/redoc", None, 401),
+    ],
+)
+def test_what_no_route_takes(closed: FastAPI, method: str, path: str, scope: str | None, status: int) -> None:
+    assert ask(closed, method, path, scope, None)[0] == status
+
+
+def test_a_key_that_is_unknown_is_none(closed: FastAPI) -> None:
+    for value in ("Bearer nobody-has-this-key", "Basic " + KEYS["admin"], KEYS["admin"]):
+        assert ask(closed, "GET", "/v1/jobs", body=None, authorization=value)[0] == 401
+    assert ask(closed, "GET", "/v1/jobs", authorization=f"bearer {KEYS['read']}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/v1/jobs"), ("PUT", "/v1/jobs"), ("POST", "/nowhere"), ("GET", "/livez")]
+)
+def test_a_body_that_announces_too_many_bytes_is_not_read(app: FastAPI, method: str, path: str) -> None:
+    status, _, problem = ask(app, method, path, body=None, content_length="20001", content_type="application/json")
+    assert (status, problem["type"], problem["limit"]) == (413, "/problems/too-large", 20_000)
+
+
+@pytest.mark.parametrize("path", ["/v1/checkpoints", "/v1/datasets"])
+def test_a_streamed_body_has_a_limit_of_its_own(app: FastAPI, path: str) -> None:
+    status, _, problem = ask(app, "POST", path, body=b"x" * 30_000, content_length="30000")
+    assert (status, problem["type"]) == (422, "/problems/" + ("bad-dataset" if "datasets" in path else "not-a-checkpoint"))
+    status, _, problem = ask(app, "POST", path, body=None, content_length="4000001")
+    assert (status, problem["type"]) == (413, "/problems/too-large")
+
+
+def test_a_route_that_declares_nothing_is_for_administrators() -> None:
+    def endpoint() -> None: ...
+
+    @policy("write", body="streamed")
+    def other() -> None: ...
+
+    routes = [Route("/a", endpoint), Route("/b", other, methods=["POST"])]
+    policies = Policies(FastAPI(), routes)
+    assert policies.find("GET", "/a") == Policy("admin", "limited")
+    assert policies.find("POST", "/b") == Policy("write", "streamed")

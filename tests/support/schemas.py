@@ -1,0 +1,48 @@
+"""Answers against the OpenAPI document."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def answer_schema(document: Mapping[str, Any], path: str, method: str = "get", status: str = "200") -> Any:
+    """The schema of a route's JSON answer."""
+    return document["paths"][path][method]["responses"][status]["content"]["application/json"]["schema"]
+
+
+def undocumented(value: Any, schema: Mapping[str, Any], document: Mapping[str, Any], pointer: str = "") -> list[str]:
+    """Pointers to the fields of an answer that its schema does not name, or that are not of its type.
+
+    An object whose schema names no fields at all is taken as it is.
+    """
+    return list(_undocumented(value, schema, document, pointer))
+
+
+def _undocumented(value: Any, schema: Mapping[str, Any], document: Mapping[str, Any], pointer: str) -> Iterator[str]:
+    while "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    if branches := schema.get("anyOf") or schema.get("oneOf"):
+        yield from min((undocumented(value, branch, document, pointer) for branch in branches), key=len)
+    elif "const" in schema or "enum" in schema:
+        if value not in schema.get("enum", [schema.get("const")]):
+            yield f"{pointer}={value}"
+    elif not isinstance(value, _TYPES[schema["type"]]) or (isinstance(value, bool) and schema["type"] != "boolean"):
+        yield f"{pointer} is no {schema['type']}"
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _undocumented(item, schema["items"], document, f"{pointer}/{index}")
+    elif isinstance(value, dict):
+        yield from (f"{pointer}/{name} is missing" for name in schema.get("required", []) if name not in value)
+        others = schema.get("additionalProperties")
+        for name, item in value.items():
+            if known := schema.get("properties", {}).get(name):
+                yield from _undocumented(item, known, document, f"{pointer}/{name}")
+            elif isinstance(others, dict):
+                yield from _undocumented(item, others, document, f"{pointer}/{name}")
+            elif "properties" in schema:
+                yield f"{pointer}/{name}"
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,), "array": (list,), "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
+    "null": (type(None),),
+}  # fmt: skip
