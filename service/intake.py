@@ -14,11 +14,11 @@ from starlette.concurrency import run_in_threadpool
 
 from nern import architectures, tensorfile
 from nern.layers import find_layers
-from service import blobs, problems
-from service.blobs import Blobs
+from service import problems
 from service.inspection.inspect import CheckpointFacts, inspect_checkpoint, inspect_dataset
 from service.settings import Settings
-from service.store import checkpoints, datasets
+from service.store import blobs, checkpoints, datasets
+from service.store.blobs import Blobs
 from service.store.database import Database
 from service.store.ids import new_id
 from service.store.tables import Checkpoint, Dataset

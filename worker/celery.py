@@ -13,8 +13,8 @@ from billiard import active_children
 from celery import Celery
 from celery.signals import worker_shutting_down
 
+from service.jobs.wakeups import QUEUE, TASK
 from service.settings import Settings
-from service.wake import QUEUE, TASK
 
 app = Celery("nern", broker=Settings().broker_url)
 app.conf.update(

@@ -7,8 +7,8 @@ from typing import cast
 from nern import architectures, tensorfile
 from nern.images import Images, Noise, NoiseKind
 from nern.layers import StateDict
-from service import blobs
-from service.blobs import Blobs
+from service.store import blobs
+from service.store.blobs import Blobs
 from service.store.tables import Dataset, Job
 
 

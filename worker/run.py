@@ -18,9 +18,9 @@ from nern.errors import NernError, is_device_fault, is_out_of_memory
 from nern.layers import StateDict
 from nern.report import make_report
 from nern.training import Trained, read_config
-from service.blobs import Blobs, Unreachable
 from service.settings import Settings
 from service.store import ids, jobs, predictors
+from service.store.blobs import Blobs, Unreachable
 from service.store.database import Database
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Dataset, Job, Json, Predictor

@@ -14,13 +14,13 @@ from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.keys import ApiKeys, parse_keys
 from service.api.staging import clear_abandoned
-from service.blobs import Blobs
 from service.intake import Intake
+from service.jobs.sweep import sweep_forever
+from service.jobs.wakeups import make_waker
 from service.serving.predictors import Predictors
 from service.settings import Settings
+from service.store.blobs import Blobs
 from service.store.database import Database
-from service.sweep import sweep_forever
-from service.wake import make_waker
 
 DESCRIPTION = """
 Upload a pretrained convolutional network; a worker trains a small predictor of its weights;

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from service import blobs, problems
+from service import problems
 from service.api.context import Context, Ctx, Reading, now
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.api.staging import staged
-from service.store import checkpoints, jobs
+from service.store import blobs, checkpoints, jobs
 from service.store.tables import Checkpoint
 
 router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])

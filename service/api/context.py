@@ -9,12 +9,12 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from service.blobs import Blobs
 from service.intake import Intake
+from service.jobs.wakeups import Waker
 from service.serving.predictors import Predictors
 from service.settings import Settings
+from service.store.blobs import Blobs
 from service.store.database import Database
-from service.wake import Waker
 
 
 @dataclass(frozen=True)

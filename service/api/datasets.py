@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from service import blobs, problems
+from service import problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
 from service.api.context import Context, Ctx, Reading, now
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.api.staging import printable, staged
 from service.intake import Normalisation
-from service.store import datasets, jobs
+from service.store import blobs, datasets, jobs
 from service.store.tables import Dataset
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])

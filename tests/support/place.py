@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from nern.training import DecoupledConfig
-from service import blobs
-from service.blobs import Blobs
 from service.settings import Settings
-from service.store import ids, jobs, migrate
+from service.store import blobs, ids, jobs, migrate
+from service.store.blobs import Blobs
 from service.store.database import Database
 from service.store.tables import Checkpoint, Dataset, Job
 from tests.support.networks import dataset_file, saved

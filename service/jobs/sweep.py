@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 from starlette.concurrency import run_in_threadpool
 
+from service.jobs.wakeups import AGAIN_AFTER, Waker
 from service.settings import Settings
 from service.store import jobs
 from service.store.database import Database
-from service.wake import AGAIN_AFTER, Waker
 
 log = logging.getLogger(__name__)
 
