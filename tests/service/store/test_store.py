@@ -35,13 +35,6 @@ def test_a_database_without_migrations_is_reported(empty_database: Database) -> 
     migrate.check(empty_database)
 
 
-def test_ids_sort_by_time_and_are_of_version_7() -> None:
-    made = [ids.new_id() for _ in range(1000)]
-    assert len(set(made)) == 1000
-    assert all(id[14] == "7" and id[19] in "89ab" for id in made)
-    assert [id[:13] for id in made] == sorted(id[:13] for id in made)
-
-
 def test_times_come_back_in_utc_and_sizes_may_exceed_32_bits(database: Database) -> None:
     row = checkpoint()
     with database.write() as session:
