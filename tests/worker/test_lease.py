@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from service.store import jobs
 from tests.support.networks import resnet8
 from tests.support.place import Place
-from tests.support.stored import NOW
+from tests.support.rows import NOW
 from tests.support.waiting import until
 from worker import lease, reporting
 
