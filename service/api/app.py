@@ -14,6 +14,7 @@ from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.keys import ApiKeys, parse_keys
 from service.api.staging import clear_abandoned
+from service.clock import Clock, utc_now
 from service.intake import Intake
 from service.jobs.sweep import sweep_forever
 from service.jobs.wakeups import make_waker
@@ -28,7 +29,7 @@ fetch weights by coordinate, or the whole network, rebuilt while they are stream
 """
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     """The service's ASGI application. Its database must have been migrated."""
     # One thread a render, so that the order of the sums in a matrix product does not depend on the machine's load.
     torch.set_num_threads(1)
@@ -41,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         intake=Intake(settings, database, blobs),
         predictors=Predictors(database),
         waker=make_waker(settings.broker_url),
+        clock=clock,
         release=version("nern"),
         stopping=Event(),
     )
@@ -48,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         clear_abandoned(settings)
-        sweeping = asyncio.create_task(sweep_forever(database, context.waker, settings))
+        sweeping = asyncio.create_task(sweep_forever(database, context.waker, settings, clock))
         yield
         sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):

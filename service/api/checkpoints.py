@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from service import problems
-from service.api.context import Context, Ctx, Reading, now
+from service.api.context import Context, Ctx, Reading
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.api.staging import staged
 from service.store import blobs, checkpoints, jobs
@@ -133,4 +133,4 @@ def _delete(context: Context, id: str) -> None:
         row = find(session, id, lock=True)
         if jobs.uses(session, checkpoint_id=id):
             raise problems.InUse(f"a job that is not over needs checkpoint {id}; cancel it first")
-        checkpoints.delete(session, row, now())
+        checkpoints.delete(session, row, context.clock())

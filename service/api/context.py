@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from threading import Event
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
+from service.clock import Clock
 from service.intake import Intake
 from service.jobs.wakeups import Waker
 from service.serving.predictors import Predictors
@@ -27,6 +27,7 @@ class Context:
     intake: Intake
     predictors: Predictors
     waker: Waker
+    clock: Clock
     release: str
     stopping: Event
     """Set when the server is to stop: streams without an end of their own end then."""
@@ -52,7 +53,3 @@ def _writing(context: Ctx) -> Iterator[Session]:
 # The transaction ends before the response starts, so that a client never hears of what is not committed.
 Reading = Annotated[Session, Depends(_reading, scope="function")]
 Writing = Annotated[Session, Depends(_writing, scope="function")]
-
-
-def now() -> datetime:
-    return datetime.now(UTC)

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service import problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
-from service.api.context import Context, Ctx, Reading, now
+from service.api.context import Context, Ctx, Reading
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.api.staging import printable, staged
 from service.intake import Normalisation
@@ -118,4 +118,4 @@ def _delete(context: Context, id: str) -> None:
         row = find(session, id, lock=True)
         if jobs.uses(session, dataset_id=id):
             raise problems.InUse(f"a job that is not over needs dataset {id}; cancel it first")
-        datasets.delete(session, row, now())
+        datasets.delete(session, row, context.clock())

@@ -19,7 +19,7 @@ from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig, choos
 from service import problems
 from service.api import checkpoints, datasets, fitting
 from service.api.bodies import require_json
-from service.api.context import Context, Ctx, Reading, Writing, now
+from service.api.context import Context, Ctx, Reading, Writing
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.store import jobs
 from service.store.ids import new_id
@@ -174,10 +174,10 @@ def show_job(id: str, session: Reading) -> JobOut:
 
 
 @router.post("/{id}/cancel", status_code=202)
-def cancel_job(id: str, session: Writing) -> JobOut:
+def cancel_job(id: str, context: Ctx, session: Writing) -> JobOut:
     """Cancels a job that is not over. A running one ends with its current step."""
     job = find(session, id)
-    if not jobs.request_cancel(session, id, now()):
+    if not jobs.request_cancel(session, id, context.clock()):
         session.refresh(job)
         raise problems.Impossible(f"job {id} is over, it has {job.state}")
     session.refresh(job)
@@ -208,6 +208,7 @@ def _create(context: Context, body: AnyJob, key: str | None, digest: str) -> Job
         dataset = datasets.find(session, body.data.dataset_id, lock=True) if isinstance(body.data, DatasetSource) else None
         job = _plan(body, checkpoint, dataset)
         job.idempotency_key, job.request_digest = key, digest
+        job.created_at = job.woken_at = context.clock()
         jobs.add(session, job)
         return job
 
@@ -263,8 +264,6 @@ def _plan(body: AnyJob, checkpoint: Checkpoint, dataset: Dataset | None) -> Job:
         attempt=0,
         fence=0,
         cancel_requested=False,
-        created_at=now(),
-        woken_at=now(),
     )
 
 

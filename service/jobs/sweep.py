@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from starlette.concurrency import run_in_threadpool
 
+from service.clock import Clock
 from service.jobs.wakeups import AGAIN_AFTER, Waker
 from service.settings import Settings
 from service.store import jobs
@@ -26,11 +27,11 @@ def sweep(database: Database, waker: Waker, settings: Settings, *, now: datetime
         waker.wake(job_id)
 
 
-async def sweep_forever(database: Database, waker: Waker, settings: Settings) -> None:
+async def sweep_forever(database: Database, waker: Waker, settings: Settings, clock: Clock) -> None:
     """Until cancelled. A sweep that fails is tried again."""
     while True:
         try:
-            await run_in_threadpool(lambda: sweep(database, waker, settings, now=datetime.now(UTC)))
+            await run_in_threadpool(lambda: sweep(database, waker, settings, now=clock()))
         except Exception:  # the database may be away for a while; the service must outlive that
             log.exception("the sweep failed; it will be tried again")
         await asyncio.sleep(settings.sweep_seconds)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from threading import Event, Thread
+from threading import Event, Semaphore, Thread
 from typing import Any
 from unittest.mock import patch
 
@@ -62,6 +62,28 @@ def test_a_worker_that_lost_its_lease_writes_nothing_and_stops(place: Place) -> 
     assert not thread.is_alive()
     job = place.job(id)
     assert (job.state, job.lease_owner, job.fence) == ("running", "another", 2)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_lease_that_runs_out_while_the_database_is_away_is_lost(place: Place) -> None:
+    now, tried = [NOW], Semaphore(0)
+
+    def away(*_: Any, **__: Any) -> None:
+        tried.release()
+        raise OperationalError("", {}, Exception())
+
+    held = jobs.Lease("job", "worker", 1)
+    with (
+        patch.object(jobs, "heartbeat", away),
+        lease.kept_alive(place.database, place.settings, held, place.stopping, lambda: now[0]) as pulse,
+    ):
+        for _ in range(3):
+            assert tried.acquire(timeout=60)
+        pulse.check()
+        now[0] += timedelta(seconds=place.settings.lease_seconds + 1)
+        until(pulse.lost.is_set, what="the loss")
+        with pytest.raises(jobs.LeaseLost):
+            pulse.check()
 
 
 @pytest.mark.usefixtures("_quick_pulse")
