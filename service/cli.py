@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("migrate", help="bring the database to the schema of this release")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Tells at every readiness check what kind of database it talks to.
+    # Tells at every readiness probe what kind of database it talks to.
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     try:
         settings = Settings()

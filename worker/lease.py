@@ -28,7 +28,7 @@ class Stopped(Exception):
 
 
 class Pulse:
-    """What the heartbeat has learned; `check` raises it in the thread that trains.
+    """What the heartbeat has learned; `cancellation` raises it in the thread that trains.
 
     The database may go away and come back: a job outlives that as long as its lease does.
     """
@@ -38,7 +38,7 @@ class Pulse:
         self.cancelled = Event()
         self.lost = Event()
 
-    def check(self) -> None:
+    def cancellation(self) -> None:
         """Raises LeaseLost, Cancelled or Stopped if the work must end."""
         if self.lost.is_set():
             raise LeaseLost("the heartbeat found the lease gone")

@@ -40,7 +40,7 @@ class Reporter:
         self._kinds: list[Literal["progress", "metrics"]] = []
 
     def __call__(self, progress: Progress) -> None:
-        self._pulse.check()
+        self._pulse.cancellation()
         due = time.monotonic() - self._written >= EVERY_SECONDS
         if not (due or progress.evaluation or progress.step == progress.steps):
             return

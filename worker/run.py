@@ -113,7 +113,7 @@ class Worker:
             data=load_data(self._blobs, job, dataset, state_dict),
             device=self._device,
             on_progress=reporter,
-            check=pulse.check,
+            check=pulse.cancellation,
         )
         self._store(lease, pulse, job, state_dict, trained, reporter)
 

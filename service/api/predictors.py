@@ -116,9 +116,9 @@ def predictor_file(id: str, context: Ctx, session: Reading) -> StreamingResponse
     row = find(session, id)
 
     def content() -> Iterator[bytes]:
-        for start in range(0, row.size, predictors.CHUNK):
+        for start in range(0, row.size, predictors.CHUNK_BYTES):
             with context.database.read() as session:
-                piece = predictors.read(session, id, start, min(start + predictors.CHUNK, row.size))
+                piece = predictors.read(session, id, start, min(start + predictors.CHUNK_BYTES, row.size))
             # Not before the connection is back: a client may take its time.
             yield piece
 

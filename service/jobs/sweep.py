@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from starlette.concurrency import run_in_threadpool
 
 from service.clock import Clock
-from service.jobs.wakeups import AGAIN_AFTER, Waker
+from service.jobs.wakeups import AGAIN_AFTER_SECONDS, Waker
 from service.settings import Settings
 from service.store import jobs
 from service.store.database import Database
@@ -15,14 +15,14 @@ from service.store.database import Database
 log = logging.getLogger(__name__)
 
 # Busy workers take no messages, so a long queue must not be announced as a whole again and again.
-ANNOUNCED = 4
+ANNOUNCED_JOBS = 4
 
 
 def sweep(database: Database, waker: Waker, settings: Settings, *, now: datetime) -> None:
     """Once. Safe to run in any number of processes at any time."""
     with database.write() as session:
         jobs.sweep(session, now=now, max_attempts=settings.max_attempts)
-        waiting = jobs.to_wake(session, now=now, again_after=timedelta(seconds=AGAIN_AFTER), limit=ANNOUNCED)
+        waiting = jobs.to_wake(session, now=now, again_after=timedelta(seconds=AGAIN_AFTER_SECONDS), limit=ANNOUNCED_JOBS)
     for job_id in waiting:
         waker.wake(job_id)
 

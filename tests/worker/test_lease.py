@@ -79,11 +79,11 @@ def test_a_lease_that_runs_out_while_the_database_is_away_is_lost(place: Place) 
     ):
         for _ in range(3):
             assert tried.acquire(timeout=60)
-        pulse.check()
+        pulse.cancellation()
         now[0] += timedelta(seconds=place.settings.lease_seconds + 1)
         until(pulse.lost.is_set, what="the loss")
         with pytest.raises(jobs.LeaseLost):
-            pulse.check()
+            pulse.cancellation()
 
 
 @pytest.mark.usefixtures("_quick_pulse")
@@ -132,13 +132,13 @@ def test_a_worker_stops_while_it_still_searches_paths(place: Place) -> None:
     id = place.add(resnet8(), architecture=None)
     started = Event()
 
-    def check(pulse: lease.Pulse) -> None:
+    def cancellation(pulse: lease.Pulse) -> None:
         started.set()
         place.stopping.set()
         real(pulse)
 
-    real = lease.Pulse.check
-    with patch.object(lease.Pulse, "check", check), patch("nern.training.train.run", side_effect=AssertionError):
+    real = lease.Pulse.cancellation
+    with patch.object(lease.Pulse, "cancellation", cancellation), patch("nern.training.train.run", side_effect=AssertionError):
         place.worker.work()
     assert started.is_set()
     assert (place.job(id).state, place.job(id).attempt) == ("queued", 0)

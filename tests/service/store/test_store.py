@@ -21,10 +21,10 @@ def test_migrations_make_the_tables_that_the_models_describe(database: Database)
 
 def test_a_database_without_migrations_is_reported(empty_database: Database) -> None:
     with pytest.raises(SchemaOutdated, match="nern migrate"):
-        migrate.check(empty_database)
+        migrate.probe(empty_database)
     migrate.upgrade(empty_database)
     migrate.upgrade(empty_database)
-    migrate.check(empty_database)
+    migrate.probe(empty_database)
 
 
 def test_times_come_back_in_utc_and_sizes_may_exceed_32_bits(database: Database) -> None:
@@ -66,7 +66,7 @@ def test_a_deleted_checkpoint_is_gone_and_its_bytes_may_be_uploaded_again(databa
         session.add(rows.checkpoint(sha256="0" * 64))
 
 
-@pytest.mark.parametrize("size", [0, 1, predictors.CHUNK, predictors.CHUNK + 1, 3 * predictors.CHUNK - 1])
+@pytest.mark.parametrize("size", [0, 1, predictors.CHUNK_BYTES, predictors.CHUNK_BYTES + 1, 3 * predictors.CHUNK_BYTES - 1])
 def test_any_range_of_an_artefact_can_be_read(database: Database, size: int) -> None:
     content = bytes(index * 31 % 251 for index in range(size))
     network = rows.checkpoint()
@@ -78,7 +78,7 @@ def test_any_range_of_an_artefact_can_be_read(database: Database, size: int) -> 
         session.add(job)
         session.flush()
         predictors.add(session, predictor, (content[start : start + 300_000] for start in range(0, size, 300_000)))
-    edges = sorted({0, 1, size // 2, predictors.CHUNK - 1, predictors.CHUNK, predictors.CHUNK + 1, size})
+    edges = sorted({0, 1, size // 2, predictors.CHUNK_BYTES - 1, predictors.CHUNK_BYTES, predictors.CHUNK_BYTES + 1, size})
     with database.read() as session:
         for start in edges:
             for stop in edges:
