@@ -23,7 +23,7 @@ from service.api.context import Context, Ctx, Reading, Writing
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.store import jobs
 from service.store.ids import new_id
-from service.store.jobs import State
+from service.store.job_states import State
 from service.store.tables import Checkpoint, Dataset, Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

@@ -3,7 +3,7 @@
 import hashlib
 
 from nern.layers import StateDict
-from service.store import jobs, predictors
+from service.store import predictors
 from service.store.database import Database
 from tests.support import rows
 from tests.support.representations import untrained, written
@@ -27,6 +27,7 @@ def store_predictor(database: Database, state_dict: StateDict) -> str:
     with database.write() as session:
         session.add(checkpoint)
         session.flush()
-        jobs.add(session, job)
+        session.add(job)
+        session.flush()
         predictors.add(session, predictor, [content])
     return predictor.id
