@@ -23,8 +23,10 @@ from service.settings import Settings
 from service.store import ids, jobs, predictors
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Database
+from service.store.failures import FailureType
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Dataset, Job, Json, Predictor
+from worker.failures import failure_type
 from worker.inputs import load_checkpoint, load_data
 from worker.lease import Cancelled, Pulse, Stopped, kept_alive
 from worker.reporting import Reporter
@@ -88,7 +90,7 @@ class Worker:
             with self._database.write() as session:
                 jobs.give_back(session, lease, now=self._clock())
         except NernError as error:
-            self._finish(lease, "failed", _kebab(type(error).__name__), str(error))
+            self._finish(lease, "failed", failure_type(error), str(error))
         except FileNotFoundError:
             self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset is not in the blob store")
         except (LeaseLost, OperationalError, Unreachable):
@@ -152,7 +154,11 @@ class Worker:
             pulse.persist(write)
 
     def _finish(
-        self, lease: Lease, state: Literal["failed", "cancelled"], type: str | None = None, detail: str | None = None
+        self,
+        lease: Lease,
+        state: Literal["failed", "cancelled"],
+        type: FailureType | None = None,
+        detail: str | None = None,
     ) -> None:
         log.info("job %s: %s %s", lease.job_id, state, detail or "")
         error: Json | None = {"type": type, "detail": detail} if type else None
@@ -185,7 +191,3 @@ def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             yield piece
-
-
-def _kebab(name: str) -> str:
-    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")

@@ -22,6 +22,7 @@ from service.api.bodies import require_json
 from service.api.context import Context, Ctx, Reading, Writing
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.store import jobs
+from service.store.failures import FAILURES
 from service.store.ids import new_id
 from service.store.job_states import State
 from service.store.tables import Checkpoint, Dataset, Job
@@ -103,7 +104,11 @@ class ProgressOut(BaseModel):
 class ErrorOut(BaseModel):
     """Why the job failed; `type` is stable, `detail` is for people."""
 
-    type: str
+    # Not validated, because rows are shown as they were written, whatever the release.
+    type: str = Field(
+        description=" ".join(f"`{type}`: {failure.meaning}" for type, failure in FAILURES.items()),
+        json_schema_extra={"enum": list(FAILURES)},
+    )
     detail: str
 
 
