@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from threading import Event
 
@@ -29,8 +29,17 @@ fetch weights by coordinate, or the whole network, rebuilt while they are stream
 """
 
 
-def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
-    """The service's ASGI application. Its database must have been migrated."""
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    stopping: Event | None = None,
+    probes: Mapping[str, Callable[[], None]] | None = None,
+) -> FastAPI:
+    """The service's ASGI application. Its database must have been migrated.
+
+    `stopping` is set when the server is to stop. `probes` are what else must be well for the service to be ready, by name.
+    """
     # One thread a render, so that the order of the sums in a matrix product does not depend on the machine's load.
     torch.set_num_threads(1)
     database = Database(settings.database)
@@ -44,7 +53,8 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         waker=make_waker(settings.broker_url),
         clock=clock,
         release=version("nern"),
-        stopping=Event(),
+        stopping=stopping or Event(),
+        probes=probes or {},
     )
 
     @contextlib.asynccontextmanager

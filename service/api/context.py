@@ -1,6 +1,6 @@
 """What requests need from the application: settings, the database, blobs. Handlers never commit, their transaction does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Event
 from typing import Annotated, cast
@@ -29,6 +29,8 @@ class Context:
     waker: Waker
     clock: Clock
     release: str
+    probes: Mapping[str, Callable[[], None]]
+    """What else must be well for the service to be ready, by name: each raises if it is not."""
     stopping: Event
     """Set when the server is to stop: streams without an end of their own end then."""
 

@@ -41,6 +41,7 @@ async def readyz(context: Ctx) -> dict[str, str]:
         "database": await _probe(lambda: _database(context)),
         "schema": await _probe(lambda: migrate.probe(context.database)),
         "broker": await _probe(context.waker.probe),
+        **{name: await _probe(probe) for name, probe in context.probes.items()},
     }
     try:
         await context.blobs.probe()
