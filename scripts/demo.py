@@ -156,7 +156,7 @@ def service(data: Path, *, keep: bool) -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NERN_")}
     environment |= {"NERN_PORT": "0", "NERN_DATA_DIR": str(data)}
     with (data / "serve.log").open("wb") as log:
-        command = [sys.executable, "-m", "service.cli", "serve", "--json"]
+        command = [sys.executable, "-P", "-m", "service.cli", "serve", "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True)
     assert process.stdout is not None
     try:

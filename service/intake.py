@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,11 +13,12 @@ from starlette.concurrency import run_in_threadpool
 
 from nern import architectures, tensorfile
 from nern.layers import find_layers
-from service import blobs, problems
-from service.blobs import Blobs
+from service import problems
+from service.clock import utc_now
 from service.inspection.inspect import CheckpointFacts, inspect_checkpoint, inspect_dataset
 from service.settings import Settings
-from service.store import checkpoints, datasets
+from service.store import blobs, checkpoints, datasets
+from service.store.blobs import Blobs
 from service.store.database import Database
 from service.store.ids import new_id
 from service.store.tables import Checkpoint, Dataset
@@ -103,7 +103,7 @@ class Intake:
             classes=facts.classes,
             mean=list(given.mean),
             std=list(given.std),
-            created_at=datetime.now(UTC),
+            created_at=utc_now(),
         )
         return await self._keep(row, {blobs.dataset_tensors(row.id): tensors}, known)
 
@@ -184,5 +184,5 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
         ],
         weights=sum(layer.weights for layer in layers),
         parameters=sum(tensor.numel() for tensor in facts.state_dict.values()),
-        created_at=datetime.now(UTC),
+        created_at=utc_now(),
     )

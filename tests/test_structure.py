@@ -60,6 +60,13 @@ def test_only_the_inspecting_process_reads_pickles() -> None:
     assert "weights_only=False" not in "".join(path.read_text() for p in PACKAGES for path in (ROOT / p).rglob("*.py"))
 
 
+def test_only_the_clock_knows_the_time() -> None:
+    readers = {path.relative_to(ROOT).as_posix() for package in ("service", "worker", "migrations")
+               for path in (ROOT / package).rglob("*.py")
+               if re.search(r"\b(datetime\.(now|utcnow|today)|date\.today)\b", path.read_text())}  # fmt: skip
+    assert readers == {"service/clock.py"}
+
+
 def test_every_setting_is_documented() -> None:
     documented = (ROOT / "docs/settings.md").read_text()
     for name in Settings.model_fields:

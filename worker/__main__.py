@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.settings import Settings
-from worker.run import Worker
+from worker.openmp import spin_little
 
 log = logging.getLogger("worker")
 
@@ -24,6 +24,10 @@ def main() -> None:
         signal.signal(number, lambda *_: stopping.set())
     if "--until-eof" in sys.argv[1:]:
         Thread(target=_stop_at_eof, args=(stopping,), daemon=True).start()
+    spin_little()
+    # Imported here, because it loads torch.
+    from worker.run import Worker
+
     worker = Worker(settings, stopping)
     log.info("looking for jobs in %s", make_url(settings.database))
     while not stopping.is_set():

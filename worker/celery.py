@@ -13,10 +13,13 @@ from billiard import active_children
 from celery import Celery
 from celery.signals import worker_shutting_down
 
+from service.jobs.wakeups import QUEUE, TASK
 from service.settings import Settings
-from service.wake import QUEUE, TASK
+from worker.openmp import spin_little
 
-app = Celery("nern", broker=Settings().broker_url)
+app = Celery("nern")
+# Read when Celery needs its configuration, not when this module is imported.
+app.add_defaults(lambda: {"broker_url": Settings().broker_url})
 app.conf.update(
     task_default_queue=QUEUE,
     task_acks_late=False,
@@ -43,6 +46,7 @@ def _pass_on(**_: Any) -> None:
 @app.task(name=TASK)
 def look(job_id: str) -> None:
     """Works on this job if it still waits, or else on another one."""
+    spin_little()
     # Imported here, so that torch is loaded after the fork.
     from worker.run import Worker
 

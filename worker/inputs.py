@@ -8,8 +8,8 @@ from nern import architectures, tensorfile
 from nern.images import Images, Noise
 from nern.layers import StateDict
 from nern.request.options import NoiseKind
-from service import blobs
-from service.blobs import Blobs
+from service.store import blobs
+from service.store.blobs import Blobs
 from service.store.tables import Dataset, Job
 
 

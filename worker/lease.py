@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from threading import Event, Thread
 
 from sqlalchemy.exc import OperationalError
 
+from service.clock import Clock
 from service.settings import Settings
 from service.store import jobs
 from service.store.database import Database
@@ -27,7 +28,7 @@ class Stopped(Exception):
 
 
 class Pulse:
-    """What the heartbeat has learned; `check` raises it in the thread that trains.
+    """What the heartbeat has learned; `cancellation` raises it in the thread that trains.
 
     The database may go away and come back: a job outlives that as long as its lease does.
     """
@@ -37,7 +38,7 @@ class Pulse:
         self.cancelled = Event()
         self.lost = Event()
 
-    def check(self) -> None:
+    def cancellation(self) -> None:
         """Raises LeaseLost, Cancelled or Stopped if the work must end."""
         if self.lost.is_set():
             raise LeaseLost("the heartbeat found the lease gone")
@@ -58,10 +59,10 @@ class Pulse:
 
 
 @contextmanager
-def kept_alive(database: Database, settings: Settings, lease: Lease, stopping: Event) -> Iterator[Pulse]:
+def kept_alive(database: Database, settings: Settings, lease: Lease, stopping: Event, clock: Clock) -> Iterator[Pulse]:
     """Extends the lease in a thread for as long as the block runs."""
     pulse, done = Pulse(stopping), Event()
-    thread = Thread(target=_beat, args=(database, settings, lease, pulse, done), name="heartbeat", daemon=True)
+    thread = Thread(target=_beat, args=(database, settings, lease, pulse, done, clock), name="heartbeat", daemon=True)
     thread.start()
     try:
         yield pulse
@@ -70,11 +71,11 @@ def kept_alive(database: Database, settings: Settings, lease: Lease, stopping: E
         thread.join()
 
 
-def _beat(database: Database, settings: Settings, lease: Lease, pulse: Pulse, done: Event) -> None:
+def _beat(database: Database, settings: Settings, lease: Lease, pulse: Pulse, done: Event, clock: Clock) -> None:
     extend = timedelta(seconds=settings.lease_seconds)
-    expires = datetime.now(UTC) + extend
+    expires = clock() + extend
     while not done.wait(min(HEARTBEAT_SECONDS, settings.lease_seconds / 3)):
-        now = datetime.now(UTC)
+        now = clock()
         try:
             with database.write() as session:
                 if jobs.heartbeat(session, lease, now=now, extend=extend):

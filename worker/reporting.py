@@ -3,13 +3,14 @@
 import logging
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
 from sqlalchemy.exc import OperationalError
 
 from nern.report import finite
 from nern.training import Evaluation, Progress
+from service.clock import Clock
 from service.store import jobs
 from service.store.database import Database
 from service.store.jobs import Lease
@@ -27,10 +28,11 @@ class Reporter:
     new percent, `metrics` at every evaluation.
     """
 
-    def __init__(self, database: Database, lease: Lease, pulse: Pulse) -> None:
+    def __init__(self, database: Database, lease: Lease, pulse: Pulse, clock: Clock) -> None:
         self._database = database
         self._lease = lease
         self._pulse = pulse
+        self._clock = clock
         self._written = 0.0
         self._percent = -1
         self._metrics: dict[str, Any] = {}
@@ -38,7 +40,7 @@ class Reporter:
         self._kinds: list[Literal["progress", "metrics"]] = []
 
     def __call__(self, progress: Progress) -> None:
-        self._pulse.check()
+        self._pulse.cancellation()
         due = time.monotonic() - self._written >= EVERY_SECONDS
         if not (due or progress.evaluation or progress.step == progress.steps):
             return
@@ -56,7 +58,7 @@ class Reporter:
             log.warning("the database does not answer; the training goes on", exc_info=True)
 
     def _write(self, progress: Progress) -> None:
-        now = datetime.now(UTC)
+        now = self._clock()
         with self._database.write() as session:
             jobs.report_progress(
                 session,

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -20,12 +20,15 @@ from nern.layers import StateDict
 from nern.report import make_report
 from nern.request import read_request
 from nern.training import Trained
-from service.blobs import Blobs, Unreachable
+from service.clock import Clock, utc_now
 from service.settings import Settings
 from service.store import ids, jobs, predictors
+from service.store.blobs import Blobs, Unreachable
 from service.store.database import Database
+from service.store.failures import FailureType
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Checkpoint, Dataset, Job, Json, Predictor
+from worker.failures import failure_type
 from worker.inputs import load_checkpoint, load_data
 from worker.lease import Cancelled, Pulse, Stopped, kept_alive
 from worker.reporting import Reporter
@@ -42,9 +45,10 @@ class DeviceFailed(Exception):
 class Worker:
     """A process's worker. Each has an owner id of its own, by which its leases are known."""
 
-    def __init__(self, settings: Settings, stopping: Event) -> None:
+    def __init__(self, settings: Settings, stopping: Event, *, clock: Clock = utc_now) -> None:
         self._settings = settings
         self._stopping = stopping
+        self._clock = clock
         self._owner = ids.new_id()
         self._database = Database(settings.database)
         self._blobs = Blobs(settings.blobs)
@@ -61,7 +65,7 @@ class Worker:
             lease = jobs.claim(
                 session,
                 owner=self._owner,
-                now=datetime.now(UTC),
+                now=self._clock(),
                 lease=timedelta(seconds=self._settings.lease_seconds),
                 prefer=prefer,
             )
@@ -69,7 +73,7 @@ class Worker:
             return False
         log.info("job %s: started under fence %d", lease.job_id, lease.fence)
         try:
-            with kept_alive(self._database, self._settings, lease, self._stopping) as pulse:
+            with kept_alive(self._database, self._settings, lease, self._stopping, self._clock) as pulse:
                 self._run(lease, pulse)
         except LeaseLost:
             log.warning("job %s: lost to another worker, or over; nothing more is written", lease.job_id)
@@ -86,9 +90,9 @@ class Worker:
         except Stopped:
             log.info("job %s: given back, this worker stops", lease.job_id)
             with self._database.write() as session:
-                jobs.give_back(session, lease, now=datetime.now(UTC))
+                jobs.give_back(session, lease, now=self._clock())
         except NernError as error:
-            self._finish(lease, "failed", _kebab(type(error).__name__), str(error))
+            self._finish(lease, "failed", failure_type(error), str(error))
         except FileNotFoundError:
             self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset is not in the blob store")
         except (LeaseLost, OperationalError, Unreachable):
@@ -105,7 +109,7 @@ class Worker:
     def _train(self, lease: Lease, pulse: Pulse) -> None:
         job, checkpoint, dataset = self._read(lease.job_id)
         state_dict = load_checkpoint(self._blobs, job.checkpoint_id)
-        reporter = Reporter(self._database, lease, pulse)
+        reporter = Reporter(self._database, lease, pulse, self._clock)
         trained = training.train(
             state_dict,
             read_request(job.config),
@@ -114,7 +118,7 @@ class Worker:
             inputs_hash=f"{checkpoint.sha256} {job.architecture} {dataset.identity if dataset else job.noise}",
             device=self._device,
             on_progress=reporter,
-            cancellation=pulse.check,
+            cancellation=pulse.cancellation,
         )
         self._store(lease, pulse, job, state_dict, trained, reporter)
 
@@ -142,23 +146,27 @@ class Worker:
                 report=make_report(trained, stored, sizes, state_dict, reporter),
                 size=sizes.total,
                 sha256=hash.hexdigest(),
-                created_at=datetime.now(UTC),
+                created_at=self._clock(),
             )
 
             def write() -> None:
                 with self._database.write() as session:
                     predictors.add(session, predictor, _pieces(path))
-                    jobs.finish(session, lease, "succeeded", now=datetime.now(UTC), predictor_id=predictor.id)
+                    jobs.finish(session, lease, "succeeded", now=self._clock(), predictor_id=predictor.id)
 
             pulse.persist(write)
 
     def _finish(
-        self, lease: Lease, state: Literal["failed", "cancelled"], type: str | None = None, detail: str | None = None
+        self,
+        lease: Lease,
+        state: Literal["failed", "cancelled"],
+        type: FailureType | None = None,
+        detail: str | None = None,
     ) -> None:
         log.info("job %s: %s %s", lease.job_id, state, detail or "")
         error: Json | None = {"type": type, "detail": detail} if type else None
         with self._database.write() as session:
-            jobs.finish(session, lease, state, now=datetime.now(UTC), error=error)
+            jobs.finish(session, lease, state, now=self._clock(), error=error)
 
     def _read(self, job_id: str) -> tuple[Job, Checkpoint, Dataset | None]:
         with self._database.read() as session:
@@ -187,7 +195,3 @@ def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             yield piece
-
-
-def _kebab(name: str) -> str:
-    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from threading import Event
 
@@ -14,17 +14,18 @@ from service.access.keys import ApiKeys, parse_keys
 from service.api import checkpoints, datasets, events, jobs, operations, predictors
 from service.api.context import Context
 from service.api.staging import clear_abandoned
-from service.blobs import Blobs
+from service.clock import Clock, utc_now
 from service.http import errors
 from service.http.bodies import BodyLimit
 from service.http.policy import Policies, policy
 from service.intake import Intake
+from service.jobs.sweep import sweep_forever
+from service.jobs.wakeups import make_waker
 from service.serving.predictors import Predictors
 from service.serving.renderer import Renderer
 from service.settings import Settings
+from service.store.blobs import Blobs
 from service.store.database import Database
-from service.sweep import sweep_forever
-from service.wake import make_waker
 
 DESCRIPTION = """
 Upload a pretrained convolutional network; a worker trains a small predictor of its weights;
@@ -32,8 +33,17 @@ fetch weights by coordinate, or the whole network, rebuilt while they are stream
 """
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service's ASGI application. Its database must have been migrated."""
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    stopping: Event | None = None,
+    probes: Mapping[str, Callable[[], None]] | None = None,
+) -> FastAPI:
+    """The service's ASGI application. Its database must have been migrated.
+
+    `stopping` is set when the server is to stop. `probes` are what else must be well for the service to be ready, by name.
+    """
     # One thread a render, so that the order of the sums in a matrix product does not depend on the machine's load.
     torch.set_num_threads(1)
     release = version("nern")
@@ -47,13 +57,15 @@ def create_app(settings: Settings) -> FastAPI:
         predictors=Predictors(database),
         waker=make_waker(settings.broker_url),
         renderer=Renderer.here(release),
-        stopping=Event(),
+        clock=clock,
+        stopping=stopping or Event(),
+        probes=probes or {},
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         clear_abandoned(settings)
-        sweeping = asyncio.create_task(sweep_forever(database, context.waker, settings))
+        sweeping = asyncio.create_task(sweep_forever(database, context.waker, settings, clock))
         yield
         sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from service import blobs, problems
-from service.api.context import Context, Ctx, Reading, now
+from service import problems
+from service.api.context import Context, Ctx, Reading
 from service.api.staging import staged
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.http.sources import SourceResponse
 from service.serving.uploaded import UploadedFile
-from service.store import checkpoints, jobs
+from service.store import blobs, checkpoints, jobs
 from service.store.tables import Checkpoint
 
 router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])
@@ -138,4 +138,4 @@ def _delete(context: Context, id: str) -> None:
         row = find(session, id, lock=True)
         if jobs.uses(session, checkpoint_id=id):
             raise problems.InUse(f"a job that is not over needs checkpoint {id}; cancel it first")
-        checkpoints.delete(session, row, now())
+        checkpoints.delete(session, row, context.clock())

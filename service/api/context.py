@@ -1,21 +1,21 @@
 """What requests need from the application: settings, the database, blobs. Handlers never commit, their transaction does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from threading import Event
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from service.blobs import Blobs
+from service.clock import Clock
 from service.intake import Intake
+from service.jobs.wakeups import Waker
 from service.serving.predictors import Predictors
 from service.serving.renderer import Renderer
 from service.settings import Settings
+from service.store.blobs import Blobs
 from service.store.database import Database
-from service.wake import Waker
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class Context:
     predictors: Predictors
     waker: Waker
     renderer: Renderer
+    clock: Clock
+    probes: Mapping[str, Callable[[], None]]
+    """What else must be well for the service to be ready, by name: each raises if it is not."""
     stopping: Event
     """Set when the server is to stop: streams without an end of their own end then."""
 
@@ -53,7 +56,3 @@ def _writing(context: Ctx) -> Iterator[Session]:
 # The transaction ends before the response starts, so that a client never hears of what is not committed.
 Reading = Annotated[Session, Depends(_reading, scope="function")]
 Writing = Annotated[Session, Depends(_writing, scope="function")]
-
-
-def now() -> datetime:
-    return datetime.now(UTC)

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from service import blobs, problems
+from service import problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
-from service.api.context import Context, Ctx, Reading, now
+from service.api.context import Context, Ctx, Reading
 from service.api.staging import printable, staged
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.intake import Normalisation
-from service.store import datasets, jobs
+from service.store import blobs, datasets, jobs
 from service.store.tables import Dataset
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -123,4 +123,4 @@ def _delete(context: Context, id: str) -> None:
         row = find(session, id, lock=True)
         if jobs.uses(session, dataset_id=id):
             raise problems.InUse(f"a job that is not over needs dataset {id}; cancel it first")
-        datasets.delete(session, row, now())
+        datasets.delete(session, row, context.clock())

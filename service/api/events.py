@@ -19,6 +19,7 @@ from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments, un
 from service.http.negotiation import choose
 from service.http.policy import policy
 from service.store import jobs
+from service.store.job_states import FINAL
 from service.store.tables import JobEvent
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -111,7 +112,7 @@ async def _stream(context: Context, request: Request, id: str, after: int) -> As
         for row in rows:
             yield format_sse_event(data_str=json.dumps(row.data), event=row.kind, id=str(row.number))
             after = row.number
-            if row.kind == "state" and row.data["state"] in jobs.FINAL:
+            if row.kind == "state" and row.data["state"] in FINAL:
                 return
         if not rows and await run_in_threadpool(_is_over, context, id, after):
             return
@@ -136,4 +137,4 @@ def _after(context: Context, id: str, after: int, limit: int) -> Sequence[JobEve
 def _is_over(context: Context, id: str, after: int) -> bool:
     """Whether the job is over and has no event after this number."""
     with context.database.read() as session:
-        return find(session, id).state in jobs.FINAL and not jobs.events(session, id, after=after, limit=1)
+        return find(session, id).state in FINAL and not jobs.events(session, id, after=after, limit=1)

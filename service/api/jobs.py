@@ -12,14 +12,14 @@ from sqlalchemy.orm import Session
 from nern.request.job import AnyJobRequest, DatasetSource, JobRequest, NoiseSource
 from service import problems
 from service.api import checkpoints, datasets
-from service.api.context import Context, Ctx, Reading, Writing, now
+from service.api.context import Context, Ctx, Reading, Writing
 from service.api.reports import JobError, Metrics, Progress
 from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.jobs.planning import new_job
 from service.store import jobs
-from service.store.jobs import State
+from service.store.job_states import State
 from service.store.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -96,10 +96,10 @@ def show_job(id: str, session: Reading) -> JobOut:
 
 @router.post("/{id}/cancel", status_code=202)
 @policy("write")
-def cancel_job(id: str, session: Writing) -> JobOut:
+def cancel_job(id: str, context: Ctx, session: Writing) -> JobOut:
     """Cancels a job that is not over. A running one ends with its current step."""
     job = find(session, id)
-    if not jobs.request_cancel(session, id, now()):
+    if not jobs.request_cancel(session, id, context.clock()):
         session.refresh(job)
         raise problems.Impossible(f"job {id} is over, it has {job.state}")
     session.refresh(job)
@@ -128,7 +128,7 @@ def _create(context: Context, body: JobRequest, key: str | None, digest: str) ->
             return earlier
         checkpoint = checkpoints.find(session, body.checkpoint_id, lock=True)
         dataset = datasets.find(session, body.data.dataset_id, lock=True) if isinstance(body.data, DatasetSource) else None
-        job = new_job(body, checkpoint, dataset, now=now())
+        job = new_job(body, checkpoint, dataset, now=context.clock())
         job.idempotency_key, job.request_digest = key, digest
         jobs.add(session, job)
         return job

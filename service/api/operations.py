@@ -41,12 +41,13 @@ async def livez() -> Health:
 async def readyz(context: Ctx) -> dict[str, str]:
     """Whether everything that the service depends on answers, by name."""
     checks = {
-        "database": await _check(lambda: _database(context)),
-        "schema": await _check(lambda: migrate.check(context.database)),
-        "broker": await _check(context.waker.check),
+        "database": await _probe(lambda: _database(context)),
+        "schema": await _probe(lambda: migrate.probe(context.database)),
+        "broker": await _probe(context.waker.probe),
+        **{name: await _probe(probe) for name, probe in context.probes.items()},
     }
     try:
-        await context.blobs.check()
+        await context.blobs.probe()
         checks["blobs"] = "ok"
     except Exception as error:  # whatever a dependency raises, it is not ready
         checks["blobs"] = type(error).__name__
@@ -76,9 +77,9 @@ def _database(context: Context) -> None:
         session.execute(text("SELECT 1"))
 
 
-async def _check(check: Callable[[], Any]) -> str:
+async def _probe(probe: Callable[[], Any]) -> str:
     try:
-        await run_in_threadpool(check)
+        await run_in_threadpool(probe)
     except Exception as error:  # whatever a dependency raises, it is not ready
         return type(error).__name__
     return "ok"

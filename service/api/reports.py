@@ -8,7 +8,8 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from service.store.jobs import State
+from service.store.failures import FAILURES
+from service.store.job_states import State
 
 as_stored = with_config(ConfigDict(extra="allow"))
 
@@ -47,7 +48,14 @@ class Metrics(TypedDict, total=False):
 class JobError(TypedDict):
     """Why a job failed; `type` is stable, `detail` is for people."""
 
-    type: str
+    # Rows of any release are shown as they were written, so the type is not validated.
+    type: Annotated[
+        str,
+        Field(
+            description=" ".join(f"`{type}`: {failure.meaning}" for type, failure in FAILURES.items()),
+            json_schema_extra={"enum": list(FAILURES)},
+        ),
+    ]
     detail: str
 
 

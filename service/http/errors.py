@@ -13,8 +13,8 @@ from sqlalchemy.exc import DataError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
 from service import problems
-from service.blobs import Unreachable
 from service.problems import Problem
+from service.store.blobs import Unreachable
 
 log = logging.getLogger(__name__)
 

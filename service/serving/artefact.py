@@ -25,7 +25,7 @@ class ArtefactFile:
 def stored(database: Database, id: str, start: int, stop: int) -> Generator[bytes, None, None]:
     """Bytes start..stop of a predictor's artefact, a chunk of the database at a time, each over a connection of its own."""
     while start < stop:
-        end = min(stop, (start // predictors.CHUNK + 1) * predictors.CHUNK)
+        end = min(stop, (start // predictors.CHUNK_BYTES + 1) * predictors.CHUNK_BYTES)
         with database.read() as session:
             piece = predictors.read(session, id, start, end)
         # Not before the connection is back: a client may take its time.

@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from service.blobs import Blobs
+from service.store.blobs import Blobs
 
 
 @dataclass(frozen=True)

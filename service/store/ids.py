@@ -1,13 +1,60 @@
-"""Ids that sort by time of creation."""
+"""Ids that sort by creation."""
 
 import secrets
 import time
 import uuid
+from collections.abc import Callable
+from threading import Lock
+
+SEQUENCE_BITS = 42
+RANDOM_BITS = 32
+
+# A fresh sequence number has its highest bit clear, so that at least 2**41 more ids fit in one millisecond.
+START_BITS = SEQUENCE_BITS - 1
+
+
+def _unix_milliseconds() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Ids:
+    """A source of UUIDs of version 7 (RFC 9562, section 5.7), each greater than all before it. Threads may share one.
+
+    An id is 48 bits of Unix milliseconds, a sequence number of 42 bits, and 32 random bits. The sequence number starts at
+    random in each millisecond and counts the ids of that millisecond (section 6.2, method 1). While the clock stands
+    still or goes back, ids keep the latest millisecond that was seen.
+    """
+
+    def __init__(
+        self, milliseconds: Callable[[], int] = _unix_milliseconds, randbits: Callable[[int], int] = secrets.randbits
+    ) -> None:
+        self._milliseconds = milliseconds
+        self._randbits = randbits
+        self._lock = Lock()
+        self._latest = -1
+        self._sequence = 0
+
+    def new(self) -> str:
+        with self._lock:
+            if (now := self._milliseconds()) > self._latest:
+                self._latest, self._sequence = now, self._randbits(START_BITS)
+            else:
+                self._sequence += 1
+                if self._sequence >> SEQUENCE_BITS:
+                    self._latest, self._sequence = self._latest + 1, self._randbits(START_BITS)
+            latest, sequence = self._latest, self._sequence
+        return str(uuid.UUID(int=_version_7(latest, sequence << RANDOM_BITS | self._randbits(RANDOM_BITS))))
+
+
+def _version_7(milliseconds: int, low: int) -> int:
+    """48 bits of time, the version, the upper 12 of the 74 bits in `low`, the variant, and the other 62."""
+    upper, lower = low >> 62, low & (1 << 62) - 1
+    return milliseconds << 80 | 0x7 << 76 | upper << 64 | 0x2 << 62 | lower
+
+
+process_ids = Ids()
 
 
 def new_id() -> str:
-    """A UUID of version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, 74 random bits."""
-    value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    value = value & ~(0xF << 76) | 7 << 76
-    value = value & ~(0x3 << 62) | 2 << 62
-    return str(uuid.UUID(int=value))
+    """An id from the source that all of this process shares."""
+    return process_ids.new()

@@ -1,6 +1,6 @@
-"""Queries about jobs: creation, the claim, the lease, the end. The state machine is drawn in docs/jobs.md.
+"""Queries about jobs: creation, the claim, the lease, the end. Every change of state follows `service.store.job_states`.
 
-A worker's writes carry a `Lease`; `LeaseLost` says that somebody else holds the job by now, or that it is over.
+A worker's writes carry a `Lease`; `LeaseLost` says that another worker holds the job, or that the job is over.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,14 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, CursorResult, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from service.store.job_states import FINAL, INITIAL, TRANSITIONS, Action, State, sources
 from service.store.pages import Page, newest_first
 from service.store.tables import Job, JobEvent, Json
 
-State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+End = Literal["succeeded", "failed", "cancelled"]
 
-FINAL: tuple[State, ...] = ("succeeded", "failed", "cancelled")
+# The worker's action for each end of its job.
+ENDING: dict[End, Action] = {"succeeded": "succeed", "failed": "fail", "cancelled": "acknowledge"}
 
 
 @dataclass(frozen=True)
@@ -57,47 +59,44 @@ def uses(session: Session, *, checkpoint_id: str | None = None, dataset_id: str 
 
 
 def add(session: Session, job: Job) -> None:
+    """Stores a new job. Its state is `INITIAL`."""
+    job.state = INITIAL
     session.add(job)
     session.flush()
-    _record_state(session, job.id, "queued", job.created_at)
+    _record_state(session, job.id, INITIAL, job.created_at)
 
 
 def request_cancel(session: Session, id: str, now: datetime) -> bool:
-    """Cancels a waiting job at once and asks the worker of a running one; False if the job is over otherwise."""
-    state = session.scalar(select(Job.state).where(Job.id == id).with_for_update())
-    if state in ("queued", "paused"):
-        _change(session, Job.id == id, state="cancelled", finished_at=now)
-        _record_state(session, id, "cancelled", now)
-    elif state == "running":
-        _change(session, Job.id == id, cancel_requested=True)
-    return state in ("queued", "paused", "running", "cancelled")
+    """Cancels a waiting job at once and asks the worker of a running one; False if the job has ended otherwise."""
+    # Locked, so that the job can't go from a state that is tried later to one that was tried before.
+    session.execute(select(Job.id).where(Job.id == id).with_for_update())
+    return _take(session, "cancel", Job.id == id, id=id, now=now, cancel_requested=True)
 
 
 def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, prefer: str | None = None) -> Lease | None:
     """Takes the job `prefer` or the one that has waited longest, by compare-and-set; None if there is nothing to do."""
-    queued = select(Job.id, Job.fence).where(Job.state == "queued").order_by(Job.id).limit(1)
-    candidates = [queued.where(Job.id == prefer), queued] if prefer else [queued]
+    waiting = select(Job.id, Job.fence).where(Job.state.in_(sources("claim"))).order_by(Job.id).limit(1)
+    candidates = [waiting.where(Job.id == prefer), waiting] if prefer else [waiting]
     for query in candidates:
-        if (found := session.execute(query).first()) and _change(
+        if (found := session.execute(query).first()) and _take(
             session,
-            Job.id == found.id,
-            Job.state == "queued",
+            "claim",
             Job.fence == found.fence,
-            state="running",
+            id=found.id,
+            now=now,
             lease_owner=owner,
             lease_expires_at=now + lease,
             attempt=Job.attempt + 1,
             fence=Job.fence + 1,
             started_at=func.coalesce(Job.started_at, now),
         ):
-            _record_state(session, found.id, "running", now)
             return Lease(found.id, owner, found.fence + 1)
     return None
 
 
 def heartbeat(session: Session, lease: Lease, *, now: datetime, extend: timedelta) -> bool:
     """Extends the lease; whether the job is to be cancelled. Raises LeaseLost."""
-    _held(session, lease, lease_expires_at=now + extend)
+    _take_held(session, "extend", lease, now=now, lease_expires_at=now + extend)
     return bool(session.scalar(select(Job.cancel_requested).where(Job.id == lease.job_id)))
 
 
@@ -112,33 +111,17 @@ def report_progress(
     kinds: Sequence[Literal["progress", "metrics"]],
 ) -> None:
     """Shows where the job stands and records it as events of these kinds. Raises LeaseLost."""
-    _held(session, lease, progress=progress, metrics=metrics, estimated_finish_at=estimated_finish_at)
+    shown = {"progress": progress, "metrics": metrics, "estimated_finish_at": estimated_finish_at}
+    _take_held(session, "report", lease, now=now, **shown)
     for kind in kinds:
         _record(session, lease.job_id, kind, progress if kind == "progress" else metrics, now)
 
 
 def finish(
-    session: Session,
-    lease: Lease,
-    state: Literal["succeeded", "failed", "cancelled"],
-    *,
-    now: datetime,
-    error: Json | None = None,
-    predictor_id: str | None = None,
+    session: Session, lease: Lease, end: End, *, now: datetime, error: Json | None = None, predictor_id: str | None = None
 ) -> None:
     """Ends the job. Raises LeaseLost."""
-    _held(
-        session,
-        lease,
-        state=state,
-        error=error,
-        predictor_id=predictor_id,
-        finished_at=now,
-        estimated_finish_at=None,
-        lease_owner=None,
-        lease_expires_at=None,
-    )
-    _record_state(session, lease.job_id, state, now, error=error, predictor_id=predictor_id)
+    _take_held(session, ENDING[end], lease, now=now, error=error, predictor_id=predictor_id)
 
 
 def give_back(session: Session, lease: Lease, *, now: datetime) -> None:
@@ -146,48 +129,35 @@ def give_back(session: Session, lease: Lease, *, now: datetime) -> None:
 
     A job that is to be cancelled ends instead.
     """
-    _held(session, lease, attempt=Job.attempt - 1, estimated_finish_at=None, woken_at=None)
+    # This write locks the job, so that it is not asked to be cancelled between the question and the answer.
+    _take_held(session, "report", lease, now=now, attempt=Job.attempt - 1)
     if session.scalar(select(Job.cancel_requested).where(Job.id == lease.job_id)):
         finish(session, lease, "cancelled", now=now)
-        return
-    _held(session, lease, state="queued", lease_owner=None, lease_expires_at=None)
-    _record_state(session, lease.job_id, "queued", now)
+    else:
+        _take_held(session, "give_back", lease, now=now)
 
 
 def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
     """Returns jobs whose worker has gone silent to the queue, or ends them. Safe to run twice, and by many."""
-    expired = select(Job).where(Job.state == "running", Job.lease_expires_at < now)
+    expired = select(Job).where(Job.state.in_(sources("take_back")), Job.lease_expires_at < now)
     for job in session.scalars(expired).all():
+        action: Action = "take_back"
         error: Json | None = None
-        state: State = "queued"
         if job.cancel_requested:
-            state = "cancelled"
+            action = "acknowledge"
         elif job.attempt >= max_attempts:
-            state = "failed"
+            action = "give_up"
             error = {"type": "worker-lost", "detail": f"the worker went silent in each of {job.attempt} attempts"}
-        changed = _change(
-            session,
-            Job.id == job.id,
-            Job.state == "running",
-            Job.fence == job.fence,
-            Job.lease_expires_at < now,
-            state=state,
-            error=error,
-            finished_at=None if state == "queued" else now,
-            lease_owner=None,
-            lease_expires_at=None,
-            estimated_finish_at=None,
-            woken_at=None,
-        )
-        if changed:
-            _record_state(session, job.id, state, now, error=error)
+        still_expired = (Job.fence == job.fence, Job.lease_expires_at < now)
+        _take(session, action, *still_expired, id=job.id, now=now, error=error)
 
 
 def to_wake(session: Session, *, now: datetime, again_after: timedelta, limit: int) -> Sequence[str]:
     """Of the first `limit` queued jobs those that no worker was woken for lately; they count as woken from now on."""
     due = or_(Job.woken_at.is_(None), Job.woken_at < now - again_after)
-    first = session.scalars(select(Job.id).where(Job.state == "queued").order_by(Job.id).limit(limit)).all()
-    return [id for id in first if _change(session, Job.id == id, Job.state == "queued", due, woken_at=now)]
+    waiting = Job.state.in_(sources("claim"))
+    first = session.scalars(select(Job.id).where(waiting).order_by(Job.id).limit(limit)).all()
+    return [id for id in first if _change(session, Job.id == id, waiting, due, woken_at=now)]
 
 
 def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence[JobEvent]:
@@ -196,15 +166,32 @@ def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence
     return session.scalars(query.order_by(JobEvent.number).limit(limit)).all()
 
 
-def _held(session: Session, lease: Lease, **values: Any) -> None:
-    held = (
-        Job.id == lease.job_id,
-        Job.state == "running",
-        Job.lease_owner == lease.owner,
-        Job.fence == lease.fence,
-    )
-    if not _change(session, *held, **values):
-        raise LeaseLost(f"job {lease.job_id} is no longer held under fence {lease.fence}")
+def _take_held(session: Session, action: Action, lease: Lease, *, now: datetime, **values: Any) -> None:
+    """Takes the job of a lease through an action. Raises LeaseLost."""
+    held = (Job.lease_owner == lease.owner, Job.fence == lease.fence)
+    if not _take(session, action, *held, id=lease.job_id, now=now, **values):
+        raise LeaseLost(f"job {lease.job_id} is not held under fence {lease.fence}")
+
+
+def _take(session: Session, action: Action, *conditions: ColumnElement[bool], id: str, now: datetime, **values: Any) -> bool:
+    """Takes a job through an action and writes these values, if its state lets it and the conditions hold; whether they did."""
+    for state in sources(action):
+        new = TRANSITIONS[state, action]
+        changes = {**_on_entering(new, now), **values} if new != state else values
+        if _change(session, Job.id == id, Job.state == state, *conditions, state=new, **changes):
+            if new != state:
+                details = {name: values[name] for name in ("error", "predictor_id") if name in values}
+                _record_state(session, id, new, now, **details)
+            return True
+    return False
+
+
+def _on_entering(state: State, now: datetime) -> dict[str, Any]:
+    """What a job's row says as soon as the job is in this state, however it came there."""
+    if state in sources("extend"):  # somebody holds the lease
+        return {}
+    without_lease = {"lease_owner": None, "lease_expires_at": None, "estimated_finish_at": None}
+    return {**without_lease, "finished_at": now} if state in FINAL else {**without_lease, "woken_at": None}
 
 
 def _change(session: Session, *conditions: ColumnElement[bool], **values: Any) -> bool:

@@ -23,7 +23,7 @@ def upgrade(database: Database) -> None:
         command.upgrade(config, "head")
 
 
-def check(database: Database) -> None:
+def probe(database: Database) -> None:
     """Raises SchemaOutdated unless every migration of this release, and no other, has run."""
     with database.engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()

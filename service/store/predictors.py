@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from service.store.pages import Page, newest_first
 from service.store.tables import Predictor, PredictorChunk
 
-CHUNK = 2**20
+CHUNK_BYTES = 2**20
 
 
 def get(session: Session, id: str) -> Predictor | None:
@@ -30,10 +30,10 @@ def add(session: Session, predictor: Predictor, content: Iterable[bytes]) -> Non
     for piece in content:
         view = memoryview(piece)
         while view:
-            taken = view[: CHUNK - len(buffer)]
+            taken = view[: CHUNK_BYTES - len(buffer)]
             buffer += taken
             view = view[len(taken) :]
-            if len(buffer) == CHUNK:
+            if len(buffer) == CHUNK_BYTES:
                 _add_chunk(session, predictor.id, number, bytes(buffer))
                 buffer.clear()
                 number += 1
@@ -45,10 +45,10 @@ def read(session: Session, id: str, start: int, stop: int) -> bytes:
     """Bytes start..stop of an artefact."""
     if stop <= start:
         return b""
-    first, last = start // CHUNK, (stop - 1) // CHUNK
+    first, last = start // CHUNK_BYTES, (stop - 1) // CHUNK_BYTES
     query = select(PredictorChunk.data).where(PredictorChunk.predictor_id == id, PredictorChunk.number.between(first, last))
     content = b"".join(session.scalars(query.order_by(PredictorChunk.number)))
-    return content[start - first * CHUNK : stop - first * CHUNK]
+    return content[start - first * CHUNK_BYTES : stop - first * CHUNK_BYTES]
 
 
 def _add_chunk(session: Session, predictor_id: str, number: int, data: bytes) -> None:

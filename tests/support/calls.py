@@ -8,7 +8,7 @@ import httpx
 from service.store import jobs
 from service.store.database import Database
 from tests.support.networks import dataset_file, resnet8, saved
-from tests.support.stored import NOW
+from tests.support.rows import NOW
 
 NETWORK = saved(resnet8(channels=3))
 

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 
 from nern.request import DecoupledRequest
-from service import blobs
-from service.blobs import Blobs
 from service.settings import Settings
-from service.store import ids, jobs, migrate
+from service.store import blobs, jobs, migrate
+from service.store.blobs import Blobs
 from service.store.database import Database
-from service.store.tables import Checkpoint, Dataset, Job
+from service.store.tables import Job
+from tests.support import rows
 from tests.support.networks import dataset_file, saved
-from tests.support.stored import NOW
 from worker.run import Worker
 
 SHORT = {"steps": 12, "hidden": 8, "image_batch": 4}
@@ -36,26 +35,19 @@ class Place:
         self, state_dict: dict[str, torch.Tensor], *, architecture: str | None, dataset: bytes | None = None, **config: Any
     ) -> str:
         """A queued job for a network, as the API would have left it; its id."""
-        checkpoint = Checkpoint(
-            id=ids.new_id(), sha256=ids.new_id(), filename="a.pt", size=1, format="torch-zip", architecture=architecture,
-            candidates=[], layers=[], kept=[], weights=1, parameters=1, created_at=NOW,
-        )  # fmt: skip
+        checkpoint = rows.checkpoint(architecture=architecture)
         self.put(blobs.checkpoint_tensors(checkpoint.id), saved(state_dict), "checkpoint")
-        rows: list[Any] = [checkpoint]
-        if dataset:
-            channels = 1 if dataset == dataset_file(channels=1) else 3
-            rows.append(Dataset(
-                id=ids.new_id(), identity=ids.new_id(), sha256="", name="d", size=1, images=40, height=8, width=8,
-                channels=channels, classes=10, mean=[0.5] * channels, std=[0.5] * channels, created_at=NOW,
-            ))  # fmt: skip
-            self.put(blobs.dataset_tensors(rows[1].id), dataset, "dataset")
-        job = Job(
-            id=ids.new_id(), state="queued", checkpoint_id=checkpoint.id, dataset_id=rows[1].id if dataset else None,
-            architecture=architecture, config=DecoupledRequest(**{**SHORT, **config}).model_dump(mode="json"), notes=[],
-            attempt=0, fence=0, cancel_requested=False, created_at=NOW,
-        )  # fmt: skip
+        images = rows.dataset(channels=1 if dataset == dataset_file(channels=1) else 3) if dataset else None
+        if dataset and images:
+            self.put(blobs.dataset_tensors(images.id), dataset, "dataset")
+        job = rows.job(
+            checkpoint.id,
+            dataset_id=images.id if images else None,
+            architecture=architecture,
+            config=DecoupledRequest(**{**SHORT, **config}).model_dump(mode="json"),
+        )
         with self.database.write() as session:
-            session.add_all(rows)
+            session.add_all([checkpoint, *([images] if images else [])])
             session.flush()
             jobs.add(session, job)
         return job.id

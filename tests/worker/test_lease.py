@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from threading import Event, Thread
+from threading import Event, Semaphore, Thread
 from typing import Any
 from unittest.mock import patch
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from service.store import jobs
 from tests.support.networks import resnet8
 from tests.support.place import Place
-from tests.support.stored import NOW
+from tests.support.rows import NOW
 from tests.support.waiting import until
 from worker import lease, reporting
 
@@ -65,6 +65,28 @@ def test_a_worker_that_lost_its_lease_writes_nothing_and_stops(place: Place) -> 
 
 
 @pytest.mark.usefixtures("_quick_pulse")
+def test_a_lease_that_runs_out_while_the_database_is_away_is_lost(place: Place) -> None:
+    now, tried = [NOW], Semaphore(0)
+
+    def away(*_: Any, **__: Any) -> None:
+        tried.release()
+        raise OperationalError("", {}, Exception())
+
+    held = jobs.Lease("job", "worker", 1)
+    with (
+        patch.object(jobs, "heartbeat", away),
+        lease.kept_alive(place.database, place.settings, held, place.stopping, lambda: now[0]) as pulse,
+    ):
+        for _ in range(3):
+            assert tried.acquire(timeout=60)
+        pulse.cancellation()
+        now[0] += timedelta(seconds=place.settings.lease_seconds + 1)
+        until(pulse.lost.is_set, what="the loss")
+        with pytest.raises(jobs.LeaseLost):
+            pulse.cancellation()
+
+
+@pytest.mark.usefixtures("_quick_pulse")
 def test_a_long_training_keeps_its_lease(place: Place) -> None:
     id, thread = working(place)
     first = place.job(id).lease_expires_at
@@ -110,13 +132,16 @@ def test_a_worker_stops_while_it_still_searches_paths(place: Place) -> None:
     id = place.add(resnet8(), architecture=None)
     started = Event()
 
-    def check(pulse: lease.Pulse) -> None:
+    def cancellation(pulse: lease.Pulse) -> None:
         started.set()
         place.stopping.set()
         real(pulse)
 
-    real = lease.Pulse.check
-    with patch.object(lease.Pulse, "check", check), patch("nern.training.loop.Training._make_step", side_effect=AssertionError):
+    real = lease.Pulse.cancellation
+    with (
+        patch.object(lease.Pulse, "cancellation", cancellation),
+        patch("nern.training.loop.Training._make_step", side_effect=AssertionError),
+    ):
         place.worker.work()
     assert started.is_set()
     assert (place.job(id).state, place.job(id).attempt) == ("queued", 0)

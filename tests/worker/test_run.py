@@ -10,10 +10,9 @@ import pytest
 import torch
 from obstore.exceptions import GenericError
 
-from service import blobs
-from service.blobs import Blobs
 from service.serving import figures
-from service.store import jobs, predictors
+from service.store import blobs, jobs, predictors
+from service.store.blobs import Blobs
 from service.store.tables import Predictor
 from tests.support.networks import dataset_file, resnet8
 from tests.support.place import Place

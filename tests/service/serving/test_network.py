@@ -13,13 +13,13 @@ import torch
 
 from nern.layers import StateDict
 from nern.rendering import render_block
-from service.blobs import Blobs
 from service.http.sources import Source
 from service.serving.artefact import ArtefactFile
 from service.serving.network import NetworkFile
 from service.serving.predictors import Predictors
 from service.serving.uploaded import UploadedFile
 from service.store import migrate, predictors
+from service.store.blobs import Blobs
 from service.store.database import Database
 from tests.support.networks import odd, resnet8
 from tests.support.stored import store_predictor

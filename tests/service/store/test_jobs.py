@@ -1,7 +1,7 @@
 """The claim, the lease and the fence: the same on every database."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from threading import Barrier, Thread
 
 import pytest
@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from service.store import jobs
 from service.store.database import Database
-from service.store.ids import new_id
 from service.store.jobs import Lease, LeaseLost
-from service.store.tables import Checkpoint, Job
+from service.store.tables import Job
+from tests.support import rows
+from tests.support.rows import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
 LATER = NOW + timedelta(seconds=31)
 
@@ -21,14 +21,8 @@ LATER = NOW + timedelta(seconds=31)
 @pytest.fixture
 def add_job(database: Database) -> Callable[[], str]:
     def add() -> str:
-        checkpoint = Checkpoint(
-            id=new_id(), sha256=new_id(), filename="a", size=3_000_000_000, format="safetensors", architecture=None,
-            candidates=[], layers=[], kept=[], weights=1, parameters=1, created_at=NOW,
-        )  # fmt: skip
-        job = Job(
-            id=new_id(), state="queued", checkpoint_id=checkpoint.id, config={}, notes=[], created_at=NOW,
-            attempt=0, fence=0, cancel_requested=False,
-        )  # fmt: skip
+        checkpoint = rows.checkpoint()
+        job = rows.job(checkpoint.id)
         with database.write() as session:
             session.add(checkpoint)
             session.flush()

@@ -5,20 +5,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from service.store import checkpoints, ids, migrate, predictors
+from service.store import checkpoints, migrate, predictors
 from service.store.database import Database
 from service.store.migrate import SchemaOutdated
-from service.store.tables import Base, Checkpoint, Job, Predictor
-
-NOW = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
-
-
-def checkpoint(**values: object) -> Checkpoint:
-    made = {
-        "id": ids.new_id(), "sha256": ids.new_id(), "filename": "a", "size": 5_000_000_000, "format": "safetensors",
-        "architecture": None, "candidates": [], "layers": [], "kept": [], "weights": 1, "parameters": 1, "created_at": NOW,
-    }  # fmt: skip
-    return Checkpoint(**{**made, **values})
+from service.store.tables import Base
+from tests.support import rows
+from tests.support.rows import NOW
 
 
 def test_migrations_make_the_tables_that_the_models_describe(database: Database) -> None:
@@ -29,21 +21,14 @@ def test_migrations_make_the_tables_that_the_models_describe(database: Database)
 
 def test_a_database_without_migrations_is_reported(empty_database: Database) -> None:
     with pytest.raises(SchemaOutdated, match="nern migrate"):
-        migrate.check(empty_database)
+        migrate.probe(empty_database)
     migrate.upgrade(empty_database)
     migrate.upgrade(empty_database)
-    migrate.check(empty_database)
-
-
-def test_ids_sort_by_time_and_are_of_version_7() -> None:
-    made = [ids.new_id() for _ in range(1000)]
-    assert len(set(made)) == 1000
-    assert all(id[14] == "7" and id[19] in "89ab" for id in made)
-    assert [id[:13] for id in made] == sorted(id[:13] for id in made)
+    migrate.probe(empty_database)
 
 
 def test_times_come_back_in_utc_and_sizes_may_exceed_32_bits(database: Database) -> None:
-    row = checkpoint()
+    row = rows.checkpoint(created_at=datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2))))
     with database.write() as session:
         session.add(row)
     with database.read() as session:
@@ -54,11 +39,11 @@ def test_times_come_back_in_utc_and_sizes_may_exceed_32_bits(database: Database)
 
 
 def test_pages_are_newest_first_and_complete(database: Database) -> None:
-    rows = [checkpoint() for _ in range(5)]
-    for number, row in enumerate(rows):
+    made = [rows.checkpoint() for _ in range(5)]
+    for number, row in enumerate(made):
         row.id = f"00000000-0000-7000-8000-{number:012}"
     with database.write() as session:
-        session.add_all(rows)
+        session.add_all(made)
     found, cursor = [], None
     with database.read() as session:
         while True:
@@ -66,11 +51,11 @@ def test_pages_are_newest_first_and_complete(database: Database) -> None:
             found += [row.id for row in page.items]
             if (cursor := page.next_cursor) is None:
                 break
-    assert found == [row.id for row in reversed(rows)]
+    assert found == [row.id for row in reversed(made)]
 
 
 def test_a_deleted_checkpoint_is_gone_and_its_bytes_may_be_uploaded_again(database: Database) -> None:
-    row = checkpoint(sha256="0" * 64)
+    row = rows.checkpoint(sha256="0" * 64)
     with database.write() as session:
         session.add(row)
     with database.write() as session:
@@ -78,28 +63,22 @@ def test_a_deleted_checkpoint_is_gone_and_its_bytes_may_be_uploaded_again(databa
     with database.write() as session:
         assert checkpoints.get(session, row.id) is None
         assert checkpoints.with_hash(session, "0" * 64) is None
-        session.add(checkpoint(sha256="0" * 64))
+        session.add(rows.checkpoint(sha256="0" * 64))
 
 
-@pytest.mark.parametrize("size", [0, 1, predictors.CHUNK, predictors.CHUNK + 1, 3 * predictors.CHUNK - 1])
+@pytest.mark.parametrize("size", [0, 1, predictors.CHUNK_BYTES, predictors.CHUNK_BYTES + 1, 3 * predictors.CHUNK_BYTES - 1])
 def test_any_range_of_an_artefact_can_be_read(database: Database, size: int) -> None:
     content = bytes(index * 31 % 251 for index in range(size))
-    network = checkpoint()
-    job = Job(
-        id=ids.new_id(), state="running", checkpoint_id=network.id, config={}, notes=[], created_at=NOW,
-        attempt=1, fence=1, cancel_requested=False,
-    )  # fmt: skip
-    predictor = Predictor(
-        id=ids.new_id(), job_id=job.id, checkpoint_id=network.id, architecture=None, config={}, layers=[], report={},
-        size=size, sha256="", created_at=NOW,
-    )  # fmt: skip
+    network = rows.checkpoint()
+    job = rows.job(network.id, state="running", attempt=1, fence=1)
+    predictor = rows.predictor(job, size=size)
     with database.write() as session:
         session.add(network)
         session.flush()
         session.add(job)
         session.flush()
         predictors.add(session, predictor, (content[start : start + 300_000] for start in range(0, size, 300_000)))
-    edges = sorted({0, 1, size // 2, predictors.CHUNK - 1, predictors.CHUNK, predictors.CHUNK + 1, size})
+    edges = sorted({0, 1, size // 2, predictors.CHUNK_BYTES - 1, predictors.CHUNK_BYTES, predictors.CHUNK_BYTES + 1, size})
     with database.read() as session:
         for start in edges:
             for stop in edges:
@@ -107,7 +86,7 @@ def test_any_range_of_an_artefact_can_be_read(database: Database, size: int) -> 
 
 
 def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
-    row = checkpoint()
+    row = rows.checkpoint()
 
     def fail() -> None:
         with database.write() as session:

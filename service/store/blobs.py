@@ -12,10 +12,10 @@ import obstore
 from obstore.exceptions import GenericError
 from obstore.store import ObjectStore, from_url
 
-PIECE = 2**20
+READ_BYTES = 2**20
 
 # The smallest part that S3 takes; two are in memory at a time.
-PART = 5 * 2**20
+PART_BYTES = 5 * 2**20
 
 
 class Unreachable(Exception):
@@ -31,7 +31,7 @@ def _reached() -> Iterator[None]:
 
 
 class Blobs:
-    """A folder or a bucket, by URL. All but `check` raise Unreachable."""
+    """A folder or a bucket, by URL. All but `probe` raise Unreachable."""
 
     def __init__(self, url: str) -> None:
         options: dict[str, Any] = {"mkdir": True} if url.startswith("file:") else {}
@@ -40,19 +40,19 @@ class Blobs:
     async def put(self, key: str, path: Path) -> None:
         """Stores a file's content; it appears under its key whole or not at all."""
         with _reached():
-            await obstore.put_async(self._store, key, path, chunk_size=PART, max_concurrency=2)
+            await obstore.put_async(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=2)
 
     def read(self, key: str, start: int, stop: int) -> Generator[bytes, None, None]:
         """Bytes start..stop of a blob in pieces of about a mebibyte; blocks while they arrive. Raises FileNotFoundError."""
         if start < stop:
             with _reached():
-                for piece in obstore.get(self._store, key, options={"range": (start, stop)}).stream(min_chunk_size=PIECE):
+                for piece in obstore.get(self._store, key, options={"range": (start, stop)}).stream(min_chunk_size=READ_BYTES):
                     yield bytes(piece)
 
     def download(self, key: str, path: Path) -> None:
         """Writes a blob's content to a file. Raises FileNotFoundError."""
         with path.open("wb") as file, _reached():
-            for piece in obstore.get(self._store, key).stream(min_chunk_size=PIECE):
+            for piece in obstore.get(self._store, key).stream(min_chunk_size=READ_BYTES):
                 file.write(piece)
 
     async def delete(self, key: str) -> None:
@@ -60,7 +60,7 @@ class Blobs:
         with suppress(FileNotFoundError), _reached():
             await obstore.delete_async(self._store, key)
 
-    async def check(self) -> None:
+    async def probe(self) -> None:
         """Raises if the store can't be reached."""
         async for _ in obstore.list(self._store, chunk_size=1):
             break

@@ -12,7 +12,7 @@ TASK = "nern.look"
 QUEUE = "nern"
 
 # A queued job is announced again after this many seconds, and by then older announcements are worthless.
-AGAIN_AFTER = 60
+AGAIN_AFTER_SECONDS = 60
 
 
 class Waker(Protocol):
@@ -20,7 +20,7 @@ class Waker(Protocol):
         """Tells a worker that this job waits. Never raises: the sweep will try again."""
         ...
 
-    def check(self) -> None:
+    def probe(self) -> None:
         """Raises if workers can't be reached."""
         ...
 
@@ -31,7 +31,7 @@ class Polling:
     def wake(self, job_id: str) -> None:
         pass
 
-    def check(self) -> None:
+    def probe(self) -> None:
         pass
 
 
@@ -48,11 +48,11 @@ class CeleryWaker:
 
     def wake(self, job_id: str) -> None:
         try:
-            self._celery.send_task(TASK, [job_id], queue=QUEUE, expires=AGAIN_AFTER, retry=False)
+            self._celery.send_task(TASK, [job_id], queue=QUEUE, expires=AGAIN_AFTER_SECONDS, retry=False)
         except (OperationalError, OSError) as error:
             log.warning("the broker does not answer, job %s waits for the next sweep: %s", job_id, error)
 
-    def check(self) -> None:
+    def probe(self) -> None:
         with self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
 

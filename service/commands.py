@@ -1,0 +1,55 @@
+"""What the commands of `nern` do."""
+
+import logging
+import os
+import sys
+from argparse import Namespace
+
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.settings import Settings
+from service.store import migrate
+from service.store.database import Database
+from service.supervisor import module_command
+
+
+def run(options: Namespace) -> None:
+    """Runs the command that was asked for. Raises SystemExit with a sentence if the settings or the database are wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Tells at every readiness probe what kind of database it talks to.
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
+    try:
+        settings = Settings()
+        if options.command == "serve":
+            _serve(settings, with_worker=not options.no_worker and not settings.broker_url, as_json=options.json)
+        elif options.command == "migrate":
+            _migrate(settings)
+        else:
+            command = module_command("worker")
+            os.execv(command[0], command)
+    except ValidationError as error:
+        sys.exit("\n".join(f"NERN_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()))
+    except (ValueError, OSError, SQLAlchemyError) as error:
+        sys.exit(f"nern {options.command}: {error}")
+
+
+def _serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
+    from service.access.keys import is_loopback, parse_keys
+
+    if not is_loopback(settings.host) and not parse_keys(settings.api_keys.get_secret_value()):
+        raise ValueError(f"{settings.host} can be reached from outside, so API keys are needed: set NERN_API_KEYS")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if settings.database_url is None:
+        _migrate(settings)
+    from service.server import serve  # takes seconds: nobody should wait for them to be told of a wrong setting
+
+    serve(settings, with_worker=with_worker, as_json=as_json)
+
+
+def _migrate(settings: Settings) -> None:
+    database = Database(settings.database)
+    try:
+        migrate.upgrade(database)
+    finally:
+        database.close()

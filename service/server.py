@@ -1,0 +1,61 @@
+"""The API's server process, and the local worker beside it."""
+
+import contextlib
+import json
+import signal
+import socket
+from threading import Event
+from types import FrameType
+
+import uvicorn
+
+from service.api.app import create_app
+from service.settings import Settings
+from service.supervisor import Supervisor, module_command
+
+# How long a stopping server waits for requests in flight.
+GRACE_SECONDS = 20
+
+
+class Server(uvicorn.Server):
+    """Tells endless streams to end as soon as the server is asked to stop, instead of waiting for their clients."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
+    """Answers requests until a signal says stop. The address is printed as soon as clients can connect."""
+    stopping = Event()
+    worker = _worker(settings) if with_worker else None
+    app = create_app(settings, stopping=stopping, probes={"worker": worker.probe} if worker else None)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+    with _listen(settings.host, settings.port) as listening, worker.running(stopping) if worker else contextlib.nullcontext():
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{host}:{listening.getsockname()[1]}"
+        print(json.dumps({"url": url}) if as_json else f"NeRN listens on {url} (documentation: {url}/docs)", flush=True)
+        # The server raises the signal that ended it once more when it is done; by then it has had its effect.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        Server(config, stopping).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host, port))
+    # From here on clients can connect; they are answered when the application has started.
+    listening.listen(2048)
+    return listening
+
+
+def _worker(settings: Settings) -> Supervisor:
+    logs = settings.data_dir / "logs"
+    logs.mkdir(exist_ok=True)
+    return Supervisor(module_command("worker", "--until-eof"), name="worker", log_file=logs / "worker.log")

@@ -1,0 +1,65 @@
+"""Why jobs fail: every `type` that the error of a job can have. docs/jobs.md holds the same list."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+FailureType = Literal[
+    "not-representable",
+    "unknown-architecture",
+    "unusable-images",
+    "training-diverged",
+    "bad-artefact",
+    "input-missing",
+    "out-of-memory",
+    "worker-lost",
+    "internal",
+]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a type of failure means, and what its reader can do."""
+
+    meaning: str
+    remedy: str
+
+
+FAILURES: Mapping[FailureType, Failure] = {
+    "not-representable": Failure(
+        "The network, or the selection of its layers, holds nothing that a predictor could represent.",
+        "Select other layers, or upload another checkpoint.",
+    ),
+    "unknown-architecture": Failure(
+        "There is no architecture of this name, or the checkpoint does not match the architecture.",
+        "Name the architecture that the checkpoint was made from, or none.",
+    ),
+    "unusable-images": Failure(
+        "The network does not take these images, or there are too few of them.",
+        "Upload images of the shape and number that the detail asks for.",
+    ),
+    "training-diverged": Failure(
+        "A loss became infinite or not a number.",
+        "Lower the learning rate that belongs to the phase in the detail.",
+    ),
+    "bad-artefact": Failure(
+        "The blob of the checkpoint or of the dataset, or the artefact of the new predictor, can't be read.",
+        "Upload the file again, and create the job again. If that fails too, report the fault.",
+    ),
+    "input-missing": Failure(
+        "The checkpoint or the dataset is not in the blob store.",
+        "Upload the file again, and create the job again.",
+    ),
+    "out-of-memory": Failure(
+        "The training needs more memory than the worker has.",
+        "Ask for a smaller predictor or smaller batches, or use a worker with more memory.",
+    ),
+    "worker-lost": Failure(
+        "The worker went silent in each attempt.",
+        "Look into the worker's log: most often the system ended the worker for want of memory.",
+    ),
+    "internal": Failure(
+        "A fault of the service. The detail does not tell it; the worker's log does.",
+        "Report the fault.",
+    ),
+}

@@ -1,0 +1,46 @@
+"""Rows of the tables, made up: each function fills in what a test does not care about."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from service.store import ids
+from service.store.tables import Checkpoint, Dataset, Job, Json, Predictor
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def checkpoint(**values: Any) -> Checkpoint:
+    """A checkpoint of its own, of a file that is larger than 32 bits can say."""
+    made: Json = {
+        "id": ids.new_id(), "sha256": ids.new_id(), "filename": "a.pt", "size": 5_000_000_000, "format": "torch-zip",
+        "architecture": None, "candidates": [], "layers": [], "kept": [], "weights": 1, "parameters": 1, "created_at": NOW,
+    }  # fmt: skip
+    return Checkpoint(**{**made, **values})
+
+
+def dataset(*, channels: int = 3, **values: Any) -> Dataset:
+    """Forty labelled images of 8 x 8, as `tests.support.networks.dataset_file` makes them."""
+    made: Json = {
+        "id": ids.new_id(), "identity": ids.new_id(), "sha256": "", "name": "d", "size": 1,
+        "images": 40, "height": 8, "width": 8, "channels": channels, "classes": 10,
+        "mean": [0.5] * channels, "std": [0.5] * channels, "created_at": NOW,
+    }  # fmt: skip
+    return Dataset(**{**made, **values})
+
+
+def job(checkpoint_id: str, **values: Any) -> Job:
+    """A job that waits."""
+    made: Json = {
+        "id": ids.new_id(), "state": "queued", "checkpoint_id": checkpoint_id, "config": {}, "notes": [], "attempt": 0,
+        "fence": 0, "cancel_requested": False, "created_at": NOW,
+    }  # fmt: skip
+    return Job(**{**made, **values})
+
+
+def predictor(of: Job, **values: Any) -> Predictor:
+    """What a job ended in."""
+    made: Json = {
+        "id": ids.new_id(), "job_id": of.id, "checkpoint_id": of.checkpoint_id, "architecture": of.architecture, "config": {},
+        "layers": [], "report": {}, "size": 1, "sha256": "", "created_at": NOW,
+    }  # fmt: skip
+    return Predictor(**{**made, **values})

@@ -1,0 +1,49 @@
+"""What the packages import is what they ask to be installed, no more and no less."""
+
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+from tests.test_structure import PACKAGES, ROOT, imports
+
+# Not imported by name, but used all the same: by uvicorn, and by SQLAlchemy for a URL of PostgreSQL.
+USED_BY_OTHERS = {"h11", "psycopg"}
+
+# Come with the package that they are a part of, in the one version that it takes.
+PARTS = {"kombu": "celery", "billiard": "celery", "pydantic-core": "pydantic"}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(extra: str | None = None) -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return {normal(re.split(r"[\[<>=! ;]", requirement)[0]) for requirement in requirements}
+
+
+def imported(files: list[Path]) -> set[str]:
+    """The distributions that these files import from."""
+    names = {name.partition(".")[0] for path in files for name in imports(path)}
+    distributions = packages_distributions()
+    ours = {*PACKAGES, "tests", "scripts", "bench"}
+    found = {normal(distributions[name][0]) for name in names - sys.stdlib_module_names - ours}
+    return {PARTS.get(name, name) for name in found}
+
+
+def test_the_service_is_installed_with_what_it_imports() -> None:
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert imported(files) | USED_BY_OTHERS == declared()
+
+
+def test_the_demo_is_installed_with_what_it_imports() -> None:
+    missing = imported([ROOT / "scripts/demo.py"]) - declared()
+    assert missing == declared("demo")
+
+
+def test_tests_and_benchmarks_are_installed_with_what_they_import() -> None:
+    files = [path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py")]
+    assert imported(files) <= declared() | declared("demo") | declared("dev")
