@@ -13,13 +13,13 @@ from service.api import checkpoints, datasets, errors, events, jobs, operations,
 from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.keys import ApiKeys, parse_keys
-from service.api.staging import clear_abandoned
 from service.blobs import Blobs
-from service.intake import Intake
 from service.serving.predictors import Predictors
 from service.settings import Settings
 from service.store.database import Database
 from service.sweep import sweep_forever
+from service.uploads.intake import Intake
+from service.uploads.staging import clear_abandoned
 from service.wake import make_waker
 
 DESCRIPTION = """

@@ -12,9 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from service import blobs, problems
 from service.api.context import Context, Ctx, Reading, now
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
-from service.api.staging import staged
 from service.store import checkpoints, jobs
 from service.store.tables import Checkpoint
+from service.uploads.staging import staged
 
 router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])
 

@@ -10,10 +10,10 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from service.blobs import Blobs
-from service.intake import Intake
 from service.serving.predictors import Predictors
 from service.settings import Settings
 from service.store.database import Database
+from service.uploads.intake import Intake
 from service.wake import Waker
 
 

@@ -12,10 +12,10 @@ from service import blobs, problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
 from service.api.context import Context, Ctx, Reading, now
 from service.api.lists import Cursor, Limit, ListOf, opaque, page_arguments
-from service.api.staging import printable, staged
-from service.intake import Normalisation
 from service.store import datasets, jobs
 from service.store.tables import Dataset
+from service.uploads.intake import Normalisation
+from service.uploads.staging import printable, staged
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

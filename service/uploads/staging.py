@@ -15,9 +15,9 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from service import problems
-from service.api.multipart import file_part
-from service.intake import Received
 from service.settings import Settings
+from service.uploads.intake import Received
+from service.uploads.multipart import file_part
 
 # Bytes are handed to the disk in pieces of this size, each in one hop to a thread.
 PIECE = 2**20
