@@ -115,7 +115,7 @@ def main() -> None:
         data: Images | Noise = (
             read_images(sorted(options.images.glob("cifar10-train-*.npz")))
             if case.images
-            else Noise("matched", architectures.input_shape(case.architecture, state_dict))
+            else Noise("matched", architectures.input_shape(case.architecture, architectures.shapes_of(state_dict)))
         )
         for seed in options.seeds:
             config = changed(case.config, {"seed": seed} | (short(case.config) if options.quick else {}))

@@ -1,6 +1,4 @@
-"""Everything that this library raises on purpose."""
-
-import torch
+"""Everything that this library raises on purpose. Needs no torch until a failure of torch is looked at."""
 
 
 class NernError(Exception):
@@ -29,6 +27,8 @@ class BadArtefact(NernError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of the host or of a device; torch, cuBLAS and cuDNN may say so with a plain RuntimeError."""
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(phrase in str(error) for phrase in ("can't allocate memory", "out of memory", "ALLOC_FAILED"))
@@ -36,4 +36,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_device_fault(error: BaseException) -> bool:
     """Whether a GPU failed, so that nothing which this process does on it will succeed any more."""
+    import torch
+
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

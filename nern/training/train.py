@@ -90,7 +90,7 @@ def train(
         if not state_dict[layer.name].float().isfinite().all():
             raise NotRepresentable(f"{layer.name!r} has weights that are not finite, or too large for float32")
     if architecture is not None:
-        architectures.fit_of(architecture, state_dict)
+        architectures.match(architecture, architectures.shapes_of(state_dict))
     teaching, judge = None, None
     if architecture is not None and data is not None:
         network = architectures.build(architecture, state_dict).to(device)

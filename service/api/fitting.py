@@ -10,26 +10,26 @@ from service.store.tables import Dataset
 def check(architecture: str, shapes: StateDict, dataset: Dataset | None, noise: str | None, synthesised_images: int) -> None:
     """Raises Invalid unless the tensors, which may be on the meta device, and the data are those of this architecture."""
     try:
-        fit = architectures.fit_of(architecture, shapes)
+        match = architectures.match(architecture, architectures.shapes_of(shapes))
     except nern.errors.UnknownArchitecture as error:
         raise _misfit("/architecture", str(error)) from error
     if dataset is not None:
         if dataset.images < 2:
             raise _misfit("/data/dataset_id", "the dataset has 1 image; at least 2 are needed, as some are held out")
-        if dataset.channels != fit.channels:
+        if dataset.channels != match.channels:
             raise _misfit(
                 "/data/dataset_id",
-                f"the dataset's images have {dataset.channels} channels, but the network takes {fit.channels}",
+                f"the dataset's images have {dataset.channels} channels, but the network takes {match.channels}",
             )
-        if dataset.classes is not None and dataset.classes > fit.classes:
+        if dataset.classes is not None and dataset.classes > match.classes:
             raise _misfit(
-                "/data/dataset_id", f"a label is {dataset.classes - 1}, but the network has only {fit.classes} classes"
+                "/data/dataset_id", f"a label is {dataset.classes - 1}, but the network has only {match.classes} classes"
             )
     if noise == "matched":
         if not any(name.endswith("running_mean") for name in shapes):
             raise _misfit("/data/noise", "the network has no batch norm whose statistics images could be matched to")
         try:
-            synthesis.check_size(architectures.input_shape(architecture, shapes), synthesised_images)
+            synthesis.check_size(match.input_shape, synthesised_images)
         except nern.errors.UnusableImages as error:
             raise _misfit("/synthesised_images", str(error)) from error
 

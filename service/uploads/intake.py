@@ -154,9 +154,10 @@ class Intake:
 
 def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
     """The row of a new checkpoint."""
-    candidates = architectures.recognise(facts.state_dict)
+    shapes = architectures.shapes_of(facts.state_dict)
+    candidates = architectures.recognise(shapes)
     architecture = candidates[0] if len(candidates) == 1 else None
-    groups = architectures.groups(architecture, facts.state_dict) if architecture else {}
+    groups = architectures.groups(architecture, shapes) if architecture else {}
     layers = find_layers(facts.state_dict)
     represented = {layer.name for layer in layers}
     return Checkpoint(
