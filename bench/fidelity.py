@@ -26,8 +26,8 @@ from nern import architectures, artefact
 from nern.architectures import build
 from nern.images import CPU, Images, Noise
 from nern.layers import StateDict
+from nern.state_dicts import find_state_dict
 from nern.training import Config, DecoupledConfig, PaperConfig, Progress, RegularisedConfig, Snapshot, train
-from service.inspection.state_dicts import find_state_dict
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

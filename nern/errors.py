@@ -9,8 +9,12 @@ class NotRepresentable(NernError):
     """The network, or the selection of layers asked for, has nothing that a predictor could stand for."""
 
 
+class NoStateDict(NernError):
+    """What was loaded holds no state_dict."""
+
+
 class UnknownArchitecture(NernError):
-    """No architecture of that name, or the checkpoint does not fit into it."""
+    """No architecture of that name, or the checkpoint does not match it."""
 
 
 class UnusableImages(NernError):

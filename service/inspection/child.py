@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from nern import tensorfile
+from nern.errors import NoStateDict
 from nern.layers import StateDict
 from service.inspection import datasets, safetensors_files, torch_files
 from service.inspection.limits import limit
 from service.inspection.refusal import Refusal
-from service.inspection.state_dicts import check
+from service.inspection.validation import validate
 
 
 def main(kind: str, source: str, target: str, seconds: str, max_bytes: str) -> None:
@@ -57,13 +58,16 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, size: int) -> dict[str,
     """Writes the tensors of a checkpoint of `size` bytes to `output`; what to answer. Raises Refusal."""
     file.seek(0)
     start = file.read(64)
-    if safetensors_files.sniff(start):
-        format, state_dict = "safetensors", safetensors_files.read(file, size)
-    elif found := torch_files.sniff(start):
-        format, state_dict = found, torch_files.read(file, found, size)
-    else:
-        raise Refusal("not-a-checkpoint", "the file is of neither torch.save nor safetensors")
-    check(state_dict)
+    try:
+        if safetensors_files.sniff(start):
+            format, state_dict = "safetensors", safetensors_files.read(file, size)
+        elif found := torch_files.sniff(start):
+            format, state_dict = found, torch_files.read(file, found, size)
+        else:
+            raise Refusal("not-a-checkpoint", "the file is of neither torch.save nor safetensors")
+    except NoStateDict as error:
+        raise Refusal("not-a-checkpoint", str(error)) from error
+    validate(state_dict)
     _write(state_dict, output)
     tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in state_dict.items()]
     return {"format": format, "tensors": tensors}
