@@ -14,6 +14,7 @@ from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.keys import ApiKeys, parse_keys
 from service.blobs import Blobs
+from service.inspection.pool import Inspectors
 from service.serving.predictors import Predictors
 from service.settings import Settings
 from service.store.database import Database
@@ -34,11 +35,12 @@ def create_app(settings: Settings) -> FastAPI:
     torch.set_num_threads(1)
     database = Database(settings.database)
     blobs = Blobs(settings.blobs)
+    inspectors = Inspectors(settings.inspectors)
     context = Context(
         settings=settings,
         database=database,
         blobs=blobs,
-        intake=Intake(settings, database, blobs),
+        intake=Intake(settings, database, blobs, inspectors),
         predictors=Predictors(database),
         waker=make_waker(settings.broker_url),
         release=version("nern"),
@@ -49,7 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         clear_abandoned(settings)
         sweeping = asyncio.create_task(sweep_forever(database, context.waker, settings))
-        yield
+        async with inspectors:
+            yield
         sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sweeping
