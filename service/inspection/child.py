@@ -47,11 +47,11 @@ def main() -> None:
 def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int) -> dict[str, Any]:
     """What to answer for the file of the descriptor `source`; its tensors are written to the file of `target`."""
     with open(source, "rb") as file, open(target, "wb") as output:
-        size = file.seek(0, 2)
-        room = max_bytes if kind == "dataset" else 2 * size
-        limit(memory=2 * room, output=4 * size + room, seconds=seconds)
+        nbytes = file.seek(0, 2)
+        room = max_bytes if kind == "dataset" else 2 * nbytes
+        limit(memory=2 * room, output=4 * nbytes + room, seconds=seconds)
         try:
-            return inspect_dataset(file, output, max_bytes) if kind == "dataset" else inspect_checkpoint(file, output, size)
+            return inspect_dataset(file, output, max_bytes) if kind == "dataset" else inspect_checkpoint(file, output, nbytes)
         except Refusal as refusal:
             return {"refused": [refusal.slug, refusal.detail]}
         except (MemoryError, RecursionError):
@@ -73,15 +73,15 @@ def _warm_up() -> None:
     inspect_dataset(images, BytesIO(), 2**20)
 
 
-def inspect_checkpoint(file: BinaryIO, output: BinaryIO, size: int) -> dict[str, Any]:
-    """Writes the tensors of a checkpoint of `size` bytes to `output`; what to answer. Raises Refusal."""
+def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[str, Any]:
+    """Writes the tensors of a checkpoint of `nbytes` bytes to `output`; what to answer. Raises Refusal."""
     file.seek(0)
     start = file.read(64)
     try:
         if safetensors_files.sniff(start):
-            format, state_dict = "safetensors", safetensors_files.read(file, size)
+            format, state_dict = "safetensors", safetensors_files.read(file, nbytes)
         elif found := torch_files.sniff(start):
-            format, state_dict = found, torch_files.read(file, found, size)
+            format, state_dict = found, torch_files.read(file, found, nbytes)
         else:
             raise Refusal("not-a-checkpoint", "the file is of neither torch.save nor safetensors")
     except NoStateDict as error:

@@ -33,12 +33,12 @@ Row = TypeVar("Row", Checkpoint, Dataset)
 
 @dataclass(frozen=True)
 class Received:
-    """A file that has arrived. `folder` is its own, for what is made of it, and goes when it goes."""
+    """A file that has arrived. `folder` is removed with it, and takes what is made of the file."""
 
     path: Path
     folder: Path
     filename: str
-    size: int
+    nbytes: int
     sha256: str
 
 
@@ -99,7 +99,7 @@ class Intake:
             identity=identity,
             sha256=file.sha256,
             name=name or file.filename,
-            size=file.size,
+            size=file.nbytes,
             images=images,
             height=height,
             width=width,
@@ -168,7 +168,7 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
         id=new_id(),
         sha256=file.sha256,
         filename=file.filename,
-        size=file.size,
+        size=file.nbytes,
         format=facts.format,
         architecture=architecture,
         candidates=candidates,
