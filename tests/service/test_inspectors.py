@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from service.inspection.limits import WAITING_DESCRIPTORS
 from service.inspection.pool import Inspectors
 from service.inspection.process import Task
 from service.settings import Settings
+from service.store import migrate
+from service.store.database import Database
 from tests.support.networks import resnet8, saved
 from tests.support.pipes import endless
 from tests.support.waiting import until
@@ -158,8 +161,8 @@ def test_processes_that_can_not_be_started_are_no_fault_of_the_file(task: Task, 
 def test_a_cancelled_request_ends_its_process(task: Task) -> None:
     async def cancel() -> None:
         before = children()
-        inspectors = Inspectors(0)
-        reading = asyncio.create_task(inspectors.read(task))
+        # So long that nothing else ends the process.
+        reading = asyncio.create_task(Inspectors(0).read(replace(task, seconds=3600)))
         await true(lambda: children() - before)
         (pid,) = children() - before
         await true(lambda: warm(pid))
@@ -200,6 +203,22 @@ def test_making_the_application_starts_nothing(tmp_path: Path) -> None:
     before = children()
     create_app(Settings(data_dir=tmp_path, inspectors=1))
     assert children() == before
+
+
+def test_the_application_has_a_process_wait_as_long_as_it_runs(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, inspectors=1)
+    database = Database(settings.database)
+    migrate.upgrade(database)
+    database.close()
+
+    async def run() -> None:
+        before = children()
+        app = create_app(settings)
+        async with app.router.lifespan_context(app):
+            await true(lambda: children() - before)
+        assert children() == before
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(
