@@ -78,7 +78,7 @@ def round_trip(name: str, network: nn.Module, seed: int, permuted: int) -> dict[
 
 def verdict(name: str, network: nn.Module, state_dict: StateDict, rebuilt: StateDict, represented: set[str]) -> str:
     """ "yes", or what is wrong."""
-    if f"torchvision/{name}" not in architectures.recognise(state_dict):
+    if f"torchvision/{name}" not in architectures.recognise(architectures.shapes_of(state_dict)):
         return "not recognised"
     for key, tensor in state_dict.items():
         if key not in rebuilt or (rebuilt[key].shape, rebuilt[key].dtype) != (tensor.shape, tensor.dtype):

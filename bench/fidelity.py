@@ -26,8 +26,8 @@ from nern.architectures import build
 from nern.images import CPU, Images, Noise
 from nern.layers import StateDict
 from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
+from nern.state_dicts import find_state_dict
 from nern.training import Progress, Snapshot, train
-from service.inspection.state_dicts import find_state_dict
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -115,7 +115,7 @@ def main() -> None:
         data: Images | Noise = (
             read_images(sorted(options.images.glob("cifar10-train-*.npz")))
             if case.images
-            else Noise("matched", architectures.input_shape(case.architecture, state_dict))
+            else Noise("matched", architectures.input_shape(case.architecture, architectures.shapes_of(state_dict)))
         )
         for seed in options.seeds:
             config = case.config.with_values({"seed": seed} | (short(case.config) if options.quick else {}))

@@ -44,7 +44,7 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     state_dict = load(options.checkpoints / FILES[ARCHITECTURE])
-    shape = architectures.input_shape(ARCHITECTURE, state_dict)
+    shape = architectures.input_shape(ARCHITECTURE, architectures.shapes_of(state_dict))
     test = read_images(sorted(options.images.glob("cifar10-test.npz")))
     config = CONFIG.with_values({"seed": options.seed, "ratio": options.ratio} | (QUICK if options.quick else {}))
     rows: list[Row] = []

@@ -23,6 +23,10 @@ class NotRepresentable(ImpossibleRequest):
     """The network, or the selection of layers asked for, has nothing that a predictor could stand for."""
 
 
+class NoStateDict(NernError):
+    """What was loaded holds no state_dict."""
+
+
 class UnknownArchitecture(ImpossibleRequest):
     """No architecture of that name, or the checkpoint does not match it."""
 

@@ -5,7 +5,7 @@ The service asks before it accepts a job, and the training asks again before it 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from nern import architectures, tensorfile
 from nern.embedding import EmbeddingConfig
@@ -99,7 +99,7 @@ def choose_layers(network: NetworkFacts, request: TrainingRequest) -> list[Layer
 def _validate_data(
     request: TrainingRequest, architecture: str, tensors: Mapping[str, Described], data: DataFacts | None
 ) -> None:
-    match = architectures.fit_of(architecture, cast(Any, tensors))
+    match = architectures.match(architecture, architectures.shapes_of(tensors))
     if isinstance(data, NoiseFacts) and data.kind == "matched" and not any(name.endswith("running_mean") for name in tensors):
         raise UnusableImages("the network has no batch norm whose statistics images could be matched to", "/data/noise")
     if isinstance(data, DatasetFacts):
@@ -153,7 +153,7 @@ def _synthesis(request: TrainingRequest, network: NetworkFacts, data: DataFacts 
     if not distils or not isinstance(data, NoiseFacts) or data.kind != "matched":
         return []
     assert network.architecture is not None
-    shape = architectures.input_shape(network.architecture, cast(Any, network.tensors))
+    shape = architectures.input_shape(network.architecture, architectures.shapes_of(network.tensors))
     steps = request.synthesis_steps
     return [
         Synthesis(

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from nern import architectures
 from nern.architectures.cifar import ResNet
-from service.inspection.state_dicts import find_state_dict
+from nern.state_dicts import find_state_dict
 
 SEED = 0
 POLL_SECONDS = 0.5

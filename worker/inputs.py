@@ -24,7 +24,7 @@ def load_data(store: Blobs, job: Job, dataset: Dataset | None, state_dict: State
         tensors = _load(store, blobs.dataset_tensors(dataset.id))
         return Images(tensors["images"], tensors.get("labels"), tuple(dataset.mean), tuple(dataset.std))
     if job.noise is not None and job.architecture is not None:
-        shape = architectures.input_shape(job.architecture, state_dict)
+        shape = architectures.input_shape(job.architecture, architectures.shapes_of(state_dict))
         return Noise(cast(NoiseKind, job.noise), shape)
     return None
 

@@ -13,12 +13,11 @@ from starlette.routing import Route
 from service.access.keys import ApiKeys, parse_keys
 from service.api import checkpoints, datasets, events, jobs, operations, predictors
 from service.api.context import Context
-from service.api.staging import clear_abandoned
 from service.clock import Clock, utc_now
 from service.http import errors
 from service.http.bodies import BodyLimit
 from service.http.policy import Policies, policy
-from service.intake import Intake
+from service.inspection.pool import Inspectors
 from service.jobs.sweep import sweep_forever
 from service.jobs.wakeups import make_waker
 from service.serving.predictors import Predictors
@@ -26,6 +25,8 @@ from service.serving.renderer import Renderer
 from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.database import Database
+from service.uploads.intake import Intake
+from service.uploads.staging import clear_abandoned
 
 DESCRIPTION = """
 Upload a pretrained convolutional network; a worker trains a small predictor of its weights;
@@ -49,11 +50,12 @@ def create_app(
     release = version("nern")
     database = Database(settings.database)
     blobs = Blobs(settings.blobs)
+    inspectors = Inspectors(settings.inspectors)
     context = Context(
         settings=settings,
         database=database,
         blobs=blobs,
-        intake=Intake(settings, database, blobs),
+        intake=Intake(settings, database, blobs, inspectors),
         predictors=Predictors(database),
         waker=make_waker(settings.broker_url),
         renderer=Renderer.here(release),
@@ -66,7 +68,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         clear_abandoned(settings)
         sweeping = asyncio.create_task(sweep_forever(database, context.waker, settings, clock))
-        yield
+        async with inspectors:
+            yield
         sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sweeping

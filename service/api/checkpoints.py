@@ -10,13 +10,13 @@ from starlette.concurrency import run_in_threadpool
 
 from service import problems
 from service.api.context import Context, Ctx, Reading
-from service.api.staging import staged
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.http.sources import SourceResponse
 from service.serving.uploaded import UploadedFile
 from service.store import blobs, checkpoints, jobs
 from service.store.tables import Checkpoint
+from service.uploads.staging import staged
 
 router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])
 

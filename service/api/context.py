@@ -9,13 +9,13 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from service.clock import Clock
-from service.intake import Intake
 from service.jobs.wakeups import Waker
 from service.serving.predictors import Predictors
 from service.serving.renderer import Renderer
 from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.database import Database
+from service.uploads.intake import Intake
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from starlette.concurrency import run_in_threadpool
 from service import problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
 from service.api.context import Context, Ctx, Reading
-from service.api.staging import printable, staged
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
-from service.intake import Normalisation
 from service.store import blobs, datasets, jobs
 from service.store.tables import Dataset
+from service.uploads.intake import Normalisation
+from service.uploads.staging import printable, staged
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

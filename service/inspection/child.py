@@ -1,10 +1,13 @@
-"""The inspecting process: reads one untrusted file, writes its tensors as safetensors, prints what it found as JSON.
+"""The inspecting process: reads one untrusted file, writes its tensors as safetensors, answers with what it found as JSON.
 
-python -I -m service.inspection.child checkpoint|dataset INPUT OUTPUT SECONDS MAX_BYTES
+Its standard input is a Unix socket to the service. The process imports what it needs, says READY and waits. The service sends
+one JSON object with two descriptors: the file, open for reading, and an empty file, open for writing. The process ends when it
+has answered, or when the socket ends.
 """
 
 import json
-import sys
+import os
+import socket
 import traceback
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -13,33 +16,50 @@ import numpy as np
 import torch
 
 from nern import tensorfile
+from nern.errors import NoStateDict
 from nern.layers import StateDict
 from service.inspection import datasets, safetensors_files, torch_files
-from service.inspection.limits import limit
+from service.inspection.limits import limit, limit_while_waiting
 from service.inspection.refusal import Refusal
-from service.inspection.state_dicts import check
+from service.inspection.validation import validate
+
+READY = b"."
+
+MESSAGE_BYTES = 4096
+
+STATISTICS_IMAGES = 1024  # are taken at a time
 
 
-def main(kind: str, source: str, target: str, seconds: str, max_bytes: str) -> None:
+def main() -> None:
     torch.set_num_threads(1)
     _warm_up()
+    limit_while_waiting()
+    with socket.socket(fileno=0) as parent:
+        parent.sendall(READY)
+        message, descriptors, *_ = socket.recv_fds(parent, MESSAGE_BYTES, 2)
+        if not descriptors:
+            return  # the service has ended
+        parent.sendall(json.dumps(read(*descriptors, **json.loads(message))).encode())
+    # Taking torch down takes longer than reading a small file.
+    os._exit(0)
+
+
+def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int) -> dict[str, Any]:
+    """What to answer for the file of the descriptor `source`; its tensors are written to the file of `target`."""
     with open(source, "rb") as file, open(target, "wb") as output:
-        size = file.seek(0, 2)
-        room = int(max_bytes) if kind == "dataset" else 2 * size
-        limit(memory=2 * room, output=4 * size + room, seconds=int(seconds))
+        nbytes = file.seek(0, 2)
+        room = max_bytes if kind == "dataset" else 2 * nbytes
+        limit(memory=2 * room, output=4 * nbytes + room, seconds=seconds)
         try:
-            answer = (
-                inspect_dataset(file, output, int(max_bytes)) if kind == "dataset" else inspect_checkpoint(file, output, size)
-            )
+            return inspect_dataset(file, output, max_bytes) if kind == "dataset" else inspect_checkpoint(file, output, nbytes)
         except Refusal as refusal:
-            answer = {"refused": [refusal.slug, refusal.detail]}
+            return {"refused": [refusal.slug, refusal.detail]}
         except (MemoryError, RecursionError):
-            answer = {"refused": ["too-demanding", "reading the file takes far more memory than its size justifies"]}
+            return {"refused": ["too-demanding", "reading the file takes far more memory than its size justifies"]}
         except Exception:  # somebody's file: whatever its reader stumbles over, the file is at fault
             traceback.print_exc()
             slug = "bad-dataset" if kind == "dataset" else "not-a-checkpoint"
-            answer = {"refused": [slug, "the file is malformed; write it again with the usual library"]}
-    print(json.dumps(answer))
+            return {"refused": [slug, "the file is malformed; write it again with the usual library"]}
 
 
 def _warm_up() -> None:
@@ -53,17 +73,20 @@ def _warm_up() -> None:
     inspect_dataset(images, BytesIO(), 2**20)
 
 
-def inspect_checkpoint(file: BinaryIO, output: BinaryIO, size: int) -> dict[str, Any]:
-    """Writes the tensors of a checkpoint of `size` bytes to `output`; what to answer. Raises Refusal."""
+def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[str, Any]:
+    """Writes the tensors of a checkpoint of `nbytes` bytes to `output`; what to answer. Raises Refusal."""
     file.seek(0)
     start = file.read(64)
-    if safetensors_files.sniff(start):
-        format, state_dict = "safetensors", safetensors_files.read(file, size)
-    elif found := torch_files.sniff(start):
-        format, state_dict = found, torch_files.read(file, found, size)
-    else:
-        raise Refusal("not-a-checkpoint", "the file is of neither torch.save nor safetensors")
-    check(state_dict)
+    try:
+        if safetensors_files.sniff(start):
+            format, state_dict = "safetensors", safetensors_files.read(file, nbytes)
+        elif found := torch_files.sniff(start):
+            format, state_dict = found, torch_files.read(file, found, nbytes)
+        else:
+            raise Refusal("not-a-checkpoint", "the file is of neither torch.save nor safetensors")
+    except NoStateDict as error:
+        raise Refusal("not-a-checkpoint", str(error)) from error
+    validate(state_dict)
     _write(state_dict, output)
     tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in state_dict.items()]
     return {"format": format, "tensors": tensors}
@@ -75,8 +98,8 @@ def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[st
     _write(tensors, output)
     labels, pixels = tensors.get("labels"), tensors["images"]
     sums = [torch.zeros(pixels.shape[3], dtype=torch.float64) for _ in range(2)]
-    for chunk in pixels.split(1024):
-        values = chunk.flatten(0, 2).double() / 255
+    for part in pixels.split(STATISTICS_IMAGES):
+        values = part.flatten(0, 2).double() / 255
         sums = [sums[0] + values.sum(0), sums[1] + values.square().sum(0)]
     mean, square = (total / (pixels.numel() // pixels.shape[3]) for total in sums)
     return {
@@ -95,4 +118,4 @@ def _write(tensors: StateDict, output: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -5,9 +5,9 @@ from typing import BinaryIO
 from nern import tensorfile
 from nern.errors import BadArtefact
 from nern.layers import StateDict
+from nern.state_dicts import find_state_dict
 from nern.tensorfile import Entry
 from service.inspection.refusal import Refusal
-from service.inspection.state_dicts import find_state_dict
 
 
 def sniff(start: bytes) -> bool:
@@ -15,17 +15,17 @@ def sniff(start: bytes) -> bool:
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= tensorfile.MAX_HEADER
 
 
-def read(file: BinaryIO, size: int) -> StateDict:
-    """The state_dict in a safetensors file. Raises Refusal."""
+def read(file: BinaryIO, nbytes: int) -> StateDict:
+    """The state_dict in a safetensors file of `nbytes` bytes. Raises Refusal, NoStateDict."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if 8 + length > size:
+    if 8 + length > nbytes:
         raise Refusal("truncated-file", "the file ends inside its header; upload it again")
     try:
         entries, _ = tensorfile.parse_header(file.read(length))
     except BadArtefact as error:
         raise Refusal("not-a-checkpoint", f"{error}; write the file with the safetensors library") from error
-    _check_layout(list(entries.values()), data=8 + length, size=size)
+    _validate_layout(list(entries.values()), data=8 + length, nbytes=nbytes)
     tensors = {}
     for name, entry in entries.items():
         file.seek(entry.start)
@@ -33,13 +33,13 @@ def read(file: BinaryIO, size: int) -> StateDict:
     return find_state_dict(tensors)
 
 
-def _check_layout(entries: list[Entry], *, data: int, size: int) -> None:
+def _validate_layout(entries: list[Entry], *, data: int, nbytes: int) -> None:
     end = data
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
         if entry.start != end:
             raise Refusal("not-a-checkpoint", f"tensor {entry.name!r} overlaps another one or leaves a gap before it")
         end = entry.stop
-    if end > size:
-        raise Refusal("truncated-file", f"the file has {size} bytes, but its tensors end at byte {end}; upload it again")
-    if end < size:
-        raise Refusal("not-a-checkpoint", f"{size - end} bytes follow after the last tensor")
+    if end > nbytes:
+        raise Refusal("truncated-file", f"the file has {nbytes} bytes, but its tensors end at byte {end}; upload it again")
+    if end < nbytes:
+        raise Refusal("not-a-checkpoint", f"{nbytes - end} bytes follow after the last tensor")

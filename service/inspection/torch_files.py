@@ -6,11 +6,10 @@ import zipfile
 from typing import BinaryIO, Literal
 
 import torch
-from torch import Tensor
 
 from nern.layers import StateDict
+from nern.state_dicts import find_state_dict
 from service.inspection.refusal import Refusal
-from service.inspection.state_dicts import find_state_dict
 
 Format = Literal["torch-zip", "torch-legacy"]
 
@@ -26,10 +25,10 @@ def sniff(start: bytes) -> Format | None:
     return "torch-legacy" if start.startswith(pickle.PROTO) else None
 
 
-def read(file: BinaryIO, format: Format, size: int) -> StateDict:
-    """The state_dict in a file of torch.save. Raises Refusal."""
+def read(file: BinaryIO, format: Format, nbytes: int) -> StateDict:
+    """The state_dict in a file of torch.save of `nbytes` bytes. Raises Refusal, NoStateDict."""
     if format == "torch-zip":
-        _check_archive(file, size)
+        _validate_archive(file, nbytes)
     file.seek(0)
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
@@ -42,11 +41,11 @@ def read(file: BinaryIO, format: Format, size: int) -> StateDict:
             raise Refusal("truncated-file", "the file ends too early; upload it again") from error
         raise Refusal("not-a-checkpoint", f"torch can't read the file; {ADVICE}") from error
     state_dict = find_state_dict(loaded)
-    _check_storages(state_dict, size)
+    _validate_storages(state_dict, nbytes)
     return state_dict
 
 
-def _check_archive(file: BinaryIO, size: int) -> None:
+def _validate_archive(file: BinaryIO, nbytes: int) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -61,21 +60,17 @@ def _check_archive(file: BinaryIO, size: int) -> None:
         raise Refusal("not-a-checkpoint", f"this is a zip archive, but not one of torch.save; {ADVICE}")
     if len(members) > MAX_MEMBERS or len(set(names)) != len(names):
         raise Refusal("not-a-checkpoint", "the archive has too many members, or two of the same name")
-    if sum(member.file_size for member in members) > size:
+    if sum(member.file_size for member in members) > nbytes:
         raise Refusal("not-a-checkpoint", "the archive's members are compressed, which torch.save never does")
 
 
-def _check_storages(state_dict: StateDict, size: int) -> None:
+def _validate_storages(state_dict: StateDict, nbytes: int) -> None:
     # A view with strides of 0 can be far larger than the file that it is in.
     for name, tensor in state_dict.items():
-        if tensor.layout is torch.strided and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        if tensor.layout is torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
             raise Refusal("unsupported-tensor", f"tensor {name!r} is larger than its storage; save a contiguous copy")
-    if sum(_bytes(tensor) for tensor in state_dict.values()) > 4 * size + 2**20:
+    if sum(tensor.numel() * tensor.element_size() for tensor in state_dict.values()) > 4 * nbytes + 2**20:
         raise Refusal("too-demanding", "the tensors are much larger than the file; save contiguous copies")
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _refused_pickle(error: pickle.UnpicklingError) -> Refusal:

@@ -1,4 +1,7 @@
+import json
 import re
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -8,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from nern import architectures
-from nern.architectures import registry
+from nern.architectures import networks, shapes_of, tabulate
 from nern.architectures.cifar import ResNet, Shortcut
 from nern.architectures.skeleton import skeleton
 from nern.errors import NotRepresentable, UnknownArchitecture
@@ -23,18 +26,63 @@ def test_every_classification_network_of_torchvision_is_known() -> None:
 
 @pytest.mark.parametrize("name", architectures.architectures())
 def test_every_network_is_recognised_as_itself_alone_whatever_its_classes(name: str) -> None:
-    for variant in registry._variants()[name]:
+    for number, variant in enumerate(networks.variants(name)):
         module = skeleton(partial(variant.build, 7))
         state_dict = module.state_dict()
-        assert architectures.recognise(state_dict) == [name]
+        assert architectures.recognise(shapes_of(state_dict)) == [name]
+        match = architectures.match(name, shapes_of(state_dict))
+        assert (match.variant, match.classes, match.input_shape) == (number, 7, (3, variant.image_size, variant.image_size))
         convolutions = {f"{path}.weight" for path, conv in module.named_modules() if isinstance(conv, nn.Conv2d)}
         assert {layer.name for layer in find_layers(state_dict)} == convolutions
+        assert match.groups == {
+            f"{path}.weight": conv.groups for path, conv in module.named_modules() if isinstance(conv, nn.Conv2d)
+        }
+
+
+def test_the_table_is_what_torchvision_and_the_cifar_networks_give() -> None:
+    assert tabulate.PATH.read_text() == tabulate.tabulate()
+
+
+def test_the_table_is_small() -> None:
+    assert tabulate.PATH.stat().st_size < 400_000
+
+
+def test_recognising_and_matching_need_no_torch() -> None:
+    script = """
+import json, sys
+from nern import architectures
+shapes = json.load(sys.stdin)
+assert architectures.recognise(shapes) == ["cifar/resnet8"]
+assert architectures.match("cifar/resnet8", shapes).classes == 10
+assert architectures.groups("cifar/resnet8", shapes)["layer1.0.conv1.weight"] == 1
+assert architectures.input_shape("cifar/resnet8", shapes) == (3, 32, 32)
+print([name for name in ("torch", "torchvision", "numpy") if name in sys.modules])
+"""
+    shapes = json.dumps({name: list(shape) for name, shape in shapes_of(resnet8()).items()})
+    command = [sys.executable, "-P", "-c", script]
+    assert subprocess.run(command, input=shapes, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_network_whose_heads_disagree_on_the_classes_is_none() -> None:
+    other = {"linear.weight": torch.empty(7, 64)}
+    assert architectures.recognise(shapes_of(resnet8() | other)) == []
+    with pytest.raises(UnknownArchitecture, match=r"'linear\.bias' has the shape \[10\] instead of \[7\]"):
+        architectures.match("cifar/resnet8", shapes_of(resnet8() | other))
+
+
+def test_a_tensor_too_many_or_too_few_is_named() -> None:
+    shapes = shapes_of(resnet8())
+    with pytest.raises(UnknownArchitecture, match="unexpected tensor 'extra'"):
+        architectures.match("cifar/resnet8", shapes | {"extra": (1,)})
+    del shapes["conv1.weight"]
+    with pytest.raises(UnknownArchitecture, match=r"no tensor 'conv1\.weight'"):
+        architectures.match("cifar/resnet8", shapes)
 
 
 def test_a_network_without_classes_or_channels_is_none() -> None:
     unclassified = {"linear.weight": torch.empty(0, 64), "linear.bias": torch.empty(0)}
-    assert architectures.recognise(resnet8() | unclassified) == []
-    assert architectures.recognise(resnet8() | {"conv1.weight": torch.empty(16, 0, 3, 3)}) == []
+    assert architectures.recognise(shapes_of(resnet8() | unclassified)) == []
+    assert architectures.recognise(shapes_of(resnet8() | {"conv1.weight": torch.empty(16, 0, 3, 3)})) == []
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])
@@ -64,12 +112,12 @@ def test_torchvision_networks_take_their_ends_from_the_shapes() -> None:
     rebuilt = architectures.build("torchvision/resnet18", original.eval().state_dict())
     inputs = torch.randn(1, 1, 64, 64)
     assert torch.equal(original(inputs), rebuilt(inputs))
-    assert architectures.input_shape("torchvision/resnet18", original.state_dict()) == (1, 224, 224)
+    assert architectures.input_shape("torchvision/resnet18", shapes_of(original.state_dict())) == (1, 224, 224)
 
 
 def test_half_precision_and_missing_counters_are_no_obstacle() -> None:
     state_dict = {name: tensor.half() for name, tensor in resnet8().items() if "num_batches" not in name}
-    assert architectures.recognise(state_dict) == ["cifar/resnet8"]
+    assert architectures.recognise(shapes_of(state_dict)) == ["cifar/resnet8"]
     assert architectures.build("cifar/resnet8", state_dict)(torch.randn(1, 3, 8, 8)).dtype == torch.float32
 
 
@@ -78,7 +126,7 @@ def test_a_densenet_as_torchvision_offers_it_is_recognised_by_its_old_names() ->
     original = torchvision.models.densenet121(num_classes=5).eval()
     old = {re.sub(r"(denselayer\d+\.(?:norm|conv))", r"\1.", name): tensor for name, tensor in original.state_dict().items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    assert architectures.recognise(old) == ["torchvision/densenet121"]
+    assert architectures.recognise(shapes_of(old)) == ["torchvision/densenet121"]
     rebuilt = architectures.build("torchvision/densenet121", old)
     inputs = torch.randn(1, 3, 64, 64)
     assert torch.equal(original(inputs), rebuilt(inputs))
@@ -90,8 +138,8 @@ def test_a_densenet_as_torchvision_offers_it_is_recognised_by_its_old_names() ->
 
 def test_transformers_for_large_images_are_recognised() -> None:
     state_dict = skeleton(lambda: torchvision.models.vit_b_16(image_size=384)).state_dict()
-    assert architectures.recognise(state_dict) == ["torchvision/vit_b_16"]
-    assert architectures.input_shape("torchvision/vit_b_16", state_dict) == (3, 384, 384)
+    assert architectures.recognise(shapes_of(state_dict)) == ["torchvision/vit_b_16"]
+    assert architectures.input_shape("torchvision/vit_b_16", shapes_of(state_dict)) == (3, 384, 384)
 
 
 def test_googlenet_takes_the_images_that_the_pretrained_one_takes() -> None:
@@ -108,13 +156,13 @@ def test_googlenet_takes_the_images_that_the_pretrained_one_takes() -> None:
 
 def test_groups_are_those_of_the_architecture() -> None:
     state_dict = torchvision.models.mobilenet_v2().state_dict()
-    found = architectures.groups("torchvision/mobilenet_v2", state_dict)
+    found = architectures.groups("torchvision/mobilenet_v2", shapes_of(state_dict))
     assert found["features.1.conv.0.0.weight"] == 32
     assert found["features.0.0.weight"] == 1
 
 
 def test_other_networks_are_not_recognised() -> None:
-    assert architectures.recognise(odd()) == []
+    assert architectures.recognise(shapes_of(odd())) == []
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_the_first_difference() -> None:

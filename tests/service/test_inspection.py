@@ -18,10 +18,12 @@ import torch
 
 from nern import tensorfile
 from service import problems
-from service.inspection import child, inspect
-from service.inspection.inspect import CheckpointFacts
+from service.inspection import child
+from service.inspection.inspect import CheckpointFacts, inspect_checkpoint
+from service.inspection.pool import Inspectors
 from service.inspection.refusal import Refusal
 from tests.support.networks import resnet8, saved, zipped
+from tests.support.pipes import endless
 
 Check = Callable[[bytes], CheckpointFacts]
 
@@ -32,7 +34,7 @@ NETWORK = resnet8()
 def in_process(content: bytes, folder: Path) -> CheckpointFacts:
     """As the service does it: in a process of its own."""
     (folder / "upload").write_bytes(content)
-    return asyncio.run(inspect.inspect_checkpoint(folder / "upload", folder / "tensors", seconds=60))
+    return asyncio.run(inspect_checkpoint(Inspectors(0), folder / "upload", folder / "tensors", seconds=60))
 
 
 @pytest.fixture
@@ -293,10 +295,9 @@ def test_a_name_twice_is_refused(check: Check) -> None:
 
 
 def test_reading_too_long_is_ended(tmp_path: Path) -> None:
-    # Nobody ever writes to it, so reading it never ends.
-    os.mkfifo(tmp_path / "upload")
-    with pytest.raises(problems.TooDemanding, match="longer than 1 seconds"):
-        asyncio.run(inspect.inspect_checkpoint(tmp_path / "upload", tmp_path / "tensors", seconds=1))
+    (tmp_path / "upload").write_bytes(WHOLE)
+    with endless(tmp_path / "tensors"), pytest.raises(problems.TooDemanding, match="longer than 1 seconds"):
+        asyncio.run(inspect_checkpoint(Inspectors(0), tmp_path / "upload", tmp_path / "tensors", seconds=1))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from nern.request import DecoupledRequest
+from service.inspection.pool import Inspectors
+from service.inspection.process import Task
 from service.settings import Settings
 from service.store import blobs, jobs, migrate
 from service.store.blobs import Blobs
@@ -53,14 +55,9 @@ class Place:
         return job.id
 
     def put(self, key: str, content: bytes, kind: Any) -> None:
-        from service.inspection import inspect
-
         source, target = self.settings.data_dir / "in", self.settings.data_dir / "out"
         source.write_bytes(content)
-        if kind == "checkpoint":
-            asyncio.run(inspect.inspect_checkpoint(source, target, seconds=60))
-        else:
-            asyncio.run(inspect.inspect_dataset(source, target, seconds=60, max_bytes=10**7))
+        asyncio.run(Inspectors(0).read(Task(kind, source, target, seconds=60, max_bytes=10**7)))
         asyncio.run(Blobs(self.settings.blobs).put(key, target))
 
     def job(self, id: str) -> Job:

@@ -19,7 +19,9 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", max_upload_bytes=2_000_000, max_body_bytes=20_000, poll_seconds=0.05)
+    return Settings(
+        data_dir=tmp_path / "data", max_upload_bytes=2_000_000, max_body_bytes=20_000, poll_seconds=0.05, inspectors=0
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The part `file` of a multipart form (RFC 7578), as a stream. Frameworks' form parsers write every part to disk first."""
+"""The part `file` of a multipart form (RFC 7578), as a stream. Form parsers of frameworks write every part to disk first."""
 
 from collections.abc import AsyncIterator
 
@@ -90,14 +90,14 @@ async def file_part(request: Request) -> tuple[str, AsyncIterator[bytes]]:
     parser = MultipartParser(boundary, {name: getattr(parts, name) for name in names})  # type: ignore[arg-type]
     body = request.stream()
 
-    async def pieces() -> AsyncIterator[bytes]:
-        for piece in parts.content:
-            yield piece
+    async def content() -> AsyncIterator[bytes]:
+        for parsed in parts.content:
+            yield parsed
         parts.content.clear()
         async for data in body:
             _feed(parser, data)
-            for piece in parts.content:
-                yield piece
+            for parsed in parts.content:
+                yield parsed
             parts.content.clear()
         if not parts.ended:
             raise problems.BadRequest("the form ends before its last boundary; send it again")
@@ -105,7 +105,7 @@ async def file_part(request: Request) -> tuple[str, AsyncIterator[bytes]]:
     async for data in body:
         _feed(parser, data)
         if parts.filename is not None:
-            return parts.filename, pieces()
+            return parts.filename, content()
     raise problems.BadRequest("the form has no part `file`")
 
 

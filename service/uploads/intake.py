@@ -16,6 +16,7 @@ from nern.layers import find_layers
 from service import problems
 from service.clock import utc_now
 from service.inspection.inspect import CheckpointFacts, inspect_checkpoint, inspect_dataset
+from service.inspection.pool import Inspectors
 from service.settings import Settings
 from service.store import blobs, checkpoints, datasets
 from service.store.blobs import Blobs
@@ -32,12 +33,12 @@ Row = TypeVar("Row", Checkpoint, Dataset)
 
 @dataclass(frozen=True)
 class Received:
-    """A file that has arrived. `folder` is its own, for what is made of it, and goes when it goes."""
+    """A file that has arrived. `folder` is removed with it, and takes what is made of the file."""
 
     path: Path
     folder: Path
     filename: str
-    size: int
+    nbytes: int
     sha256: str
 
 
@@ -52,10 +53,11 @@ class Normalisation:
 class Intake:
     """Accepts uploads. Both methods return the row and whether it is new, and raise Problem."""
 
-    def __init__(self, settings: Settings, database: Database, store: Blobs) -> None:
+    def __init__(self, settings: Settings, database: Database, store: Blobs, inspectors: Inspectors) -> None:
         self._settings = settings
         self._database = database
         self._store = store
+        self._inspectors = inspectors
 
     async def checkpoint(self, file: Received) -> tuple[Checkpoint, bool]:
         """The same bytes are the same checkpoint."""
@@ -66,7 +68,7 @@ class Intake:
         if row := await run_in_threadpool(self._read, known):
             return row, False
         tensors = file.folder / "tensors.safetensors"
-        facts = await inspect_checkpoint(file.path, tensors, seconds=self._settings.inspect_seconds)
+        facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=self._settings.inspect_seconds)
         row = await run_in_threadpool(describe, file, facts)
         content = {blobs.checkpoint_file(row.id): file.path, blobs.checkpoint_tensors(row.id): tensors}
         return await self._keep(row, content, known)
@@ -75,7 +77,9 @@ class Intake:
         """The same bytes with the same normalisation are the same dataset."""
         tensors = file.folder / "tensors.safetensors"
         limits = self._settings
-        facts = await inspect_dataset(file.path, tensors, seconds=limits.inspect_seconds, max_bytes=limits.max_upload_bytes)
+        facts = await inspect_dataset(
+            self._inspectors, file.path, tensors, seconds=limits.inspect_seconds, max_bytes=limits.max_upload_bytes
+        )
         images, height, width, channels = facts.shape
         if given is None:
             photographs = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
@@ -95,7 +99,7 @@ class Intake:
             identity=identity,
             sha256=file.sha256,
             name=name or file.filename,
-            size=file.size,
+            size=file.nbytes,
             images=images,
             height=height,
             width=width,
@@ -154,16 +158,17 @@ class Intake:
 
 def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
     """The row of a new checkpoint."""
-    candidates = architectures.recognise(facts.state_dict)
+    shapes = architectures.shapes_of(facts.state_dict)
+    candidates = architectures.recognise(shapes)
     architecture = candidates[0] if len(candidates) == 1 else None
-    groups = architectures.groups(architecture, facts.state_dict) if architecture else {}
+    groups = architectures.groups(architecture, shapes) if architecture else {}
     layers = find_layers(facts.state_dict)
     represented = {layer.name for layer in layers}
     return Checkpoint(
         id=new_id(),
         sha256=file.sha256,
         filename=file.filename,
-        size=file.size,
+        size=file.nbytes,
         format=facts.format,
         architecture=architecture,
         candidates=candidates,

@@ -1,4 +1,4 @@
-"""Uploads, from the socket to a file: streamed, counted and hashed, never held in memory."""
+"""Receiving a file: from the socket to a folder, counted and hashed on the way, never held in memory."""
 
 import base64
 import hashlib
@@ -15,12 +15,15 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from service import problems
-from service.api.multipart import file_part
-from service.intake import Received
 from service.settings import Settings
+from service.uploads.intake import Received
+from service.uploads.multipart import file_part
 
-# Bytes are handed to the disk in pieces of this size, each in one hop to a thread.
-PIECE = 2**20
+# So many bytes are hashed and written at a time, in one hop to a thread.
+FLUSH_BYTES = 2**20
+
+# What a form may add to its file before the length of the whole body says that the file is too large.
+FORM_BYTES = 2**20
 
 ABANDONED_SECONDS = 24 * 3600
 
@@ -33,7 +36,7 @@ async def staged(request: Request, settings: Settings, filename: str) -> AsyncIt
     """
     expected = _announced_digest(request)
     limit = settings.max_upload_bytes
-    if int(request.headers.get("content-length", 0)) > limit + PIECE:
+    if int(request.headers.get("content-length", 0)) > limit + FORM_BYTES:
         raise _too_large(limit)
     media_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
@@ -49,12 +52,12 @@ async def staged(request: Request, settings: Settings, filename: str) -> AsyncIt
     settings.staging.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.staging) as name:
         folder = Path(name)
-        size, digest = await _receive(content, folder / "upload", limit)
-        if size == 0:
+        nbytes, digest = await _receive(content, folder / "upload", limit)
+        if nbytes == 0:
             raise problems.EmptyFile("the file is empty; nothing arrived after the headers")
         if expected is not None and expected != digest:
             raise problems.DigestMismatch("the file's sha-256 is not the one that Content-Digest announced; send it again")
-        yield Received(folder / "upload", folder, clean_filename(filename), size, digest.hex())
+        yield Received(folder / "upload", folder, clean_filename(filename), nbytes, digest.hex())
 
 
 def clear_abandoned(settings: Settings) -> None:
@@ -75,7 +78,7 @@ def printable(text: str) -> str:
 
 
 async def _receive(content: AsyncIterator[bytes], path: Path, limit: int) -> tuple[int, bytes]:
-    hash, size, buffer = hashlib.sha256(), 0, bytearray()
+    hash, nbytes, buffer = hashlib.sha256(), 0, bytearray()
     with path.open("wb") as file:
 
         def flush() -> None:
@@ -83,15 +86,15 @@ async def _receive(content: AsyncIterator[bytes], path: Path, limit: int) -> tup
             file.write(buffer)
             buffer.clear()
 
-        async for piece in content:
-            size += len(piece)
-            if size > limit:
+        async for received in content:
+            nbytes += len(received)
+            if nbytes > limit:
                 raise _too_large(limit)
-            buffer += piece
-            if len(buffer) >= PIECE:
+            buffer += received
+            if len(buffer) >= FLUSH_BYTES:
                 await run_in_threadpool(flush)
         await run_in_threadpool(flush)
-    return size, hash.digest()
+    return nbytes, hash.digest()
 
 
 def _announced_digest(request: Request) -> bytes | None:

@@ -1,0 +1,1 @@
+"""Uploads: received as streams, inspected, and stored as checkpoints and datasets."""

@@ -1,0 +1,305 @@
+"""The processes that wait for uploaded files: what they may do, and how they and the service end."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from nern import tensorfile
+from service import problems
+from service.api.app import create_app
+from service.inspection import pool, process
+from service.inspection.limits import WAITING_DESCRIPTORS
+from service.inspection.pool import Inspectors
+from service.inspection.process import Task
+from service.settings import Settings
+from service.store import migrate
+from service.store.database import Database
+from tests.support.networks import resnet8, saved
+from tests.support.pipes import endless
+from tests.support.waiting import until
+
+NETWORK = resnet8()
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    """Reading a checkpoint, whose tensors don't fit into a pipe."""
+    (tmp_path / "upload").write_bytes(saved(NETWORK))
+    return Task("checkpoint", tmp_path / "upload", tmp_path / "tensors", seconds=60)
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE}
+
+
+async def true(condition: Callable[[], Any]) -> None:
+    await asyncio.to_thread(until, condition)
+
+
+def limit_of_descriptors(pid: int) -> int:
+    _, most = psutil.Process(pid).rlimit(psutil.RLIMIT_NOFILE)
+    return int(most)
+
+
+def warm(pid: int) -> bool:
+    """Whether a process has everything imported and waits, or reads."""
+    return limit_of_descriptors(pid) <= WAITING_DESCRIPTORS
+
+
+def instead_of_reading(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Has inspecting processes run `code` where they would read a checkpoint."""
+    script = f"""
+import os, socket
+from service.inspection import child
+
+def inspect(file, output, size):
+{code}
+
+child._warm_up = lambda: None
+child.inspect_checkpoint = inspect
+child.main()
+"""
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-I", "-c", script))
+
+
+def test_a_waiting_process_reads_one_file_and_the_next_one_waits(task: Task) -> None:
+    async def read_three() -> None:
+        before = children()
+        async with Inspectors(1) as inspectors:
+            seen: set[int] = set()
+
+            def new() -> set[int]:
+                return children() - before - seen
+
+            for number in range(3):
+                await true(new)
+                seen |= new()
+                found = await inspectors.read(task)
+                assert found["format"] == "torch-zip"
+                assert tensorfile.load(task.target).keys() == NETWORK.keys()
+                assert not children() & seen
+                assert len(seen) == number + 1
+        assert children() == before
+
+    asyncio.run(read_three())
+
+
+def test_a_file_that_comes_before_a_process_is_ready_waits_for_it(task: Task) -> None:
+    async def read() -> Any:
+        async with Inspectors(1) as inspectors:
+            return await asyncio.gather(*(inspectors.read(task) for _ in range(3)))
+
+    assert [found["format"] for found in asyncio.run(read())] == ["torch-zip"] * 3
+
+
+def test_entering_waits_for_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-I", "-c", "import signal; signal.pause()"))
+
+    async def enter() -> None:
+        before = children()
+        async with Inspectors(2):
+            await true(lambda: len(children() - before) == 2)
+        assert children() == before
+
+    asyncio.run(enter())
+
+
+def test_a_waiting_process_that_dies_is_replaced(task: Task) -> None:
+    async def kill_and_read() -> None:
+        before = children()
+        async with Inspectors(1) as inspectors:
+            await true(lambda: children() - before)
+            (first,) = children() - before
+            await true(lambda: warm(first))
+            os.kill(first, signal.SIGKILL)
+            await true(lambda: children() - before - {first})
+            assert (await inspectors.read(task))["format"] == "torch-zip"
+
+    asyncio.run(kill_and_read())
+
+
+def test_a_process_that_dies_as_the_file_is_handed_over_is_replaced(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first process says that it waits, and is gone; all others read.
+    once = task.target.with_name("once")
+    script = f"""
+import os, sys
+from service.inspection import child
+try:
+    os.close(os.open({str(once)!r}, os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    child.main()
+else:
+    os.write(0, child.READY)
+"""
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-I", "-c", script))
+    assert asyncio.run(Inspectors(0).read(task))["format"] == "torch-zip"
+    assert once.exists()
+
+
+def test_processes_that_can_not_be_started_are_no_fault_of_the_file(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-I", "-c", "raise SystemExit('broken')"))
+    monkeypatch.setattr(pool, "START_SECONDS", 0.5)
+
+    async def read(waiting: int) -> None:
+        async with Inspectors(waiting) as inspectors:
+            with pytest.raises(problems.Unavailable, match="try again"):
+                await inspectors.read(task)
+
+    asyncio.run(read(0))
+    asyncio.run(read(1))
+
+
+def test_a_cancelled_request_ends_its_process(task: Task) -> None:
+    async def cancel() -> None:
+        before = children()
+        # So long that nothing else ends the process.
+        reading = asyncio.create_task(Inspectors(0).read(replace(task, seconds=3600)))
+        await true(lambda: children() - before)
+        (pid,) = children() - before
+        await true(lambda: warm(pid))
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert children() == before
+
+    with endless(task.target):
+        asyncio.run(cancel())
+
+
+@pytest.mark.parametrize(("waiting", "descriptors"), [(1, WAITING_DESCRIPTORS), (0, 0)], ids=["waiting", "reading"])
+def test_no_process_is_left_when_the_service_is_killed(task: Task, tmp_path: Path, waiting: int, descriptors: int) -> None:
+    script = f"""
+import asyncio
+from pathlib import Path
+from service.inspection.pool import Inspectors
+from service.inspection.process import Task
+
+async def main():
+    async with Inspectors({waiting}) as inspectors:
+        if {waiting}:
+            await asyncio.Event().wait()
+        await inspectors.read(Task("checkpoint", Path({str(task.source)!r}), Path({str(task.target)!r}), seconds=10))
+
+asyncio.run(main())
+"""
+    with endless(task.target), subprocess.Popen([sys.executable, "-P", "-c", script], cwd=tmp_path) as service:
+        parent = psutil.Process(service.pid)
+        until(lambda: [child for child in parent.children() if limit_of_descriptors(child.pid) == descriptors])
+        (child,) = parent.children()
+        service.kill()
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_making_the_application_starts_nothing(tmp_path: Path) -> None:
+    before = children()
+    create_app(Settings(data_dir=tmp_path, inspectors=1))
+    assert children() == before
+
+
+def test_the_application_has_a_process_wait_as_long_as_it_runs(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, inspectors=1)
+    database = Database(settings.database)
+    migrate.upgrade(database)
+    database.close()
+
+    async def run() -> None:
+        before = children()
+        app = create_app(settings)
+        async with app.router.lifespan_context(app):
+            await true(lambda: children() - before)
+        assert children() == before
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("attempt", "outcome"),
+    [
+        ("open('/etc/hostname')", "OSError"),
+        ("open('new', 'wb')", "OSError"),
+        ("socket.socket()", "OSError"),
+        ("os.pipe()", "OSError"),
+        ("bytearray(3 * 2**30)", "MemoryError"),
+        ("[os.write(output.fileno(), bytes(2**21)) for _ in range(9)]", "OSError"),
+    ],
+)
+def test_a_process_that_has_waited_can_do_little(
+    task: Task, monkeypatch: pytest.MonkeyPatch, attempt: str, outcome: str
+) -> None:
+    instead_of_reading(
+        monkeypatch,
+        f"""
+    try:
+        {attempt}
+    except {outcome}:
+        return {{"format": "refused"}}
+    return {{"format": "done"}}
+""",
+    )
+
+    async def read() -> Any:
+        before = children()
+        async with Inspectors(1) as inspectors:
+            await true(lambda: children() - before)
+            await true(lambda: all(map(warm, children() - before)))
+            return await inspectors.read(task)
+
+    assert asyncio.run(read()) == {"format": "refused"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "    os.write(1, b'{}'); os._exit(1)",
+        "    os.kill(os.getpid(), 9)",
+        "    raise SystemExit(1)",
+        "    return {'format': 'x' * 70_000_000}",
+    ],
+)
+def test_what_ends_without_an_answer_or_says_too_much_is_refused(
+    task: Task, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    instead_of_reading(monkeypatch, code)
+    with pytest.raises(problems.TooDemanding, match="exceeded its limits"):
+        asyncio.run(Inspectors(0).read(task))
+
+
+def test_nothing_in_the_current_folder_is_run(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("service", "nern", "torch", "json", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("open('pwned', 'w')\nraise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert asyncio.run(Inspectors(0).read(task))["format"] == "torch-zip"
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_process_ends_by_itself_if_nobody_ends_it(tmp_path: Path) -> None:
+    script = """
+import signal
+from service.inspection.limits import limit
+limit(memory=2**20, output=1000, seconds=1)
+signal.pause()
+"""
+    ended = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGALRM
+
+
+def test_processor_time_is_limited(tmp_path: Path) -> None:
+    script = """
+import signal
+from service.inspection.limits import limit
+limit(memory=2**20, output=1000, seconds=1)
+signal.alarm(0)
+while True: pass
+"""
+    ended = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, timeout=120, check=False)
+    assert ended.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
