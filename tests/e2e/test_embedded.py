@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -13,7 +12,7 @@ import pytest
 
 from tests.e2e.flow import main_job, ok
 from tests.support.networks import resnet8, saved
-from tests.support.processes import environment, serving
+from tests.support.processes import NERN_MODULE, environment, serving
 from tests.support.waiting import until
 
 
@@ -67,7 +66,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_job_goes_on(tmp_path: Path)
 
 
 def test_a_worker_ends_when_the_service_is_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "service.cli", "serve", "--json"]
+    command = [*NERN_MODULE, "serve", "--json"]
     settings = environment({"NERN_PORT": "0", "NERN_DATA_DIR": str(tmp_path / "data")})
     with (tmp_path / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=settings)
@@ -94,7 +93,7 @@ def test_a_worker_ends_when_the_service_is_killed(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_make_no_sense_are_named(tmp_path: Path, settings: dict[str, str], named: str) -> None:
-    command = [sys.executable, "-m", "service.cli", "serve"]
+    command = [*NERN_MODULE, "serve"]
     wanted = environment({"NERN_PORT": "0", "NERN_DATA_DIR": str(tmp_path / "data"), **settings})
     ended = subprocess.run(command, env=wanted, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode != 0
@@ -112,6 +111,7 @@ def test_api_keys_open_what_their_scope_says(tmp_path: Path) -> None:
             headers = {"Authorization": f"Bearer {keys.get(scope, scope)}"} if scope else {}
             return httpx.request(method, url + path, headers=headers).status_code
 
+        assert "worker" not in httpx.get(f"{url}/readyz").json()
         assert status("GET", "/livez", None) == status("GET", "/docs", None) == 200
         assert status("GET", "/v1/jobs", None) == status("GET", "/v1/jobs", "wrong") == 401
         assert [status("GET", "/v1/jobs", scope) for scope in keys] == [200, 200, 200]

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +18,17 @@ def environment(settings: Environment) -> dict[str, str]:
     return {**inherited, **settings}
 
 
+# `nern` as a module, and as the script that an installation makes.
+NERN_MODULE = (sys.executable, "-P", "-m", "service.cli")
+NERN_SCRIPT = (str(Path(sys.executable).with_name("nern")),)
+
+
 @contextmanager
-def serving(folder: Path, settings: Environment, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def serving(
+    folder: Path, settings: Environment, *arguments: str, nern: Sequence[str] = NERN_MODULE
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`nern serve` on a free port: its address and process. It must end well when asked to."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--json", *arguments]
+    command = [*nern, "serve", "--json", *arguments]
     wanted = {"NERN_PORT": "0", "NERN_DATA_DIR": str(folder / "data"), "NERN_THREADS": "1", **settings}
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment(wanted), cwd=folder)
