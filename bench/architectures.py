@@ -20,8 +20,9 @@ from bench.tables import Row, parser, progress, show
 from nern import architectures, artefact
 from nern.artefact import Artefact
 from nern.layers import StateDict, find_layers
+from nern.request import DecoupledRequest
 from nern.tiles import Tiles
-from nern.training import DecoupledConfig, train
+from nern.training import train
 
 QUICK_PARAMETERS = 30_000_000
 QUICK_PERMUTED = 100_000
@@ -51,7 +52,7 @@ def round_trip(name: str, network: nn.Module, seed: int, permuted: int) -> dict[
     state_dict: StateDict = network.state_dict()
     layers = find_layers(state_dict)
     few = len(Tiles(layers, "tiled")) <= permuted
-    config = DecoupledConfig(steps=2, hidden=16, seed=seed, permutation="cross-filter" if few else "none")
+    config = DecoupledRequest(steps=2, hidden=16, seed=seed, permutation="cross-filter" if few else "none")
     started = time.monotonic()
     trained = train(state_dict, config)
     training = time.monotonic() - started

@@ -11,7 +11,6 @@ With --snapshots FOLDER, trainings that were ended go on from where they were, a
 is given again: the published recipe may take longer than a machine can be had for.
 """
 
-import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,9 @@ from nern import architectures, artefact
 from nern.architectures import build
 from nern.images import CPU, Images, Noise
 from nern.layers import StateDict
+from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
 from nern.state_dicts import find_state_dict
-from nern.training import Config, DecoupledConfig, PaperConfig, Progress, RegularisedConfig, Snapshot, train
+from nern.training import Progress, Snapshot, train
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -42,31 +42,31 @@ class Case:
     """One line of the table: what is asked for, and the drop in points of accuracy that is aimed at."""
 
     architecture: str
-    config: Config
+    config: TrainingRequest
     drop: float | None = None
     images: bool = True
 
 
 CASES = {
-    "resnet20-41": Case("cifar/resnet20", DecoupledConfig(ratio=0.748, steps=2300, reconstruction_steps=2050), 0.4),
-    "resnet20-25": Case("cifar/resnet20", DecoupledConfig(ratio=0.423, steps=3600, reconstruction_steps=3000), 1.0),
+    "resnet20-41": Case("cifar/resnet20", DecoupledRequest(ratio=0.748, steps=2300, reconstruction_steps=2050), 0.4),
+    "resnet20-25": Case("cifar/resnet20", DecoupledRequest(ratio=0.423, steps=3600, reconstruction_steps=3000), 1.0),
     "resnet20-12-int8": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.287, bits=8, steps=5400, reconstruction_steps=3500, compression_steps=1000),
+        DecoupledRequest(ratio=0.287, bits=8, steps=5400, reconstruction_steps=3500, compression_steps=1000),
         1.0,
     ),
     "resnet20-12-7-bits": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.325, bits=7, steps=5400, reconstruction_steps=3500, compression_steps=1000),
+        DecoupledRequest(ratio=0.325, bits=7, steps=5400, reconstruction_steps=3500, compression_steps=1000),
         1.0,
     ),
     "resnet20-15-7-bits": Case(
         "cifar/resnet20",
-        DecoupledConfig(ratio=0.465, bits=7, steps=5400, reconstruction_steps=3500, compression_steps=1000),
+        DecoupledRequest(ratio=0.465, bits=7, steps=5400, reconstruction_steps=3500, compression_steps=1000),
     ),
     "resnet20-12-int4": Case(
         "cifar/resnet20",
-        DecoupledConfig(
+        DecoupledRequest(
             ratio=0.52,
             bits=4,
             steps=3900,
@@ -75,25 +75,25 @@ CASES = {
             distillation_learning_rate=4e-4,
         ),
     ),
-    "resnet56-38": Case("cifar/resnet56", DecoupledConfig(ratio=0.688, steps=2100, reconstruction_steps=2000), 0.6),
+    "resnet56-38": Case("cifar/resnet56", DecoupledRequest(ratio=0.688, steps=2100, reconstruction_steps=2000), 0.6),
     "resnet20-41-data-free": Case(
-        "cifar/resnet20", DecoupledConfig(ratio=0.748, steps=2200, reconstruction_steps=2050), 2.0, images=False
+        "cifar/resnet20", DecoupledRequest(ratio=0.748, steps=2200, reconstruction_steps=2050), 2.0, images=False
     ),
     "resnet20-25-regularised": Case(
-        "cifar/resnet20", RegularisedConfig(ratio=0.49, steps=3600, reconstruction_steps=3000), 1.0
+        "cifar/resnet20", RegularisedRequest(ratio=0.49, steps=3600, reconstruction_steps=3000), 1.0
     ),
     "resnet20-41-float": Case(
-        "cifar/resnet20", DecoupledConfig(ratio=0.37, bits=32, steps=3400, reconstruction_steps=2500), 0.4
+        "cifar/resnet20", DecoupledRequest(ratio=0.37, bits=32, steps=3400, reconstruction_steps=2500), 0.4
     ),
     "resnet20-25-float": Case(
-        "cifar/resnet20", DecoupledConfig(ratio=0.209, bits=32, steps=6200, reconstruction_steps=5000), 1.0
+        "cifar/resnet20", DecoupledRequest(ratio=0.209, bits=32, steps=6200, reconstruction_steps=5000), 1.0
     ),
-    "resnet20-h160-paper": Case("cifar/resnet20", PaperConfig(hidden=160)),
-    "resnet20-h180-paper": Case("cifar/resnet20", PaperConfig(hidden=180)),
+    "resnet20-h160-paper": Case("cifar/resnet20", PaperRequest(hidden=160)),
+    "resnet20-h180-paper": Case("cifar/resnet20", PaperRequest(hidden=180)),
 }
 
 # The published recipe in full takes days without a GPU: there it has to be asked for by name.
-DEFAULT = [name for name, case in CASES.items() if torch.cuda.is_available() or not isinstance(case.config, PaperConfig)]
+DEFAULT = [name for name, case in CASES.items() if torch.cuda.is_available() or not isinstance(case.config, PaperRequest)]
 
 
 def main() -> None:
@@ -118,10 +118,9 @@ def main() -> None:
             else Noise("matched", architectures.input_shape(case.architecture, architectures.shapes_of(state_dict)))
         )
         for seed in options.seeds:
-            config = changed(case.config, {"seed": seed} | (short(case.config) if options.quick else {}))
-            snapshots = (
-                options.snapshots / f"{name}-{seed}{'-quick' if options.quick else ''}.pt" if options.snapshots else None
-            )
+            config = case.config.with_values({"seed": seed} | (short(case.config) if options.quick else {}))
+            file = f"{name}-{seed}{'-quick' if options.quick else ''}.safetensors"
+            snapshots = options.snapshots / file if options.snapshots else None
             measured = measure(case.architecture, state_dict, config, data, test, snapshots)
             published = {"published": PUBLISHED[case.architecture]}
             rows.append({"case": name, "seed": seed, **published, **measured, "aim": case.drop})
@@ -129,19 +128,14 @@ def main() -> None:
     show(rows, "Accuracy in percent, time in minutes", options, device=DEVICE_NAME)
 
 
-def short(config: Config) -> dict[str, int]:
+def short(config: TrainingRequest) -> dict[str, int]:
     """What makes a training of minutes out of it."""
-    if isinstance(config, PaperConfig):
+    if isinstance(config, PaperRequest):
         return {"steps": 150}
     steps = {"steps": 600, "reconstruction_steps": 500}
-    if isinstance(config, RegularisedConfig):
+    if isinstance(config, RegularisedRequest):
         return steps | {"smoothing_steps": 50}
-    return steps | ({"compression_steps": 50} if config.coded else {})
-
-
-def changed(config: Config, values: dict[str, int]) -> Config:
-    """The same but for some values; unlike a model_copy, it is checked."""
-    return type(config)(**(config.model_dump(exclude_unset=True) | values))
+    return steps | ({"compression_steps": 50} if isinstance(config, DecoupledRequest) and config.quantises else {})
 
 
 class Snapshots:
@@ -157,8 +151,8 @@ class Snapshots:
         """What the training is to go on from."""
         if self._path is None or not self._path.exists():
             return None
-        snapshot: Snapshot = torch.load(self._path, map_location="cpu", weights_only=True)
-        progress.print(f"{self._path}: goes on from step {snapshot['step']}")
+        snapshot = Snapshot.read(self._path)
+        progress.print(f"{self._path}: goes on from step {snapshot.step}")
         return snapshot
 
     def write(self, now: Progress) -> None:
@@ -167,7 +161,7 @@ class Snapshots:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_suffix(".part")
-        torch.save(now.snapshot(), unfinished)
+        now.snapshot().write(unfinished)
         unfinished.replace(self._path)
         self._written = time.monotonic()
 
@@ -175,7 +169,7 @@ class Snapshots:
 def measure(
     architecture: str,
     state_dict: StateDict,
-    config: Config,
+    config: TrainingRequest,
     data: Images | Noise | None,
     test: Images,
     snapshots: Path | None = None,
@@ -189,7 +183,7 @@ def measure(
         if now.evaluation:
             progress.print(f"{now.phase} {now.step}/{now.steps}, {now.seconds_left:.0f} s left", now.evaluation, style="dim")
         if now.step == now.steps:
-            last.update(copy.deepcopy(now.snapshot()["predictor"]))
+            last.update(now.snapshot().detached().predictor)
 
     trained = train(
         state_dict, config, architecture=architecture, data=data, device=DEVICE, on_progress=watch, snapshot=kept.read()
@@ -199,7 +193,7 @@ def measure(
     original = accuracy(build(architecture, state_dict), test, DEVICE)
     best = accuracy(rebuilt(architecture, trained.representation, state_dict), test, DEVICE)
     trained.representation.predictor.load_state_dict(last)
-    if isinstance(config, DecoupledConfig) and config.bits == 16:
+    if isinstance(config, DecoupledRequest) and config.bits == 16:
         trained.representation.predictor.halve()
     return {
         "hidden": trained.representation.predictor.config.hidden,

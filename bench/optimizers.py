@@ -10,16 +10,18 @@ import torch
 
 from bench.fidelity import load
 from bench.tables import Row, parser, progress, show
-from nern.layers import StateDict, find_layers
+from nern.layers import StateDict
 from nern.permutation import permutations
+from nern.plan import Plan
+from nern.planning import NetworkFacts, make_plan
 from nern.representation import Representation
-from nern.training import DecoupledConfig, sampling
+from nern.request import DecoupledRequest
+from nern.request.phases import warmed_up
+from nern.training import sampling
 from nern.training.gradients import reconstruct
-from nern.training.recipes import RELATIVE_RATE, cosine, muon
+from nern.training.loop import evaluate
+from nern.training.optimizers import Optimizers, muon, set_learning_rate, update, zero_grad
 from nern.training.targets import Targets
-from nern.training.train import evaluate
-
-Optimizers = tuple[torch.optim.Optimizer, ...]
 
 
 def main() -> None:
@@ -40,32 +42,29 @@ def main() -> None:
 def fit(state_dict: StateDict, name: str, rate: float, steps: int, seed: int) -> dict[str, float]:
     """Reconstruction as the decoupled recipe does it, with another optimizer."""
     torch.manual_seed(seed)
-    layers = find_layers(state_dict)
-    config = DecoupledConfig(steps=steps, seed=seed).resolve(layers, distil=False)
-    tiles = config.tiles(layers)
-    positions = permutations(tiles, state_dict, config.permutation, config.path)
+    plan = make_plan(DecoupledRequest(steps=steps, seed=seed), NetworkFacts(state_dict, architecture=None), None)
+    assert isinstance(plan, Plan)
+    request, tiles = plan.request, plan.tiles()
+    positions = permutations(tiles, state_dict, request.permutation, request.path)
     representation = Representation.untrained(
         tiles,
         state_dict,
-        config.predictor,
-        permutation=config.permutation,
+        plan.predictor,
+        permutation=request.permutation,
         positions=positions,
-        layer_scaling=config.layer_scaling,
+        layer_scaling=request.layer_scaling,
     )
     targets = Targets(representation, state_dict, torch.device("cpu"))
-    batches = sampling.Shuffled(len(tiles), config.kernel_batch, seed)
+    batches = sampling.Shuffled(len(tiles), request.kernel_batch, seed)
     parameters = representation.predictor
     optimizers: Optimizers = muon(parameters) if name == "Muon" else (torch.optim.Adam(parameters.parameters()),)
-    schedule = cosine(rate, steps, warm_up=steps // 50)
+    schedule = warmed_up(rate, steps)
     started = time.monotonic()
     for step in range(steps):
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = schedule(step) * group.get(RELATIVE_RATE, 1.0)
+        set_learning_rate(optimizers, schedule(step))
+        zero_grad(optimizers)
         reconstruct(targets, batches.batch(step))
-        for optimizer in optimizers:
-            optimizer.step()
+        update(optimizers)
     seconds = time.monotonic() - started
     return {"relative error": evaluate(targets, None, steps).relative_error, "seconds": seconds}
 

@@ -16,8 +16,8 @@ from torchvision.models import resnet18
 from bench.fidelity import load
 from bench.tables import Row, parser, progress, show
 from nern.layers import StateDict, find_layers
-from nern.paths import PathKind
 from nern.permutation import mean_consecutive_cosine, permute
+from nern.request.options import PathKind
 from nern.tiles import Tiles
 
 

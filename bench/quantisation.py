@@ -16,7 +16,7 @@ from nern import coding, tensorfile
 from nern.architectures import build
 from nern.images import Images
 from nern.layers import StateDict, find_layers
-from nern.quantisation import best_steps, levels
+from nern.quantisation import best_scales, max_code
 
 BITS = (8, 7, 6, 5, 4, 3)
 
@@ -46,7 +46,7 @@ def measure(architecture: str, state_dict: StateDict, bits: int, test: Images) -
     rounded, size = dict(state_dict), 0
     for layer in layers:
         filters = state_dict[layer.name].flatten(1)
-        steps, most = best_steps(filters, bits), levels(bits)
+        steps, most = best_scales(filters, bits), max_code(bits)
         codes = (filters / steps[:, None]).round().clamp(-most, most)
         size += coding.encode(codes.to(torch.int16), bits).numel() + 2 * len(steps)
         rounded[layer.name] = (codes * steps[:, None]).view(layer.shape)

@@ -17,15 +17,16 @@ from torch import Tensor
 from bench.fidelity import FILES, MEAN, STD, load, measure, read_images
 from bench.tables import DEVICE_NAME, Row, parser, progress, show
 from nern import architectures
-from nern.chance import generator
-from nern.images import Images, Noise, NoiseKind
-from nern.training import DecoupledConfig
+from nern.images import Images, Noise
+from nern.randomness import generator
+from nern.request import DecoupledRequest
+from nern.request.options import NoiseKind
 
 SOURCES = ("none", *get_args(NoiseKind), "photos", "training images")
 
 ARCHITECTURE = "cifar/resnet20"
 
-CONFIG = DecoupledConfig(steps=1200, reconstruction_steps=1000)
+CONFIG = DecoupledRequest(steps=1200, reconstruction_steps=1000)
 
 QUICK = {"steps": 250, "reconstruction_steps": 200, "synthesised_images": 256, "synthesis_steps": 25}
 
@@ -45,7 +46,7 @@ def main() -> None:
     state_dict = load(options.checkpoints / FILES[ARCHITECTURE])
     shape = architectures.input_shape(ARCHITECTURE, architectures.shapes_of(state_dict))
     test = read_images(sorted(options.images.glob("cifar10-test.npz")))
-    config = CONFIG.model_copy(update={"seed": options.seed, "ratio": options.ratio} | (QUICK if options.quick else {}))
+    config = CONFIG.with_values({"seed": options.seed, "ratio": options.ratio} | (QUICK if options.quick else {}))
     rows: list[Row] = []
     for name in options.source or (QUICK_SOURCES if options.quick else SOURCES):
         data = source(name, options.images, shape, options.seed)

@@ -18,12 +18,13 @@ from bench.fidelity import accuracy, read_images
 from bench.tables import Row, parser, progress, show
 from nern import artefact, ranking
 from nern.artefact import Artefact
-from nern.chance import generator
 from nern.images import Images
-from nern.permutation import PermutationKind
-from nern.predictor import PredictorConfig
-from nern.tiles import SmallKernels
-from nern.training import DecoupledConfig, choose_layers, train
+from nern.layers import find_layers
+from nern.randomness import generator
+from nern.request import DecoupledRequest
+from nern.request.options import PermutationKind, SmallKernels
+from nern.tiles import Tiles
+from nern.training import train
 
 WAYS: list[tuple[SmallKernels, PermutationKind]] = [
     ("tiled", "cross-filter"),
@@ -90,24 +91,23 @@ def represent(
 ) -> Row:
     """One way's line of the table."""
     state_dict = original.state_dict()
-    config = DecoupledConfig(small_kernels=small, permutation=permutation, steps=steps, seed=seed, hidden=1)
-    tiles = config.tiles(choose_layers(state_dict, config, None))
+    request = DecoupledRequest(small_kernels=small, permutation=permutation, steps=steps, seed=seed)
+    tiles = Tiles(find_layers(state_dict), small)
     weights = sum(layer.weights for layer in tiles.layers)
-    indices = sum(ranking.size(1, tiles.count(number)) for number in range(len(tiles.layers))) / 4 / weights
+    indices = sum(ranking.nbytes(1, tiles.count(number)) for number in range(len(tiles.layers))) / 4 / weights
     share = SHARE - (indices if permutation == "cross-filter" else 0)
     if share <= 0:
         return {"hidden": None, "artefact": indices, "relative error": None, "accuracy": None, "seconds": None}
     # Of a parameter two bytes are stored, of a weight four.
-    predictor: PredictorConfig = config.predictor.within(2 * share, tiles)
     started = time.monotonic()
-    trained = train(state_dict, config.model_copy(update={"hidden": predictor.hidden}))
+    trained = train(state_dict, request.with_values({"ratio": 2 * share}))
     seconds = time.monotonic() - started
     pieces, sizes = artefact.write(trained.representation, state_dict)
     content = b"".join(pieces)
     rebuilt = network()
     rebuilt.load_state_dict(Artefact(lambda start, stop: content[start:stop]).state_dict())
     return {
-        "hidden": predictor.hidden,
+        "hidden": trained.plan.predictor.hidden,
         "artefact": (sizes.predictor + sizes.permutation) / (4 * weights),
         "relative error": trained.best.relative_error,
         "accuracy": accuracy(rebuilt.eval(), test),

@@ -17,13 +17,14 @@ from bench.fidelity import FILES, load, read_images
 from bench.tables import DEVICE, DEVICE_NAME, Row, parser, progress, show
 from nern.images import Images
 from nern.layers import StateDict
-from nern.training import Config, DecoupledConfig, PaperConfig, Progress, train
+from nern.request import DecoupledRequest, PaperRequest, TrainingRequest
+from nern.training import Progress, train
 
 ARCHITECTURE = "cifar/resnet20"
 
-RECIPES: dict[str, Config] = {
-    "paper": PaperConfig(hidden=160),
-    "decoupled": DecoupledConfig(ratio=0.438),
+RECIPES: dict[str, TrainingRequest] = {
+    "paper": PaperRequest(hidden=160),
+    "decoupled": DecoupledRequest(ratio=0.438),
 }
 
 
@@ -73,9 +74,9 @@ def main() -> None:
     minutes = min(2.0, options.minutes) if options.quick else options.minutes
     rows: list[Row] = []
     for name, config in RECIPES.items():
-        config = config.model_copy(update={"seed": options.seed})
-        if options.quick and isinstance(config, DecoupledConfig):
-            config = config.model_copy(update={"steps": 700})
+        config = config.with_values({"seed": options.seed})
+        if options.quick and isinstance(config, DecoupledRequest):
+            config = config.with_values({"steps": 700})
         clock = Clock(sorted(options.drop, reverse=True), minutes * 60)
         measure(state_dict, images, config, clock)
         rows.append(
@@ -91,7 +92,7 @@ def main() -> None:
     show(rows, f"{ARCHITECTURE}, accuracy on held-out images", options, device=DEVICE_NAME)
 
 
-def measure(state_dict: StateDict, images: Images, config: Config, clock: Clock) -> None:
+def measure(state_dict: StateDict, images: Images, config: TrainingRequest, clock: Clock) -> None:
     """Trains until the clock says that it is enough."""
     try:
         train(state_dict, config, architecture=ARCHITECTURE, data=images, device=DEVICE, on_progress=clock)

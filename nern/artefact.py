@@ -53,7 +53,7 @@ def write(
     module = representation.predictor
     predictor = {
         f"predictor.{name}": _narrowed(tensor)
-        for name, tensor in (_coded(module) if module.rounded else module.state_dict()).items()
+        for name, tensor in (_coded(module) if module.quantised else module.state_dict()).items()
     }
     permutation = {
         f"permutation.{number}": pack(
@@ -76,7 +76,7 @@ def write(
         ],
         "small_kernels": tiles.small,
         "predictor": representation.predictor.config.model_dump(mode="json"),
-        "bits": [layer.bits for _, layer in module.linear()] if module.rounded else None,
+        "bits": [layer.bits for _, layer in module.linear()] if module.quantised else None,
         "scales": representation.scales,
         "permutation": representation.permutation,
     }
@@ -160,20 +160,22 @@ def _narrowed(tensor: Tensor) -> Tensor:
 
 
 def _coded(predictor: Predictor) -> dict[str, Tensor]:
-    """A rounded predictor: of each layer the entropy-coded `codes`, and the `steps` and all else as float16."""
+    """Of a quantised predictor, the entropy-coded `codes` and the scales (`steps` in the file) of each layer, and all else."""
     parts = {
-        name: tensor.half() for name, tensor in predictor.state_dict().items() if not name.endswith(("weight", "steps", "mask"))
+        name: tensor.half()
+        for name, tensor in predictor.state_dict().items()
+        if not name.endswith(("weight", "log_scales", "mask"))
     }
     for name, layer in predictor.linear():
         parts |= {
             f"{name}.codes": coding.encode(layer.codes().cpu(), layer.bits),
-            f"{name}.steps": layer.sizes().detach().half(),
+            f"{name}.steps": layer.scales().detach().half(),
         }
     return parts
 
 
 def _decoded(predictor: Predictor, parts: Mapping[str, Tensor], bits: Sequence[int]) -> dict[str, Tensor]:
-    """The state_dict of a predictor whose layers were coded in so many bits: a weight is its code times its row's step."""
+    """The state_dict of a predictor whose layers were coded in so many bits: a weight is its code times its row's scale."""
     state_dict = {name: tensor.float() for name, tensor in parts.items() if not name.endswith(("codes", "steps"))}
     for (name, layer), width in zip(predictor.linear(), bits, strict=True):
         codes = coding.decode(parts[f"{name}.codes"], tuple(layer.weight.shape), width)

@@ -12,12 +12,12 @@ from torch import Tensor
 from nern import packing
 from nern.errors import BadArtefact
 
-SYMBOL = 8
+SYMBOL_BITS = 8
 
 
 def encode(codes: Tensor, bits: int) -> Tensor:
     """Signed integers of so many bits, int16, as a string of bytes, uint8."""
-    rest = max(0, bits - SYMBOL)
+    rest = max(0, bits - SYMBOL_BITS)
     upper = (codes.flatten() >> rest).to(torch.int8).view(torch.uint8)
     symbols = torch.cat([upper, packing.pack(codes.flatten(), rest)])
     compressor = zlib.compressobj(level=9, wbits=-15, strategy=zlib.Z_HUFFMAN_ONLY)
@@ -27,8 +27,8 @@ def encode(codes: Tensor, bits: int) -> Tensor:
 
 def decode(data: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
     """The inverse of `encode`. Raises BadArtefact unless there are exactly as many codes as the shape says."""
-    count, rest = torch.Size(shape).numel(), max(0, bits - SYMBOL)
-    expected = count + packing.size(count, rest)
+    count, rest = torch.Size(shape).numel(), max(0, bits - SYMBOL_BITS)
+    expected = count + packing.nbytes(count, rest)
     decompressor = zlib.decompressobj(wbits=-15)
     try:
         symbols = decompressor.decompress(data.numpy().tobytes(), expected + 1)

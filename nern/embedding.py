@@ -13,19 +13,13 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-# Of the highest frequency, in units of the lowest: beyond it, the last bit of a power changes the features of a thousandth
-# channel so much that two kinds of processor would rebuild different weights.
-MAX_RANGE = 2.0**20
-
 
 class EmbeddingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base: float = Field(1.25, gt=0, le=4, description="Ratio of neighbouring frequencies; 0.76 as published")
-    levels: int = Field(20, ge=1, le=128, description="Frequencies an axis; 40 as published")
-    layer_features: int | None = Field(
-        None, ge=1, le=256, description="Learned features of a layer in place of its frequencies"
-    )
+    base: float = Field(gt=0, description="Ratio of neighbouring frequencies")
+    levels: int = Field(ge=1, description="Frequencies of each axis")
+    layer_features: int | None = Field(ge=1, description="Learned features of a layer in place of its frequencies")
 
     @property
     def width(self) -> int:

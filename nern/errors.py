@@ -1,11 +1,25 @@
-"""Everything that this library raises on purpose. Needs no torch until a failure of torch is looked at."""
+"""Everything that this library raises on purpose."""
 
 
 class NernError(Exception):
     """Base of all errors below; its text is a sentence for the person who caused it."""
 
 
-class NotRepresentable(NernError):
+class ImpossibleRequest(NernError):
+    """A training can't be done as it was asked for. `pointer` is the field at fault, as a JSON Pointer (RFC 6901) into the job
+    that asks for it; it is empty if no single field is at fault.
+    """
+
+    def __init__(self, detail: str, pointer: str = "") -> None:
+        super().__init__(detail)
+        self.pointer = pointer
+
+
+class InconsistentOptions(ImpossibleRequest, ValueError):
+    """Two options contradict each other for this network."""
+
+
+class NotRepresentable(ImpossibleRequest):
     """The network, or the selection of layers asked for, has nothing that a predictor could stand for."""
 
 
@@ -13,12 +27,20 @@ class NoStateDict(NernError):
     """What was loaded holds no state_dict."""
 
 
-class UnknownArchitecture(NernError):
+class UnknownArchitecture(ImpossibleRequest):
     """No architecture of that name, or the checkpoint does not match it."""
 
 
-class UnusableImages(NernError):
-    """The images do not fit the network, or there are too few of them."""
+class UnusableImages(ImpossibleRequest):
+    """The images do not suit the network or the request, or there are too few of them."""
+
+
+class OtherTraining(NernError, ValueError):
+    """A snapshot belongs to another training."""
+
+
+class BadSnapshot(NernError):
+    """The bytes are not a snapshot of this library, or one of another version."""
 
 
 class TrainingDiverged(NernError):
@@ -27,19 +49,3 @@ class TrainingDiverged(NernError):
 
 class BadArtefact(NernError):
     """The bytes are not an artefact of this library, or one of a later version."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the host or of a device; torch, cuBLAS and cuDNN may say so with a plain RuntimeError."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(phrase in str(error) for phrase in ("can't allocate memory", "out of memory", "ALLOC_FAILED"))
-
-
-def is_device_fault(error: BaseException) -> bool:
-    """Whether a GPU failed, so that nothing which this process does on it will succeed any more."""
-    import torch
-
-    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

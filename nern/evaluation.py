@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nern import losses
-from nern.checks import Check, nothing
-from nern.errors import UnusableImages, is_device_fault, is_out_of_memory
-from nern.images import Images, portions
+from nern.cancellation import Cancellation, never
+from nern.errors import UnusableImages
+from nern.faults import is_device_fault, is_out_of_memory
+from nern.images import Images, microbatches
 
-BATCH = 256
-MAX_HELD_OUT = 2000
+EVALUATION_BATCH = 256
+MAX_HELD_OUT_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -42,29 +43,30 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutSet:
     """Inputs kept back from training, in a fixed order and without augmentation: batches (B, channels, height, width)."""
 
     batches: Callable[[], Iterable[Tensor]]
     labels: Tensor | None = None
 
     @classmethod
-    def of(cls, images: Images) -> "HeldOut":
+    def of(cls, images: Images) -> "HeldOutSet":
         """All images of a dataset."""
-        return cls(lambda: (images.normalised(pixels) for pixels in images.pixels_NHWC.split(BATCH)), images.labels_N)
+        return cls(
+            lambda: (images.normalised(pixels) for pixels in images.pixels_NHWC.split(EVALUATION_BATCH)), images.labels_N
+        )
 
 
-class Judge:
-    """Compares rebuilt weights with the original network, whose answers it computes once.
+class Evaluator:
+    """Compares rebuilt weights with the original network. The outputs of the original network are computed once.
 
-    `check` is called now and then; what it raises ends a comparison. Raises UnusableImages if the images or their labels do
-    not fit the network.
+    `cancellation` is called for every microbatch. Raises UnusableImages if the images or the labels do not fit the network.
     """
 
-    def __init__(self, network: nn.Module, held_out: HeldOut, check: Check = nothing) -> None:
+    def __init__(self, network: nn.Module, held_out: HeldOutSet, cancellation: Cancellation = never) -> None:
         self.network = network
         self.held_out = held_out
-        self._check = check
+        self._cancellation = cancellation
         try:
             logits = self._logits({}, islice(held_out.batches(), 1))
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -96,8 +98,8 @@ class Judge:
         device = next(self.network.parameters()).device
         theirs = {name: weight.to(device) for name, weight in weights.items()}
         answers: list[Tensor] = []
-        for some in chain.from_iterable(portions(batch) for batch in batches):
-            self._check()
+        for some in chain.from_iterable(microbatches(batch) for batch in batches):
+            self._cancellation()
             answers.append(functional_call(self.network, theirs, (some.to(device),)))
         return torch.cat(answers).float().cpu()
 

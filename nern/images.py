@@ -1,20 +1,20 @@
 """Where distillation gets its images from: somebody's dataset, or noise."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nern.errors import UnusableImages
+from nern.request.options import NoiseKind
 
 # Numbers in the inputs that a network is given at a time. It bounds the memory of a step: 27 images of 224 x 224 pixels.
-PORTION = 2**22
+MICROBATCH_ELEMENTS = 2**22
 
 CPU = torch.device("cpu")
-
-NoiseKind = Literal["uniform", "normal", "matched"]
 
 
 class ImageSource(Protocol):
@@ -100,9 +100,14 @@ class Noise:
         return inputs.contiguous(memory_format=torch.channels_last).to(device)
 
 
-def portions(inputs: Tensor) -> Sequence[Tensor]:
-    """A batch of inputs in parts that a network can take at a time."""
-    parts: Sequence[Tensor] = inputs.split(max(1, PORTION // inputs[0].numel()))
+def microbatch_inputs(shape: Sequence[int]) -> int:
+    """How many inputs of a shape (channels, height, width) a network is given at a time."""
+    return max(1, MICROBATCH_ELEMENTS // math.prod(shape))
+
+
+def microbatches(inputs: Tensor) -> Sequence[Tensor]:
+    """A batch of inputs in parts that a network is given at a time."""
+    parts: Sequence[Tensor] = inputs.split(microbatch_inputs(inputs.shape[1:]))
     return parts
 
 

@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from nern.chance import generator
 from nern.evaluation import Comparison
 from nern.layers import Layer
+from nern.randomness import generator
 
 Score = Literal["relative error", "absolute error", "magnitude", "random"]
 Part = Literal["weight", "kernel", "filter"]
@@ -26,7 +26,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 # Networks that are compared in all.
-COMPARISONS = len(SCORES) * len(PARTS) * len(FRACTIONS)
+PRUNED_NETWORKS = len(SCORES) * len(PARTS) * len(FRACTIONS)
 
 Weights = Mapping[str, Tensor]
 

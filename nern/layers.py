@@ -8,6 +8,7 @@ is the input channel.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,24 @@ from torch import Tensor
 from nern.errors import NotRepresentable
 
 StateDict = dict[str, Tensor]
+
+
+class Described(Protocol):
+    """A tensor, or what is known of one without its values."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """What is known of a tensor without its values."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,7 @@ class Layer:
         return math.prod(self.shape)
 
 
-def find_layers(state_dict: Mapping[str, Tensor]) -> list[Layer]:
+def find_layers(state_dict: Mapping[str, Described]) -> list[Layer]:
     """All convolutions (1-D, 2-D, 3-D, transposed, grouped), in the order of the state_dict.
 
     They are recognised by their shape: a floating-point weight with three to five dimensions, and no bias of the same shape,
@@ -58,7 +77,7 @@ def find_layers(state_dict: Mapping[str, Tensor]) -> list[Layer]:
     return _weights(state_dict, range(3, 6))
 
 
-def find_linear(state_dict: Mapping[str, Tensor]) -> list[Layer]:
+def find_linear(state_dict: Mapping[str, Described]) -> list[Layer]:
     """All matrices: linear layers, and tables of embeddings, which look the same."""
     return _weights(state_dict, range(2, 3))
 
@@ -70,13 +89,15 @@ def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
     """
     wanted = set(names)
     if unknown := wanted - {layer.name for layer in layers}:
-        raise NotRepresentable(f"{sorted(unknown)[0][:200]!r} is neither a convolution nor a linear layer of this network")
+        raise NotRepresentable(
+            f"{sorted(unknown)[0][:200]!r} is neither a convolution nor a linear layer of this network", "/layers"
+        )
     if selected := [layer for layer in layers if layer.name in wanted]:
         return selected
-    raise NotRepresentable("the network has no convolution to represent")
+    raise NotRepresentable("the network has no convolution to represent", "/layers")
 
 
-def _weights(state_dict: Mapping[str, Tensor], dimensions: range) -> list[Layer]:
+def _weights(state_dict: Mapping[str, Described], dimensions: range) -> list[Layer]:
     def normalises(name: str) -> bool:
         bias = state_dict.get(f"{name.removesuffix('weight')}bias")
         return bias is not None and bias.shape == state_dict[name].shape
@@ -84,9 +105,9 @@ def _weights(state_dict: Mapping[str, Tensor], dimensions: range) -> list[Layer]
     return [
         Layer(name, tuple(tensor.shape), tensor.dtype)
         for name, tensor in state_dict.items()
-        if tensor.ndim in dimensions
-        and tensor.is_floating_point()
+        if len(tensor.shape) in dimensions
+        and tensor.dtype.is_floating_point
         and name.endswith("weight")
-        and tensor.numel() > 0
+        and 0 not in tensor.shape
         and not normalises(name)
     ]

@@ -10,15 +10,15 @@ from torch import Tensor
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 # Rows or columns above which Muon's steps shrink, with the square root.
-WIDTH = 100
+FULL_STEP_WIDTH = 100
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose matrix is made orthogonal before each step (Jordan et al., kellerjordan.github.io/posts/muon).
 
-    Only for matrices. A step's spectral norm is about the learning rate, and less in matrices wider than WIDTH, which do not
-    bear as much (docs/method.md): the steps of torch.optim.Muon grow with the width instead, and it iterates in
-    bfloat16, which processors without it only emulate.
+    Only for matrices. The spectral norm of a step is about the learning rate. It is smaller in matrices wider than
+    FULL_STEP_WIDTH, because wide predictors diverge otherwise (bench/NOTEBOOK.md). torch.optim.Muon differs: its steps grow
+    with the width, and it iterates in bfloat16, which many processors only emulate.
     """
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict[str, Any]], *, lr: float = 0.1, momentum: float = 0.95) -> None:
@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(matrix)
                 momentum = state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
                 direction = orthogonal(matrix.grad.lerp(momentum, group["momentum"]))
-                matrix.sub_(direction, alpha=group["lr"] * min(1.0, WIDTH / max(matrix.shape)) ** 0.5)
+                matrix.sub_(direction, alpha=group["lr"] * min(1.0, FULL_STEP_WIDTH / max(matrix.shape)) ** 0.5)
         return loss
 
 

@@ -1,7 +1,6 @@
 """Paths through unit vectors along which neighbours are similar: the two that permutations are made of."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,31 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nern.chance import generator
-from nern.checks import Check, nothing
+from nern.cancellation import Cancellation, never
+from nern.randomness import generator
+from nern.request.options import PathKind
 
-PathKind = Literal["fragments", "nearest"]
+# Steps of the nearest-neighbour path between two calls of the cancellation.
+CANCELLATION_STEPS = 256
 
-# Steps of the nearest-neighbour path between two calls of a check.
-CHECK_EVERY = 256
-
-# Candidates a vector: exact up to EXACT vectors, then from the PROBES nearest of all cells of about CELL vectors.
+# Candidates for each vector. Up to EXACT_VECTORS vectors the search is exact. Beyond, it looks into the PROBED_CELLS
+# nearest cells of about CELL_VECTORS vectors each.
 NEIGHBOURS = 5
-EXACT = 4096
-CELL = 64
-PROBES = 96
+EXACT_VECTORS = 4096
+CELL_VECTORS = 64
+PROBED_CELLS = 96
 
 # Rows of similarities held at a time.
-ROWS = 2048
+BATCH_ROWS = 2048
 
 # Of the length of a vector; changes cosines by some 1e-5, which float32 can still tell apart.
-JITTER = 3e-3
+JITTER_NORM = 3e-3
 
 # Below every cosine.
-NEVER = -2.0
+BELOW_EVERY_COSINE = -2.0
 
 
-def nearest_path(vectors: Tensor, check: Check = nothing) -> Tensor:
+def nearest_path(vectors: Tensor, cancellation: Cancellation = never) -> Tensor:
     """The nearest-neighbour path, as the authors of NeRN build it; int64 (n,).
 
     Starts at row 0 and always goes on to the unvisited row of largest dot product (ties: the lowest). Takes n
@@ -43,15 +42,15 @@ def nearest_path(vectors: Tensor, check: Check = nothing) -> Tensor:
     path = np.zeros(len(rows), dtype=np.int64)
     visited = np.zeros(len(rows), dtype=np.float32)
     for position in range(1, len(rows)):
-        if position % CHECK_EVERY == 0:
-            check()
+        if position % CANCELLATION_STEPS == 0:
+            cancellation()
         current = path[position - 1]
         visited[current] = -np.inf
         path[position] = np.argmax(rows @ rows[current] + visited)
     return torch.from_numpy(path)
 
 
-def fragment_path(vectors: Tensor, check: Check = nothing) -> Tensor:
+def fragment_path(vectors: Tensor, cancellation: Cancellation = never) -> Tensor:
     """The multiple-fragment path (Bentley, "Fast algorithms for geometric traveling salesman problems", 1992); int64 (n,).
 
     The most similar pairs are joined first, as long as that leaves paths: it ends up smoother than the nearest-neighbour
@@ -62,16 +61,16 @@ def fragment_path(vectors: Tensor, check: Check = nothing) -> Tensor:
     if not vectors.isfinite().all():
         raise ValueError("vectors that are not finite have no path")
     # Equal vectors, such as a pruned layer's zeros, would all have the same nearest ones and be joined one by one.
-    rows = F.normalize(vectors.float() + JITTER * torch.randn(vectors.shape, generator=generator(0, "jitter")), dim=1)
+    rows = F.normalize(vectors.float() + JITTER_NORM * torch.randn(vectors.shape, generator=generator(0, "jitter")), dim=1)
     fragments = _Fragments(len(rows))
     while fragments.joins_left:
         ends = fragments.ends()
-        left, right = _closest_pairs(rows[ends], fragments.owners(ends), check)
+        left, right = _closest_pairs(rows[ends], fragments.owners(ends), cancellation)
         fragments.join(ends[left].tolist(), ends[right].tolist())
     return fragments.path()
 
 
-PATHS: dict[PathKind, Callable[[Tensor, Check], Tensor]] = {"fragments": fragment_path, "nearest": nearest_path}
+PATHS: dict[PathKind, Callable[[Tensor, Cancellation], Tensor]] = {"fragments": fragment_path, "nearest": nearest_path}
 
 
 class _Fragments:
@@ -118,22 +117,22 @@ class _Fragments:
         return torch.tensor(path)
 
 
-def _closest_pairs(ends: Tensor, owner: Tensor, check: Check) -> tuple[Tensor, Tensor]:
+def _closest_pairs(ends: Tensor, owner: Tensor, cancellation: Cancellation) -> tuple[Tensor, Tensor]:
     """Pairs of ends of different fragments, most similar first: every end with its nearest ones."""
     neighbours = min(NEIGHBOURS, len(ends) - 1)
     lefts, rights, cosines = [], [], []
     for rows, candidates in _searches(ends):
-        check()
+        cancellation()
         mates = owner[candidates]
-        for some in rows.split(ROWS):
+        for some in rows.split(BATCH_ROWS):
             similarity = ends[some] @ ends[candidates].T
-            similarity.masked_fill_(owner[some][:, None] == mates, NEVER)
+            similarity.masked_fill_(owner[some][:, None] == mates, BELOW_EVERY_COSINE)
             found = similarity.topk(min(neighbours, len(candidates)))
             lefts.append(some[:, None].expand_as(found.indices).flatten())
             rights.append(candidates[found.indices].flatten())
             cosines.append(found.values.flatten())
     left, right, cosine = torch.cat(lefts), torch.cat(rights), torch.cat(cosines)
-    allowed = cosine > NEVER
+    allowed = cosine > BELOW_EVERY_COSINE
     left, right, cosine = left[allowed], right[allowed], cosine[allowed]
     # By falling similarity, then by number, so that the path does not depend on how the search is split up.
     low, high = torch.minimum(left, right), torch.maximum(left, right)
@@ -145,14 +144,14 @@ def _closest_pairs(ends: Tensor, owner: Tensor, check: Check) -> tuple[Tensor, T
 
 def _searches(vectors: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows, and the candidates among which their nearest ones are looked for; together all rows once."""
-    if len(vectors) <= EXACT:
+    if len(vectors) <= EXACT_VECTORS:
         yield torch.arange(len(vectors)), torch.arange(len(vectors))
         return
-    cells = len(vectors) // CELL
+    cells = len(vectors) // CELL_VECTORS
     centres = vectors[torch.randperm(len(vectors), generator=generator(0, "centres"))[:cells]]
-    nearest = torch.cat([(rows @ centres.T).argmax(1) for rows in vectors.split(ROWS)])
+    nearest = torch.cat([(rows @ centres.T).argmax(1) for rows in vectors.split(BATCH_ROWS)])
     members = nearest.argsort(stable=True).split(nearest.bincount(minlength=cells).tolist())
     for rows, cell in zip(members, centres, strict=True):
         if len(rows):
-            near = (centres @ cell).topk(min(PROBES, cells)).indices.tolist()
+            near = (centres @ cell).topk(min(PROBED_CELLS, cells)).indices.tolist()
             yield rows, torch.cat([members[other] for other in near])

@@ -5,7 +5,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,14 +12,10 @@ from torch import Tensor, nn
 
 from nern.embedding import Embedding, EmbeddingConfig
 from nern.quantisation import Linear
+from nern.request.options import MAX_HIDDEN, ActivationKind
 from nern.tiles import Tiles
 
-Activation = Literal["relu", "silu"]
-
-ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
-
-# Of a predictor. Beyond it one matrix alone has 16 million weights.
-MAX_HIDDEN = 4096
+ACTIVATIONS: dict[ActivationKind, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 # Of the first linear layer, at least, and how many more than the others': rounding it hurts some seventeen times as much as
 # rounding another one, weight for weight, and each bit makes that four times less.
@@ -32,10 +27,10 @@ class PredictorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embedding: EmbeddingConfig = EmbeddingConfig()
+    embedding: EmbeddingConfig
     hidden: int = Field(ge=1)
-    depth: int = Field(5, ge=2, description="Linear layers, the head included; 5 as published")
-    activation: Activation = "relu"
+    depth: int = Field(ge=2, description="Linear layers, the head included")
+    activation: ActivationKind
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -78,15 +73,15 @@ class Predictor(nn.Module):
         self.heads = nn.ModuleList(Linear(config.hidden, math.prod(shape)) for shape in tiles.heads)
 
     @property
-    def rounded(self) -> bool:
-        """Whether the weights are rounded to few bits; see `round_to`."""
+    def quantised(self) -> bool:
+        """Whether the weights are quantised to few bits; see `quantise`."""
         return any(layer.bits for _, layer in self.linear())
 
     def linear(self) -> Iterator[tuple[str, Linear]]:
         """The linear layers by name, from the embedding to the heads."""
         return ((name, module) for name, module in self.named_modules() if isinstance(module, Linear))
 
-    def round_to(self, bits: int, sparsity: float) -> None:
+    def quantise(self, bits: int, sparsity: float) -> None:
         """Rounds all weights to `bits` bits from now on, those of the first layer to more, and keeps that fraction of each
         layer's smallest ones at zero.
         """
@@ -94,22 +89,22 @@ class Predictor(nn.Module):
             magnitude = layer.weight.detach().abs().flatten()
             pruned = int(sparsity * magnitude.numel())
             smallest = magnitude.sort().values[pruned].item() if pruned else 0.0
-            layer.round_to(bits if number else max(FIRST_BITS, bits + MORE_BITS), smallest)
+            layer.quantise(bits if number else max(FIRST_BITS, bits + MORE_BITS), smallest)
 
     def centre(self) -> None:
-        """Puts every weight in the middle of what is rounded like it; the predictions stay as they are."""
+        """Puts every weight in the middle of what is quantised like it; the predictions stay as they are."""
         for _, layer in self.linear():
             layer.centre()
 
     @torch.no_grad()
     def halve(self) -> None:
-        """Rounds all parameters to what float16 can hold, but for tensors whose values it can't; of a rounded predictor those
+        """Rounds all parameters to what float16 can hold, but for tensors whose values it can't; of a quantised predictor those
         that have no codes.
         """
         for name, parameter in self.named_parameters():
-            coded = self.rounded and name.endswith(("weight", "steps"))
-            if not coded and (rounded := parameter.half()).isfinite().all():
-                parameter.copy_(rounded)
+            coded = self.quantised and name.endswith(("weight", "log_scales"))
+            if not coded and (halved := parameter.half()).isfinite().all():
+                parameter.copy_(halved)
 
     @contextmanager
     def halved(self) -> Iterator[None]:

@@ -1,11 +1,11 @@
-"""Predictors in few bits: linear layers that learn to live with rounded weights.
+"""Quantisation-aware training of linear layers (LSQ, Esser et al., arXiv 1902.08153).
 
-A weight is a whole number of steps between -(2^(bits-1) - 1) and 2^(bits-1) - 1, and each row (output) has a step of its own,
-learned like the weights (LSQ, Esser et al., arXiv 1902.08153), as its logarithm, so that small ones move as slowly as large
-ones, and none to 0. Rounding passes gradients through unchanged.
+A quantised weight is an integer code times the scale of its row (output). Codes run from -(2^(bits-1) - 1) to 2^(bits-1) - 1.
+Scales are learned together with the weights. The parameter is the logarithm of a scale, so that small scales change as
+slowly as large ones and no scale reaches 0. Rounding is a straight-through estimator: its backward pass is the identity.
 
-A step moves all weights of its row, the largest by as many steps as its code says. LSQ scales the gradients of steps down for
-that; Adam, which trains them here, does not see how large gradients are, so the logarithms are scaled up.
+A change of a scale moves every weight of the row in proportion to the weight's code. LSQ therefore scales the gradients of
+scales down. Adam ignores the magnitude of gradients, so the logarithms are stored in larger units instead.
 """
 
 import torch
@@ -13,80 +13,80 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # The smallest number that float16 holds: no step is smaller.
-LEAST = 2.0**-24
+MIN_SCALE = 2.0**-24
 
-# The logarithms of steps are in units of what moves the largest weights by so many steps, or of 1 if there are fewer.
-PACE = 8
+# One unit of a logarithm changes the largest weight of a row by this many codes, or by a factor e if there are fewer codes.
+LOG_SCALE_CODES = 8
 
-# Fractions of the largest weight of a row at which its step is tried first.
-CLIPS = 32
+# Initial scales that are compared for each row, as fractions of the row's largest weight.
+SCALE_CANDIDATES = 32
 
 
 class Linear(nn.Linear):
-    """As `torch.nn.Linear` until `round_to`; from then on its weight is rounded in every forward pass.
+    """As `torch.nn.Linear` until `quantise`; from then on its weight is quantised in every forward pass.
 
-    Biases and steps are used as float16 can hold them, which is how an artefact stores them.
+    Biases and scales are rounded to float16, which is how an artefact stores them.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         self.bits = 0
-        self.log_steps: nn.Parameter | None
-        self.register_parameter("log_steps", None)
+        self.log_scales: nn.Parameter | None
+        self.register_parameter("log_scales", None)
         self.mask: Tensor | None
         self.register_buffer("mask", None)
 
-    def round_to(self, bits: int, smallest: float = 0.0) -> None:
+    def quantise(self, bits: int, smallest: float = 0.0) -> None:
         """Rounds to `bits` bits from now on, and prunes: weights of magnitude below `smallest` stay zero."""
         self.bits = bits
         self.mask = self.weight.detach().abs() >= smallest
-        self.log_steps = nn.Parameter(best_steps(self.weight.detach() * self.mask, bits).log() / self._unit())
+        self.log_scales = nn.Parameter(best_scales(self.weight.detach() * self.mask, bits).log() / self._unit())
 
     @torch.no_grad()
     def centre(self) -> None:
-        """Moves every weight to the value it is rounded to."""
-        self.weight.copy_(self._in_steps().round() * self.sizes()[:, None])
+        """Moves every weight to the value it is quantised to."""
+        self.weight.copy_(self._exact_codes().round() * self.scales()[:, None])
 
     def codes(self) -> Tensor:
-        """The rounded weight in steps, int16 (outputs, inputs)."""
-        return self._in_steps().round().to(torch.int16)
+        """The codes, int16 (outputs, inputs)."""
+        return self._exact_codes().round().to(torch.int16)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.log_steps is None:
+        if self.log_scales is None:
             return super().forward(x)
-        exact = self._in_steps()
-        rounded = exact + (exact.round() - exact).detach()
-        return F.linear(x, rounded * self.sizes()[:, None], _half(self.bias))
+        exact = self._exact_codes()
+        quantised = exact + (exact.round() - exact).detach()
+        return F.linear(x, quantised * self.scales()[:, None], _half(self.bias))
 
-    def sizes(self) -> Tensor:
-        """The steps as they are used and stored: float32 (outputs,), but what float16 can hold, and never 0."""
-        assert self.log_steps is not None
-        steps = (self.log_steps * self._unit()).exp()
-        return steps + (steps.half().float().clamp_min(LEAST) - steps).detach()
+    def scales(self) -> Tensor:
+        """The scales as they are used and stored: float32 (outputs,), rounded to float16, and never 0."""
+        assert self.log_scales is not None
+        scales = (self.log_scales * self._unit()).exp()
+        return scales + (scales.half().float().clamp_min(MIN_SCALE) - scales).detach()
 
     def _unit(self) -> float:
-        return min(1.0, PACE / levels(self.bits))
+        return min(1.0, LOG_SCALE_CODES / max_code(self.bits))
 
-    def _in_steps(self) -> Tensor:
+    def _exact_codes(self) -> Tensor:
         assert self.mask is not None
-        most = levels(self.bits)
-        return (self.weight * self.mask / self.sizes()[:, None]).clamp(-most, most)
+        most = max_code(self.bits)
+        return (self.weight * self.mask / self.scales()[:, None]).clamp(-most, most)
 
 
-def levels(bits: int) -> int:
+def max_code(bits: int) -> int:
     """The largest code."""
     return int(2 ** (bits - 1)) - 1
 
 
-def best_steps(weight: Tensor, bits: int) -> Tensor:
+def best_scales(weight: Tensor, bits: int) -> Tensor:
     """For each row the step, of some, that rounds it with the least squared error: float32 (rows,), never 0."""
     largest = weight.abs().amax(dim=1).clamp_min(1e-4)
-    most = levels(bits)
+    most = max_code(bits)
     best, least = largest / most, torch.full_like(largest, torch.inf)
-    for fraction in torch.linspace(1 / CLIPS, 1, CLIPS):
-        steps = (largest * fraction / most).half().float().clamp_min(LEAST)
-        error = ((weight / steps[:, None]).round().clamp(-most, most) * steps[:, None] - weight).square().sum(1)
-        best, least = torch.where(error < least, steps, best), torch.minimum(error, least)
+    for fraction in torch.linspace(1 / SCALE_CANDIDATES, 1, SCALE_CANDIDATES):
+        scales = (largest * fraction / most).half().float().clamp_min(MIN_SCALE)
+        error = ((weight / scales[:, None]).round().clamp(-most, most) * scales[:, None] - weight).square().sum(1)
+        best, least = torch.where(error < least, scales, best), torch.minimum(error, least)
     return best
 
 

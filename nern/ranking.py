@@ -12,46 +12,46 @@ from torch import Tensor
 
 from nern import packing
 
-RUN = 16
+RUN_LENGTH = 16
 
 
-def size(permutations: int, n: int) -> int:
+def nbytes(permutations: int, n: int) -> int:
     """Bytes that so many permutations of n numbers take."""
-    return sum(packing.size(count, width) for count, width in _fields(permutations, n))
+    return sum(packing.nbytes(count, width) for count, width in _fields(permutations, n))
 
 
 def encode(permutations: Tensor) -> Tensor:
     """Permutations of 0 … n - 1, int64 (permutations, n), as a string of bytes, uint8."""
     count, n = permutations.shape
-    run = permutations // RUN
-    inside = (permutations % RUN).gather(1, run.argsort(dim=1, stable=True))
-    whole, rest = inside.tensor_split([n // RUN * RUN], dim=1)
-    fields = zip((run.flatten(), _rank(whole.reshape(-1, RUN)), _rank(rest)), _fields(count, n), strict=True)
+    run = permutations // RUN_LENGTH
+    inside = (permutations % RUN_LENGTH).gather(1, run.argsort(dim=1, stable=True))
+    whole, rest = inside.tensor_split([n // RUN_LENGTH * RUN_LENGTH], dim=1)
+    fields = zip((run.flatten(), _rank(whole.reshape(-1, RUN_LENGTH)), _rank(rest)), _fields(count, n), strict=True)
     return torch.cat([packing.pack(numbers, width) for numbers, (_, width) in fields])
 
 
 def decode(packed: Tensor, permutations: int, n: int) -> Tensor:
     """The inverse of `encode`. Raises ValueError for bytes that are no such permutations."""
     fields = _fields(permutations, n)
-    sizes = [packing.size(*field) for field in fields]
+    sizes = [packing.nbytes(*field) for field in fields]
     if packed.numel() != sum(sizes):
         raise ValueError(f"{packed.numel()} bytes are not {permutations} permutations of {n} numbers")
     run, whole, rest = (packing.unpack(part, *field) for part, field in zip(packed.split(sizes), fields, strict=True))
     run = run.view(permutations, n)
     order = run.argsort(dim=1, stable=True)
-    first = (torch.arange(n) // RUN * RUN).expand_as(run)
-    if not torch.equal(run.gather(1, order) * RUN, first):
+    first = (torch.arange(n) // RUN_LENGTH * RUN_LENGTH).expand_as(run)
+    if not torch.equal(run.gather(1, order) * RUN_LENGTH, first):
         raise ValueError("the bits are no permutation: a run has too few or too many numbers")
-    inside = torch.cat([_unrank(whole, RUN).view(permutations, -1), _unrank(rest, n % RUN)], dim=1)
+    inside = torch.cat([_unrank(whole, RUN_LENGTH).view(permutations, -1), _unrank(rest, n % RUN_LENGTH)], dim=1)
     return torch.empty_like(run).scatter_(1, order, first + inside)
 
 
 def _fields(permutations: int, n: int) -> list[tuple[int, int]]:
     """How many numbers of how many bits are stored: runs, orders of whole runs, and the orders of what is left."""
     return [
-        (permutations * n, _width(-(-n // RUN))),
-        (permutations * (n // RUN), _width(math.factorial(RUN))),
-        (permutations, _width(math.factorial(n % RUN))),
+        (permutations * n, _width(-(-n // RUN_LENGTH))),
+        (permutations * (n // RUN_LENGTH), _width(math.factorial(RUN_LENGTH))),
+        (permutations, _width(math.factorial(n % RUN_LENGTH))),
     ]
 
 

@@ -1,7 +1,7 @@
 """An honest account of what a representation keeps and what it loses, measured on the artefact itself."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from math import isfinite
 from typing import Any
@@ -10,11 +10,10 @@ from torch import Tensor
 
 from nern import importance, tensorfile
 from nern.artefact import Artefact, Sizes
-from nern.training.config import Config, PaperConfig
-from nern.training.loop import Progress
+from nern.training.progress import OnProgress, of_pruning, silently
 from nern.training.selection import Evaluation
 from nern.training.targets import relative_error
-from nern.training.trained import Trained
+from nern.training.trained import SearchResult, Trained
 
 Report = dict[str, Any]
 
@@ -24,7 +23,7 @@ def make_report(
     artefact: Artefact,
     sizes: Sizes,
     state_dict: Mapping[str, Tensor],
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = silently,
 ) -> Report:
     """Rebuilds the network from the artefact, as clients will, and compares it with the original.
 
@@ -33,12 +32,14 @@ def make_report(
     Relative errors are norms of the error over norms of the weights; sizes are bytes; `original` counts all tensors of
     the state_dict and `represented` those that the predictor stands for.
     """
-    started, config = time.monotonic(), trained.config
+    started = time.monotonic()
     rebuilt = artefact.state_dict()
     rendering_seconds = time.monotonic() - started
     layers = artefact.representation.layers
     pairs = [(rebuilt[layer.name], state_dict[layer.name]) for layer in layers]
-    comparison = trained.judge.compare({layer.name: rebuilt[layer.name].float() for layer in layers}) if trained.judge else None
+    comparison = (
+        trained.evaluator.compare({layer.name: rebuilt[layer.name].float() for layer in layers}) if trained.evaluator else None
+    )
     return {
         "distilled": trained.distilled,
         "images": comparison.images if comparison else None,
@@ -64,35 +65,30 @@ def make_report(
             "original": _bytes(state_dict.values()),
         },
         "parameters": sum(parameter.numel() for parameter in artefact.representation.predictor.parameters()),
-        "target": asdict(trained.search) if trained.search else None,
-        "compression": _compression(config),
-        "importance": _importance(trained, state_dict, rebuilt, on_progress) if config.importance else None,
+        "target": _target(trained.search) if trained.search else None,
+        "compression": {"bits": trained.plan.bits, "sparsity": trained.plan.sparsity},
+        "importance": (_importance(trained, state_dict, rebuilt, on_progress) if trained.plan.pruned_networks else None),
         "best": _evaluation(trained.best),
         "last": _evaluation(trained.last),
         "seconds": {"training": trained.seconds, "rendering": rendering_seconds},
     }
 
 
-def _compression(config: Config) -> dict[str, Any]:
-    if isinstance(config, PaperConfig):
-        return {"bits": 32, "sparsity": 0.0}
-    return {"bits": config.bits, "sparsity": config.sparsity}
+def _target(search: SearchResult) -> dict[str, Any]:
+    return {"drop": search.drop, "met": search.met, "sizes": [asdict(trial) for trial in search.trials]}
 
 
 def _importance(
-    trained: Trained, original: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor], on_progress: Callable[[Progress], None]
+    trained: Trained, original: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor], on_progress: OnProgress
 ) -> dict[str, Any]:
-    assert trained.judge is not None, "a resolved configuration without a judge does not ask for importance"
-    started = time.monotonic()
+    assert trained.evaluator is not None, "a plan without a teacher prunes no networks"
+    started, plan = time.monotonic(), trained.plan
 
-    def step(done: int) -> None:
-        pace = (time.monotonic() - started) / done
-        left = trained.config.comparisons - done
-        at, steps = trained.steps + done, trained.steps + trained.config.comparisons
-        on_progress(Progress("importance", at, steps, {}, None, 1 / pace, pace * left))
+    def report(networks: int) -> None:
+        on_progress(of_pruning(plan, steps=trained.steps, networks=networks, seconds=time.monotonic() - started))
 
     layers = trained.representation.layers
-    return importance.curves(original, rebuilt, layers, trained.judge.compare, trained.config.seed, step)
+    return importance.curves(original, rebuilt, layers, trained.evaluator.compare, plan.request.seed, report)
 
 
 def finite(value: float | None) -> float | None:

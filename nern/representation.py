@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from nern.layers import Layer
-from nern.permutation import PermutationKind
 from nern.predictor import Predictor, PredictorConfig
+from nern.request.options import PermutationKind
 from nern.tiles import Tiles
 
 # Tiles rendered at a time.
-CHUNK = 16_384
+RENDER_BATCH_TILES = 16_384
 
 
 class Representation:
@@ -110,15 +110,15 @@ class Representation:
             for number, layer in enumerate(self.layers)
         ]
         with torch.set_grad_enabled(gradients):
-            for index in chunks(torch.arange(len(self.tiles))):
+            for index in render_batches(torch.arange(len(self.tiles))):
                 for layer, number, some in self.render(index):
                     rendered[layer][number] = some
             return [self.tiles.join(number, rendered[number]).reshape(layer.shape) for number, layer in enumerate(self.layers)]
 
 
-def chunks(index: Tensor) -> Sequence[Tensor]:
+def render_batches(index: Tensor) -> Sequence[Tensor]:
     """Flat indices in parts to be rendered at a time: bounds the memory of a step, whatever the network's size."""
-    parts: Sequence[Tensor] = index.split(CHUNK)
+    parts: Sequence[Tensor] = index.split(RENDER_BATCH_TILES)
     return parts
 
 

@@ -7,28 +7,53 @@ channel that enters a batch norm are those of the training data, and every image
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nern.errors import UnusableImages, is_device_fault, is_out_of_memory
-from nern.images import CPU, mirror_and_shift, portions
+from nern.errors import UnusableImages
+from nern.faults import is_device_fault, is_out_of_memory
+from nern.images import CPU, microbatch_inputs, mirror_and_shift
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-# Images whose statistics are matched together; fewer of large ones (see nern.images.portions). As many are held out.
-GROUP = 128
+# Images whose statistics are matched together; fewer of large ones (see nern.images.microbatches). As many are held out.
+GROUP_IMAGES = 128
 
 # Numbers in all images of a pool: 4 GiB in float32.
-MOST = 2**30
+MAX_POOL_ELEMENTS = 2**30
 
 # Weight of the classes' cross-entropy beside the statistics.
 CLASS_WEIGHT = 0.1
 
 
-class Synthesised(nn.Module):
+@dataclass(frozen=True)
+class PoolSizes:
+    """How many images form a group, and how many groups are for training and held out."""
+
+    group_images: int
+    training_groups: int
+    held_out_groups: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, int, int], images: int) -> "PoolSizes":
+        """For at least `images` training images of a shape. Raises UnusableImages if a pool may not hold so many."""
+        most = MAX_POOL_ELEMENTS // math.prod(shape)
+        if images > most:
+            detail = f"{images} images of shape {list(shape)} are too many to make: at most {most} are"
+            raise UnusableImages(detail, "/synthesised_images")
+        group_images = min(GROUP_IMAGES, microbatch_inputs(shape))
+        return cls(group_images, -(-images // group_images), -(-GROUP_IMAGES // group_images))
+
+    @property
+    def groups(self) -> int:
+        return self.training_groups + self.held_out_groups
+
+
+class ImagePool(nn.Module):
     """A pool of images (n, channels, height, width) in groups; the last ones are held out from `batch`."""
 
     def __init__(
@@ -44,7 +69,7 @@ class Synthesised(nn.Module):
         what is drawn. Raises UnusableImages.
         """
         super().__init__()
-        check_size(shape, images)
+        sizes = PoolSizes.of(shape, images)
         self.augment = augment
         with torch.no_grad(), statistics(network):
             try:
@@ -53,32 +78,27 @@ class Synthesised(nn.Module):
                 if is_out_of_memory(error) or is_device_fault(error):
                     raise
                 raise UnusableImages(f"the network can't take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
-        self.size = len(portions(torch.empty(GROUP, *shape, device="meta"))[0])
-        self.training_groups, held_out = -(-images // self.size), -(-GROUP // self.size)
-        count = self.training_groups + held_out
-        self.groups = nn.ParameterList(torch.randn(self.size, *shape, generator=generator) for _ in range(count))
-        self.classes = torch.randint(classes, (count, self.size), generator=generator)
+        self.sizes = sizes
+        noise = (torch.randn(sizes.group_images, *shape, generator=generator) for _ in range(sizes.groups))
+        self.groups = nn.ParameterList(noise)
+        self.classes = torch.randint(classes, (sizes.groups, sizes.group_images), generator=generator)
 
     def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
         """`size` images drawn with replacement, on `device`: (size, channels, height, width)."""
-        chosen = torch.randint(self.training_groups * self.size, (size,), generator=generator).tolist()
-        inputs = torch.stack([self.groups[number // self.size][number % self.size].detach() for number in chosen]).to(device)
+        group_images = self.sizes.group_images
+        chosen = torch.randint(self.sizes.training_groups * group_images, (size,), generator=generator).tolist()
+        inputs = torch.stack([self.groups[number // group_images][number % group_images].detach() for number in chosen]).to(
+            device
+        )
         return mirror_and_shift(inputs, generator) if self.augment else inputs
 
     def held_out(self) -> Iterator[Tensor]:
         """The groups that are not drawn from."""
-        for group in self.groups[self.training_groups :]:
+        for group in self.groups[self.sizes.training_groups :]:
             yield group.detach()
 
 
-def check_size(shape: tuple[int, int, int], images: int) -> None:
-    """Raises UnusableImages if so many images of a shape are more than a pool may hold."""
-    most = MOST // math.prod(shape)
-    if images > most:
-        raise UnusableImages(f"{images} images of shape {list(shape)} are too many to make: at most {most} are")
-
-
-def follow_statistics(network: nn.Module, pool: Synthesised, group: int, generator: torch.Generator) -> dict[str, float]:
+def follow_statistics(network: nn.Module, pool: ImagePool, group: int, generator: torch.Generator) -> dict[str, float]:
     """Fills the gradients of one group of images and returns the losses.
 
     The statistics' loss is dimensionless: squared differences of means over variances, and of variances as ratios, each the

@@ -119,8 +119,14 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def load(path: Path) -> dict[str, Tensor]:
     """All tensors of a file, in the order of its header. Raises BadArtefact."""
+    tensors, _ = load_with_metadata(path)
+    return tensors
+
+
+def load_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a file, in the order of its header, and its metadata. Raises BadArtefact."""
     with path.open("rb") as file:
-        entries, _ = parse_header(file.read(header_length(file.read(8))))
+        entries, metadata = parse_header(file.read(header_length(file.read(8))))
         tensors = {}
         for name, entry in entries.items():
             file.seek(entry.start)
@@ -129,4 +135,4 @@ def load(path: Path) -> dict[str, Tensor]:
             if file.readinto(data) < len(data):
                 raise BadArtefact(f"the file ends inside the tensor {name!r}")
             tensors[name] = from_bytes(data, entry.dtype, entry.shape)
-    return tensors
+    return tensors, metadata

@@ -11,20 +11,18 @@ largest kernel; smaller ones are its centre.
 import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nern.layers import Layer
-
-SmallKernels = Literal["tiled", "cropped"]
+from nern.request.options import SmallKernels
 
 Shape = tuple[int, ...]
 
 # A kernel of fewer weights than a 3x3 one is not worth a pass through the predictor, nor an index in the permutation.
-ENOUGH = 9
+WHOLE_KERNEL_WEIGHTS = 9
 
 # What a tile of such kernels has instead; it divides most numbers of channels.
 TILE_WEIGHTS = 16
@@ -126,7 +124,7 @@ class Tiles:
 
 def _width(layer: Layer) -> int:
     weights = math.prod(layer.size)
-    return 1 if weights >= ENOUGH else min(layer.channels, -(-TILE_WEIGHTS // weights))
+    return 1 if weights >= WHOLE_KERNEL_WEIGHTS else min(layer.channels, -(-TILE_WEIGHTS // weights))
 
 
 def _largest_size(layers: Sequence[Layer]) -> Shape:

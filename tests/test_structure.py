@@ -11,8 +11,7 @@ import pytest
 import yaml
 from fastapi.routing import APIRoute
 
-from nern.training import DecoupledConfig, PaperConfig, RegularisedConfig
-from nern.training.config import TrainingConfig
+from nern.request import RECIPES, reference
 from service import cli
 from service.api import checkpoints, datasets, events, jobs, operations, predictors
 from service.figures import FIGURES
@@ -79,22 +78,14 @@ def test_every_route_is_documented() -> None:
         assert f"`{method} {path}`" in documented, (method, path)
 
 
-def test_every_hyper_parameter_is_documented_with_its_defaults() -> None:
-    rows = [
-        [cell.strip() for cell in line.strip("|").split(" | ")]
-        for line in (ROOT / "docs/training.md").read_text().splitlines()
-        if line.startswith("| `")
-    ]
-    documented = {name: cells for name, *cells in rows}
-    configs: tuple[type[TrainingConfig], ...] = (DecoupledConfig, PaperConfig)
-    for column, config in enumerate(configs):
-        for name, field in config.model_fields.items():
-            cells = next((cells for key, cells in documented.items() if f"`{name}`" in key), None)
-            assert cells or name in ("recipe", "layers"), f"{name} is not in docs/training.md"
-            if cells and re.fullmatch(r"[\d.e-]+", cells[column]):
-                assert float(cells[column]) == (0.4 if name == "ratio" else field.default), name
-    for name in RegularisedConfig.model_fields:
-        assert any(f"`{name}`" in key for key in documented) or name in ("recipe", "layers"), name
+def test_the_reference_of_options_is_up_to_date() -> None:
+    text = (ROOT / "docs/training.md").read_text()
+    assert reference.updated(text) == text, "run python -m nern.request.reference docs/training.md"
+    for recipe, request in RECIPES.items():
+        assert f"| `{recipe}`" in text
+        for option, field in request.model_fields.items():
+            assert option == "recipe" or f"| `{option}` |" in text
+            assert option == "recipe" or field.description, f"{option} has no description"
 
 
 def test_every_figure_is_documented() -> None:

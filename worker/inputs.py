@@ -5,8 +5,9 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from nern import architectures, tensorfile
-from nern.images import Images, Noise, NoiseKind
+from nern.images import Images, Noise
 from nern.layers import StateDict
+from nern.request.options import NoiseKind
 from service import blobs
 from service.blobs import Blobs
 from service.store.tables import Dataset, Job

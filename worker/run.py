@@ -14,16 +14,18 @@ from sqlalchemy.exc import OperationalError
 
 from nern import artefact, training
 from nern.artefact import Artefact
-from nern.errors import NernError, is_device_fault, is_out_of_memory
+from nern.errors import NernError
+from nern.faults import is_device_fault, is_out_of_memory
 from nern.layers import StateDict
 from nern.report import make_report
-from nern.training import Trained, read_config
+from nern.request import read_request
+from nern.training import Trained
 from service.blobs import Blobs, Unreachable
 from service.settings import Settings
 from service.store import ids, jobs, predictors
 from service.store.database import Database
 from service.store.jobs import Lease, LeaseLost
-from service.store.tables import Dataset, Job, Json, Predictor
+from service.store.tables import Checkpoint, Dataset, Job, Json, Predictor
 from worker.inputs import load_checkpoint, load_data
 from worker.lease import Cancelled, Pulse, Stopped, kept_alive
 from worker.reporting import Reporter
@@ -101,17 +103,18 @@ class Worker:
                 self._finish(lease, "failed", "internal", "a fault of the service, which has been logged")
 
     def _train(self, lease: Lease, pulse: Pulse) -> None:
-        job, dataset = self._read(lease.job_id)
+        job, checkpoint, dataset = self._read(lease.job_id)
         state_dict = load_checkpoint(self._blobs, job.checkpoint_id)
         reporter = Reporter(self._database, lease, pulse)
         trained = training.train(
             state_dict,
-            read_config(job.config),
+            read_request(job.config),
             architecture=job.architecture,
             data=load_data(self._blobs, job, dataset, state_dict),
+            inputs_hash=f"{checkpoint.sha256} {job.architecture} {dataset.identity if dataset else job.noise}",
             device=self._device,
             on_progress=reporter,
-            check=pulse.check,
+            cancellation=pulse.check,
         )
         self._store(lease, pulse, job, state_dict, trained, reporter)
 
@@ -131,7 +134,7 @@ class Worker:
                 job_id=job.id,
                 checkpoint_id=job.checkpoint_id,
                 architecture=job.architecture,
-                config=trained.config.model_dump(mode="json"),
+                config=trained.plan.request.model_dump(mode="json"),
                 layers=[
                     {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.size)}
                     for index, layer in enumerate(stored.representation.layers)
@@ -157,10 +160,11 @@ class Worker:
         with self._database.write() as session:
             jobs.finish(session, lease, state, now=datetime.now(UTC), error=error)
 
-    def _read(self, job_id: str) -> tuple[Job, Dataset | None]:
+    def _read(self, job_id: str) -> tuple[Job, Checkpoint, Dataset | None]:
         with self._database.read() as session:
             job = session.get_one(Job, job_id)
-            return job, session.get_one(Dataset, job.dataset_id) if job.dataset_id else None
+            checkpoint = session.get_one(Checkpoint, job.checkpoint_id)
+            return job, checkpoint, session.get_one(Dataset, job.dataset_id) if job.dataset_id else None
 
 
 def device(setting: str) -> torch.device:

@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from nern.architectures.table import Entry, Shape, read
 from nern.errors import NotRepresentable, UnknownArchitecture
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 # Batch norm counts its batches since torch 0.4.1; the number plays no part in evaluation.
 COUNTER = "num_batches_tracked"
+
+
+class Shaped(Protocol):
+    """A tensor, or a description of one."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,9 @@ def architectures() -> list[str]:
     return list(read())
 
 
-def shapes_of(state_dict: "Mapping[str, Tensor]") -> dict[str, Shape]:
-    """The names and shapes of a state_dict, which may be on the meta device."""
-    return {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+def shapes_of(tensors: Mapping[str, Shaped]) -> dict[str, Shape]:
+    """The names and shapes of a state_dict, or of what describes one."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def recognise(shapes: Mapping[str, Sequence[int]]) -> list[str]:
@@ -57,7 +61,7 @@ def match(name: str, shapes: Mapping[str, Sequence[int]]) -> Match:
     Raises UnknownArchitecture if there is no such name or the names and shapes are of another network.
     """
     if name not in read():
-        raise UnknownArchitecture(f"there is no architecture {name!r}")
+        raise UnknownArchitecture(f"there is no architecture {name!r}", "/architecture")
     given = _counted(shapes)
     entries = read()[name]
     for number, entry in enumerate(entries):
@@ -65,7 +69,7 @@ def match(name: str, shapes: Mapping[str, Sequence[int]]) -> Match:
             classes, channels = _ends(entry, given)
             return Match(name, number, classes, channels, entry.image_size, entry.groups)
     difference = _first_difference(_expected(entries[0], given), given)
-    raise UnknownArchitecture(f"the checkpoint is not a {name}: {difference}")
+    raise UnknownArchitecture(f"the checkpoint is not a {name}: {difference}", "/architecture")
 
 
 def groups(name: str, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, int]:
@@ -87,7 +91,7 @@ def paper_layers(name: str | None, convolutions: Mapping[str, Sequence[int]]) ->
         return list(convolutions)
     if name is not None and name.startswith("torchvision/resnet"):
         return [layer for layer, shape in convolutions.items() if tuple(shape[2:]) == (3, 3)]
-    raise NotRepresentable('layers "paper" is defined for cifar/resnet* and torchvision/resnet* only; use "all" or names')
+    raise NotRepresentable('layers "paper" is defined for cifar/resnet* and torchvision/resnet* only; use "all" or names', "/layers")
 
 
 def _counted(shapes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:

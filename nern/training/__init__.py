@@ -1,21 +1,9 @@
 """Training predictors."""
 
-from nern.training.config import Config, DecoupledConfig, PaperConfig, RegularisedConfig, read_config
-from nern.training.loop import Progress, Snapshot
+from nern.training.progress import Progress
 from nern.training.selection import Evaluation
-from nern.training.train import choose_layers, train
-from nern.training.trained import Trained
+from nern.training.snapshot import Snapshot
+from nern.training.train import train
+from nern.training.trained import SearchResult, Trained, Trial
 
-__all__ = [
-    "Config",
-    "DecoupledConfig",
-    "Evaluation",
-    "PaperConfig",
-    "Progress",
-    "RegularisedConfig",
-    "Snapshot",
-    "Trained",
-    "choose_layers",
-    "read_config",
-    "train",
-]
+__all__ = ["Evaluation", "Progress", "SearchResult", "Snapshot", "Trained", "Trial", "train"]

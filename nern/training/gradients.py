@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nern import losses
-from nern.images import portions
-from nern.representation import Representation, chunks
+from nern.images import microbatches
+from nern.representation import Representation, render_batches
 from nern.training import maps
 from nern.training.targets import Targets
 
-# Activations of the predictor (float32) that may be kept for the backward pass; more are computed a second time.
-KEPT = 2**28
+# The most activations of the predictor (float32) that are kept for the backward pass. More are computed a second time.
+MAX_KEPT_ACTIVATIONS = 2**28
 
 
 def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
     """Of the mean squared error over the tiles at sorted flat indices, in units of all weights' root mean square."""
     weights, total = targets.representation.tiles.count_weights(index), 0.0
-    for chunk in chunks(index):
+    for chunk in render_batches(index):
         loss = torch.stack([error.square().sum() for error in targets.errors(chunk)]).sum() / weights
         loss.backward()
         total += loss.item()
@@ -49,7 +49,7 @@ def all_at_once(
     """
     representation = targets.representation
     count = len(representation.tiles)
-    kept = index is None and count * representation.predictor.config.activations <= KEPT
+    kept = index is None and count * representation.predictor.config.activations <= MAX_KEPT_ACTIVATIONS
     predicted = representation.render_all(gradients=kept)
     rendered = [weight.detach().requires_grad_() for weight in predicted]
     factors = {"reconstruction": weights.reconstruction, "feature_maps": weights.feature_maps, "distillation": weights.logits}
@@ -79,14 +79,14 @@ def _losses(
     inputs_BCHW: Tensor | None,
     weights: LossWeights,
 ) -> Iterator[tuple[float, dict[str, Tensor]]]:
-    """The losses in parts, as the inputs are taken in portions; each with its share of the mean over all inputs."""
+    """The losses in parts, as the inputs are taken in microbatches; each with its share of the mean over all inputs."""
     layers = targets.representation.layers
     if weights.reconstruction:
         errors = [ours - theirs for ours, theirs in zip(rendered, targets.weights, strict=True)]
         yield 1.0, {"reconstruction": losses.reconstruction(errors, sum(layer.weights for layer in layers))}
     if network is not None and inputs_BCHW is not None and (weights.feature_maps or weights.logits):
         named = {layer.name: weight for layer, weight in zip(layers, rendered, strict=True)}
-        for some in portions(inputs_BCHW):
+        for some in microbatches(inputs_BCHW):
             yield len(some) / len(inputs_BCHW), _distillation(network, named, some, weights)
 
 
@@ -105,15 +105,14 @@ def _distillation(
 def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: float) -> dict[str, float]:
     """Of L_kd minus `weight` times the targets' smoothness; here the targets' weights are what is trained."""
     smoothness = torch.stack([losses.smoothness(grid) for grid in targets.grids()]).sum()
-    # Nothing has gradients while the loop only measures how long a step takes.
-    if smoothness.requires_grad:
-        (-weight * smoothness).backward()
+    (-weight * smoothness).backward()
     total = 0.0
-    for some in portions(inputs_BCHW):
+    for some in microbatches(inputs_BCHW):
         with torch.no_grad():
             teacher = network(some)
         student = functional_call(network, targets.named(), (some,))
         loss = losses.distillation(teacher, student) * (len(some) / len(inputs_BCHW))
+        # The outputs may depend on none of the layers, such as those of an auxiliary classifier.
         if loss.requires_grad:
             loss.backward()
         total += loss.item()
@@ -123,7 +122,7 @@ def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: fl
 def pull_back(representation: Representation, gradients: Sequence[Tensor], index: Tensor) -> None:
     """Carries gradients with respect to all rendered weights on into the predictor, through the tiles at `index`."""
     cut = [representation.tiles.cut(layer, gradient) for layer, gradient in enumerate(gradients)]
-    for chunk in chunks(index):
+    for chunk in render_batches(index):
         tiles, theirs = [], []
         for layer, number, rendered in representation.render(chunk):
             tiles.append(rendered)

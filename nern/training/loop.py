@@ -1,90 +1,161 @@
-"""The training loop: phases in, steps out."""
+"""The training loop: for each phase, for each step: learning rate, gradients, step, evaluation, report."""
 
+import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
-from nern.errors import TrainingDiverged
-from nern.training.recipes import RELATIVE_RATE, Optimizers, Phase, PhaseName
-from nern.training.selection import Evaluation
-from nern.training.targets import Targets
+import torch
+from torch import Tensor
 
-# Steps between evaluations, at least: with few steps they would take longer than the training.
-MIN_INTERVAL = 25
+from nern.cancellation import Cancellation
+from nern.errors import OtherTraining, TrainingDiverged
+from nern.evaluation import Evaluator
+from nern.images import CPU
+from nern.permutation import permutations
+from nern.plan import Plan
+from nern.rendering import narrowed
+from nern.representation import Representation
+from nern.request.phases import PhasePlan
+from nern.synthesis import ImagePool
+from nern.training.optimizers import Optimizers, set_learning_rate, update, zero_grad
+from nern.training.phases import Losses, Phase, Setting, make_phases
+from nern.training.progress import Meter, OnProgress
+from nern.training.selection import Evaluation, Selection
+from nern.training.snapshot import Snapshot
+from nern.training.targets import Targets, relative_error
+from nern.training.teacher import Teacher
+from nern.training.trained import Trained
 
-Snapshot = dict[str, Any]
-"""All that a training needs to go on from a step, bit for bit; torch.save can write it."""
+# The fewest steps between two evaluations: with fewer, evaluations would take longer than the steps.
+MIN_EVALUATION_STEPS = 25
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a training stands. `step` counts over all phases; `evaluation` is there when it has just been made.
+class Subject:
+    """What a training is about: the network, and who teaches and evaluates, if anybody does. `hash` identifies all of it."""
 
-    `snapshot` is to be called, if at all, before the next step; its tensors are the training's own.
-    """
-
-    phase: PhaseName
-    step: int
-    steps: int
-    losses: Mapping[str, float]
-    evaluation: Evaluation | None
-    steps_per_second: float
-    seconds_left: float
-    snapshot: Callable[[], Snapshot] = dict
+    state_dict: Mapping[str, Tensor]
+    teacher: Teacher | None
+    evaluator: Evaluator | None
+    device: torch.device
+    hash: Callable[[Plan], str]
 
 
-OnProgress = Callable[[Progress], None]
+class Training:
+    """One training of one predictor, from its first step or from a snapshot. Raises OtherTraining for a snapshot of another."""
 
-
-def run(
-    plan: Sequence[Phase],
-    targets: Targets,
-    evaluate: Callable[[int], Evaluation],
-    take: Callable[[Optimizers, int], Snapshot],
-    done: int = 0,
-    optimizers: Optimizers = (),
-) -> Iterator[Progress]:
-    """Runs phase after phase, step after step, but for the first `done` steps; `optimizers` are those of the last of them.
-
-    Raises TrainingDiverged at the first loss that is not finite.
-    """
-    steps = sum(phase.steps for phase in plan)
-    pace = [_seconds(phase) for phase in plan]
-    before = 0
-    for number, phase in enumerate(plan):
+    def __init__(self, subject: Subject, plan: Plan, *, cancellation: Cancellation, snapshot: Snapshot | None) -> None:
         started = time.monotonic()
-        first = max(0, done - before)
-        if first == 0:
-            optimizers = phase.begin()
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        interval = max(MIN_INTERVAL, -(-phase.steps // max(1, phase.evaluations)))
-        for behind in range(first, phase.steps):
-            step = before + behind + 1
-            rate = phase.learning_rate(behind)
-            for group in groups:
-                group["lr"] = rate * group.get(RELATIVE_RATE, 1.0)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            values = phase.gradients(behind)
-            for name, value in values.items():
-                if not isfinite(value):
-                    cause = suspect(targets) if phase.name != "synthesis" else "images that are being made diverged"
-                    raise TrainingDiverged(f"the {name} loss became {value} at step {step} of {steps}; {cause}")
-            for optimizer in optimizers:
-                optimizer.step()
-            due = (behind + 1) % interval == 0 or behind + 1 == phase.steps
-            evaluation = evaluate(step) if due and phase.evaluations else None
-            pace[number] = (time.monotonic() - started) / (behind + 1 - first)
-            left = pace[number] * (phase.steps - behind - 1)
-            left += sum(seconds * later.steps for seconds, later in zip(pace[number + 1 :], plan[number + 1 :], strict=True))
+        self._identity = subject.hash(plan)
+        if snapshot and (snapshot.training != self._identity or snapshot.search):
+            raise OtherTraining("the snapshot is of another training")
+        self._subject, self._plan, self._cancellation = subject, plan, cancellation
+        positions = snapshot.positions if snapshot else None
+        representation = _untrained(plan, subject.state_dict, positions, cancellation).to(subject.device)
+        self._targets = Targets(representation, subject.state_dict, subject.device)
+        self._selection = Selection(representation.predictor)
+        self._phases = make_phases(plan.phases, Setting(self._targets, subject.teacher, plan.request.seed))
+        self._optimizers: Optimizers = ()
+        self._step, self._started = 0, started
+        if snapshot:
+            self._restore(snapshot)
 
-            def snapshot(optimizers: Optimizers = optimizers, step: int = step) -> Snapshot:
-                return take(optimizers, step)
+    def run(self, meter: Meter, on_progress: OnProgress) -> Trained:
+        """Makes all steps that are left. Raises TrainingDiverged."""
+        self._cancellation()
+        first = 0
+        for phase in self._phases:
+            if self._step == first:
+                self._optimizers = phase.begin(self._optimizers)
+            meter.begin()
+            last = first + phase.plan.steps
+            while self._step < last:
+                losses = self._make_step(phase, self._step - first)
+                self._step += 1
+                due = _evaluation_due(phase.plan, self._step - first)
+                evaluation = self._evaluate() if due else None
+                on_progress(meter.step(phase.plan, losses, evaluation, self.snapshot))
+            first = last
+        best, last_evaluation = self._selection.finish()
+        representation = self._targets.representation.to(CPU)
+        evaluator, seconds = self._subject.evaluator, self._seconds()
+        return Trained(representation, self._plan, self._step, best, last_evaluation, evaluator, seconds)
 
-            yield Progress(phase.name, step, steps, values, evaluation, 1 / pace[number], left, snapshot)
-        before += phase.steps
+    def snapshot(self) -> Snapshot:
+        """The training as it is between two steps."""
+        targets, pool = self._targets, self._pool
+        return Snapshot(
+            training=self._identity,
+            step=self._step,
+            seconds=self._seconds(),
+            positions=[targets.representation.positions(number) for number in range(len(self._plan.layers))],
+            weights=[weight.detach() for weight in targets.weights] if targets.changed else None,
+            fitted_to=targets.fitted_to,
+            predictor=targets.representation.predictor.state_dict(),
+            optimizers=[optimizer.state_dict() for optimizer in self._optimizers],
+            selection=self._selection.state_dict(),
+            images=pool.state_dict() if pool else None,
+        )
+
+    def _make_step(self, phase: Phase[PhasePlan], number: int) -> Losses:
+        set_learning_rate(self._optimizers, phase.learning_rate(number))
+        zero_grad(self._optimizers)
+        losses = phase.gradients(number)
+        for name, value in losses.items():
+            if not isfinite(value):
+                cause = "images that are being made diverged" if phase.plan.name == "synthesis" else suspect(self._targets)
+                raise TrainingDiverged(
+                    f"the {name} loss became {value} at step {self._step + 1} of {self._plan.steps}; {cause}"
+                )
+        update(self._optimizers)
+        return losses
+
+    def _evaluate(self) -> Evaluation:
+        """Evaluates the predictor as an artefact will hold it."""
+        predictor = self._targets.representation.predictor
+        with predictor.halved() if self._plan.bits <= 16 else nullcontext():
+            return self._selection.add(evaluate(self._targets, self._subject.evaluator, self._step))
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self._step, self._started = snapshot.step, self._started - snapshot.seconds
+        self._selection.load_state_dict(snapshot.selection)
+        if self._pool and snapshot.images is not None:
+            self._pool.load_state_dict(snapshot.images)
+        self._optimizers = self._phase_of_last_step().begin(())
+        self._targets.restore(snapshot.weights, snapshot.fitted_to)
+        for optimizer, state in zip(self._optimizers, snapshot.optimizers, strict=True):
+            optimizer.load_state_dict(copy.deepcopy(dict(state)))  # it would keep the snapshot's own tensors
+        self._targets.representation.predictor.load_state_dict(snapshot.predictor)
+
+    def _phase_of_last_step(self) -> Phase[PhasePlan]:
+        last = 0
+        for phase in self._phases:
+            last += phase.plan.steps
+            if self._step <= last:
+                return phase
+        raise OtherTraining("the snapshot has more steps than the training")
+
+    @property
+    def _pool(self) -> ImagePool | None:
+        teacher = self._subject.teacher
+        return teacher.images if teacher and isinstance(teacher.images, ImagePool) else None
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+def evaluate(targets: Targets, evaluator: Evaluator | None, step: int) -> Evaluation:
+    """Renders the whole network in the dtypes of its layers, and compares it with the original."""
+    layers = targets.representation.layers
+    pairs = zip(targets.representation.render_all(), layers, strict=True)
+    rendered = [narrowed(weight, layer.dtype).float() for weight, layer in pairs]
+    names = [layer.name for layer in layers]
+    comparison = evaluator.compare(dict(zip(names, rendered, strict=True))) if evaluator else None
+    error = relative_error(rendered, targets.original)
+    return Evaluation(step, error, comparison, targets.representation.predictor.quantised)
 
 
 def suspect(targets: Targets) -> str:
@@ -104,8 +175,28 @@ def suspect(targets: Targets) -> str:
     return f"all rebuilt weights are finite; furthest off is {names[worst]!r}, by {errors[worst]:.3g} of its norm"
 
 
-def _seconds(phase: Phase) -> float:
-    """A first estimate of how long a step of the phase takes; the gradients are thrown away."""
-    started = time.monotonic()
-    phase.gradients(0)
-    return time.monotonic() - started
+def _evaluation_due(phase: PhasePlan, made: int) -> bool:
+    """Whether the network is evaluated when so many steps of a phase have been made. The last step always counts."""
+    if not phase.evaluations:
+        return False
+    interval = max(MIN_EVALUATION_STEPS, -(-phase.steps // phase.evaluations))
+    return made % interval == 0 or made == phase.steps
+
+
+def _untrained(
+    plan: Plan, state_dict: Mapping[str, Tensor], positions: Sequence[Tensor] | None, cancellation: Cancellation
+) -> Representation:
+    """A representation before its first step. The search for a permutation takes long, so a snapshot brings its positions."""
+    request, tiles = plan.request, plan.tiles()
+    if positions is None:
+        positions = permutations(tiles, state_dict, request.permutation, request.path, cancellation)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(request.seed)
+        return Representation.untrained(
+            tiles,
+            state_dict,
+            plan.predictor,
+            permutation=request.permutation,
+            positions=positions,
+            layer_scaling=request.layer_scaling,
+        )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nern.chance import generator
+from nern.randomness import generator
 
 
 class Shuffled:

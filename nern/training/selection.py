@@ -1,6 +1,7 @@
 """Which of its states a training is to be remembered by."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from typing import Any
@@ -16,8 +17,8 @@ from nern.predictor import Predictor
 class Evaluation:
     """How good the representation is after `step` steps.
 
-    `relative_error` is the norm of the error over the norm of the weights; `comparison` is None without a judge.
-    `compressed` says whether the predictor was rounded as it will be stored.
+    `relative_error` is the norm of the error over the norm of the weights; `comparison` is None without a evaluator.
+    `compressed` says whether the predictor was quantised as it will be stored.
     """
 
     step: int
@@ -32,7 +33,7 @@ class Evaluation:
         return value if isfinite(value) else inf
 
     def beats(self, other: "Evaluation | None") -> bool:
-        """Whether this one is to be preferred; what a predictor was before it was rounded no longer counts."""
+        """Whether this one is to be preferred; what a predictor was before it was quantised no longer counts."""
         return other is None or self.compressed > other.compressed or self.rank < other.rank
 
 
@@ -66,10 +67,10 @@ class Selection:
         plain = {name: asdict(value) if value else None for name, value in (("best", self._best), ("last", self._last))}
         return {**plain, "weights": self._weights}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what another selection had noted."""
         self._best, self._last = _evaluation(state["best"]), _evaluation(state["last"])
-        self._weights = state["weights"]
+        self._weights = dict(state["weights"])
 
 
 def _evaluation(plain: dict[str, Any] | None) -> Evaluation | None:

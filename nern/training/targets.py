@@ -9,10 +9,11 @@ from nern.representation import Representation, root_mean_square
 
 
 class Targets:
-    """The weights to rebuild, in the shapes of the layers (`weights`), and the tiles that the predictor is fitted to (`goals`).
+    """The weights to rebuild, in the shapes of the layers (`weights`), and the tiles that the predictor is fitted to
+    (`fitted_tiles`).
 
-    The weights are the `original` ones, unless a recipe trains them (`loosen`, then `settle`). The goals are cut from them,
-    unless the predictor is to `follow` others.
+    The weights are the `original` ones, unless a phase trains them (`make_trainable`, then `freeze`). The tiles are cut from
+    the weights, unless the predictor is fitted to others (`fit_to`).
     """
 
     def __init__(self, representation: Representation, state_dict: Mapping[str, Tensor], device: torch.device) -> None:
@@ -20,45 +21,43 @@ class Targets:
         self.original = [state_dict[layer.name].float().to(device) for layer in representation.layers]
         self.weights = self.original
         self.unit = root_mean_square(self.original) or 1.0
-        self.settle()
+        self.freeze()
 
-    def settle(self) -> None:
-        """Takes the weights as they are now for what the predictor is fitted to."""
+    def freeze(self) -> None:
+        """Ends a training of the weights. The predictor is fitted to them as they are."""
         self.weights = [weight.detach() for weight in self.weights]
-        self.follow(None)
+        self.fit_to(None)
 
-    def follow(self, others: Sequence[Tensor] | None) -> None:
-        """Takes other weights, of the same shapes, for what the predictor is fitted to; None for the own ones."""
-        self._followed = others
-        # Views of the weights, unless a filter's last tile overhangs.
-        self.goals = [self.representation.tiles.cut(number, weight) for number, weight in enumerate(others or self.weights)]
+    def fit_to(self, others: Sequence[Tensor] | None) -> None:
+        """From here on the predictor is fitted to other weights of the same shapes; None: to `weights`."""
+        self.fitted_to = others
+        # Views of the weights, unless the last tile of a filter overhangs.
+        tiles = self.representation.tiles
+        self.fitted_tiles = [tiles.cut(number, weight) for number, weight in enumerate(others or self.weights)]
 
-    def loosen(self) -> list[Tensor]:
-        """Copies of the weights that can be trained, from now on in place of them."""
+    def make_trainable(self) -> list[Tensor]:
+        """Replaces the weights by copies that have gradients, and returns the copies."""
         self.weights = [weight.clone().requires_grad_() for weight in self.weights]
         return self.weights
 
-    def state_dict(self) -> dict[str, list[Tensor] | None]:
-        """For `load_state_dict`: what differs from the original weights."""
-        changed = any(ours.data_ptr() != theirs.data_ptr() for ours, theirs in zip(self.weights, self.original, strict=True))
-        return {
-            "weights": [weight.detach() for weight in self.weights] if changed else None,
-            "followed": list(self._followed) if self._followed else None,
-        }
+    @property
+    def changed(self) -> bool:
+        """Whether the weights are not the original ones."""
+        return any(ours.data_ptr() != theirs.data_ptr() for ours, theirs in zip(self.weights, self.original, strict=True))
 
-    def load_state_dict(self, state: Mapping[str, list[Tensor] | None]) -> None:
-        """Takes over the weights and what is followed; weights that are being trained change in place."""
+    def restore(self, weights: Sequence[Tensor] | None, fitted_to: Sequence[Tensor] | None) -> None:
+        """Takes over `weights` (None: the original ones) and `fitted_to` of a snapshot. Trainable weights change in place."""
         device = self.representation.device
-        weights = [weight.to(device) for weight in state["weights"] or self.original]
+        restored = [weight.to(device) for weight in weights or self.original]
         if self.weights[0].requires_grad:
             with torch.no_grad():
-                for ours, theirs in zip(self.weights, weights, strict=True):
+                for ours, theirs in zip(self.weights, restored, strict=True):
                     ours.copy_(theirs)
         else:
-            self.weights = weights
-            self.settle()
-        if state["followed"]:
-            self.follow([weight.to(device) for weight in state["followed"]])
+            self.weights = restored
+            self.freeze()
+        if fitted_to:
+            self.fit_to([weight.to(device) for weight in fitted_to])
 
     def named(self) -> dict[str, Tensor]:
         """The weights by the names of their layers."""
@@ -78,7 +77,7 @@ class Targets:
         """
         errors = []
         for layer, number, tiles in self.representation.render(index):
-            error = (tiles - self.goals[layer][number]) / self.unit
+            error = (tiles - self.fitted_tiles[layer][number]) / self.unit
             inside = self.representation.tiles.inside(layer, number)
             errors.append(error if inside is None else error * inside.view(*inside.shape, *[1] * (error.ndim - 2)))
         return errors

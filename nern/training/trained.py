@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass, field
 
-from nern.evaluation import Judge
+from nern.evaluation import Evaluator
+from nern.plan import Plan
 from nern.representation import Representation
-from nern.training.config import Config
 from nern.training.selection import Evaluation
 
 
 @dataclass(frozen=True)
-class Size:
-    """A size that was tried, the drop of accuracy on the held-out images, in points of a percent, and how long it took.
+class Trial:
+    """One size of a search: parameters for each represented weight, width, points of accuracy lost, and seconds.
 
-    The drop is None, and the width too, if the training diverged.
+    The width and the drop are None if the training diverged.
     """
 
     ratio: float
@@ -21,36 +21,33 @@ class Size:
     seconds: float = field(default=0.0, compare=False)
 
     def meets(self, drop: float) -> bool:
-        """Whether no more than that is lost."""
+        """Whether at most that many points of accuracy were lost."""
         return self.drop is not None and self.drop <= drop
 
 
 @dataclass(frozen=True)
-class Search:
-    """What was asked for, every size that was tried, and whether the one returned meets the target."""
+class SearchResult:
+    """The drop that was asked for, whether the chosen size meets it, and every trial."""
 
     drop: float
     met: bool
-    sizes: tuple[Size, ...]
+    trials: tuple[Trial, ...]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The representation as it was at the best evaluation of all `steps`, and what it was judged by.
-
-    `search` says how its size was found, if the configuration left that to an accuracy target.
-    """
+    """The representation as it was at the best evaluation of all `steps`, and the evaluator that chose it, if there was one."""
 
     representation: Representation
-    config: Config
+    plan: Plan
     steps: int
     best: Evaluation
     last: Evaluation
-    judge: Judge | None
+    evaluator: Evaluator | None
     seconds: float
-    search: Search | None = None
+    search: SearchResult | None = None
 
     @property
     def distilled(self) -> bool:
         """Whether the original network was the predictor's teacher in any step."""
-        return self.judge is not None and self.config.distils
+        return self.evaluator is not None and self.plan.distils

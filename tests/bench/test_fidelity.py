@@ -1,12 +1,12 @@
 import pytest
 
-from bench.fidelity import CASES, Case, changed, short
+from bench.fidelity import CASES, Case, short
 from bench.figure import kind
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_quick_form_of_a_case_is_a_configuration_of_fewer_steps(case: Case) -> None:
-    quick = changed(case.config, short(case.config))
+    quick = case.config.with_values(short(case.config))
     assert type(quick) is type(case.config)
     assert quick.steps < case.config.steps
 

@@ -6,8 +6,8 @@ import torch
 
 from nern.errors import BadArtefact
 from nern.layers import StateDict
-from nern.permutation import PermutationKind
 from nern.rendering import render_layer
+from nern.request.options import PermutationKind
 from tests.support.networks import odd, resnet8
 from tests.support.representations import opened, untrained, written
 

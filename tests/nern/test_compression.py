@@ -9,7 +9,8 @@ from nern.errors import BadArtefact
 from nern.quantisation import Linear
 from nern.rendering import render_layer
 from nern.report import make_report
-from nern.training import DecoupledConfig, train
+from nern.request import DecoupledRequest
+from nern.training import train
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, untrained, written
 
@@ -18,7 +19,7 @@ from tests.support.representations import opened, untrained, written
 def test_a_rounded_layer_has_few_values_in_each_row(bits: int) -> None:
     torch.manual_seed(0)
     layer = Linear(300, 5)
-    layer.round_to(bits)
+    layer.quantise(bits)
     assert layer(torch.eye(300)).unique(dim=0).shape[0] > 1
     for row in layer(torch.eye(300)).T:
         assert len(row.round(decimals=6).unique()) <= 2**bits - 1
@@ -33,7 +34,7 @@ def test_more_bits_lose_less() -> None:
         torch.manual_seed(1)
         layer = Linear(40, 30)
         exact = layer(x)
-        layer.round_to(bits)
+        layer.quantise(bits)
         losses.append((layer(x) - exact).norm().item() / exact.norm().item())
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.01
@@ -43,29 +44,29 @@ def test_rows_too_small_for_float16_are_no_obstacle() -> None:
     layer = Linear(4, 2)
     with torch.no_grad():
         layer.weight.fill_(1e-9)
-    layer.round_to(8)
+    layer.quantise(8)
     layer(torch.ones(1, 4)).sum().backward()
     assert layer.weight.grad is not None
     assert layer.weight.grad.isfinite().all()
-    assert (layer.sizes() > 0).all()
+    assert (layer.scales() > 0).all()
 
 
 def test_rounding_passes_gradients_on_to_weights_and_steps() -> None:
     layer = Linear(8, 3)
-    layer.round_to(3)
+    layer.quantise(3)
     layer(torch.ones(2, 8)).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in layer.parameters())
 
 
 def test_weights_are_put_in_the_middle_of_what_is_rounded_like_them() -> None:
     layer, x = Linear(6, 4), torch.randn(5, 6)
-    layer.round_to(4)
+    layer.quantise(4)
     before = layer(x)
     exact = layer.weight.detach().clone()
     layer.centre()
     torch.testing.assert_close(layer(x), before)
     assert not torch.allclose(layer.weight, exact)
-    torch.testing.assert_close(layer.weight, layer.codes() * layer.sizes()[:, None])
+    torch.testing.assert_close(layer.weight, layer.codes() * layer.scales()[:, None])
 
 
 @pytest.mark.parametrize(("bits", "moved"), [(4, 0.05), (8, 0.05 * 8 / 127)])
@@ -73,18 +74,18 @@ def test_the_steps_of_small_rows_are_learned_as_slowly_as_those_of_large_ones(bi
     layer = Linear(6, 4)
     with torch.no_grad():
         layer.weight[0] *= 0.1
-    layer.round_to(bits)
-    before = layer.sizes().detach()
-    assert layer.log_steps is not None
-    optimizer = torch.optim.Adam([layer.log_steps], lr=0.05)
+    layer.quantise(bits)
+    before = layer.scales().detach()
+    assert layer.log_scales is not None
+    optimizer = torch.optim.Adam([layer.log_scales], lr=0.05)
     layer(torch.ones(3, 6)).square().sum().backward()
     optimizer.step()
-    torch.testing.assert_close((layer.sizes() / before).log().abs(), torch.full((4,), moved), rtol=0, atol=1e-3)
+    torch.testing.assert_close((layer.scales() / before).log().abs(), torch.full((4,), moved), rtol=0, atol=1e-3)
 
 
 def test_pruned_weights_stay_zero() -> None:
     predictor = untrained(resnet8()).predictor
-    predictor.round_to(6, sparsity=0.5)
+    predictor.quantise(6, sparsity=0.5)
     for _, layer in predictor.linear():
         assert (layer.codes() == 0).float().mean() >= 0.5
         with torch.no_grad():
@@ -95,7 +96,7 @@ def test_pruned_weights_stay_zero() -> None:
 @pytest.mark.parametrize(("bits", "of_first"), [(3, 8), (8, 10)])
 def test_the_first_layer_has_more_bits(bits: int, of_first: int) -> None:
     predictor = untrained(resnet8()).predictor
-    predictor.round_to(bits, sparsity=0.0)
+    predictor.quantise(bits, sparsity=0.0)
     first, *others = (int(layer.codes().abs().max()).bit_length() + 1 for _, layer in predictor.linear())
     assert first == of_first
     assert all(width == bits for width in others)
@@ -132,7 +133,7 @@ def test_a_compressed_predictor_comes_back_from_the_artefact(bits: int) -> None:
     state_dict = resnet8()
     representation = untrained(state_dict, hidden=32)
     _, plain = written(representation, state_dict)
-    representation.predictor.round_to(bits, sparsity=0.0)
+    representation.predictor.quantise(bits, sparsity=0.0)
     content, sizes = written(representation, state_dict)
     assert sizes.predictor < plain.predictor * (bits + 2) / 32
     rebuilt = opened(content)
@@ -143,7 +144,7 @@ def test_a_compressed_predictor_comes_back_from_the_artefact(bits: int) -> None:
 @pytest.mark.parametrize("arguments", [{}, {"architecture": "cifar/resnet8", "data": images()}])
 def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> None:
     state_dict = resnet8()
-    config = DecoupledConfig(steps=90, hidden=32, bits=5, sparsity=0.3, compression_steps=40)
+    config = DecoupledRequest(steps=90, hidden=32, bits=5, sparsity=0.3, compression_steps=40)
     trained = train(state_dict, config, **arguments)
     assert trained.best.compressed
     content, sizes = written(trained.representation, state_dict)
@@ -158,7 +159,7 @@ def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> 
 @pytest.mark.parametrize(("bits", "bytes_each"), [(16, 2), (32, 4)])
 def test_a_predictor_is_stored_in_half_precision_unless_a_job_wants_more(bits: Any, bytes_each: int) -> None:
     state_dict = resnet8()
-    trained = train(state_dict, DecoupledConfig(steps=5, hidden=8, bits=bits))
+    trained = train(state_dict, DecoupledRequest(steps=5, hidden=8, bits=bits))
     content, sizes = written(trained.representation, state_dict)
     assert sizes.predictor == bytes_each * sum(p.numel() for p in trained.representation.predictor.parameters())
     for number, weight in enumerate(trained.representation.render_all()):
@@ -178,10 +179,10 @@ def test_what_float16_can_not_hold_stays_in_float32() -> None:
 def test_compression_needs_few_bits() -> None:
     for wrong in ({"sparsity": 0.5}, {"compression_steps": 5}, {"bits": 4, "compression_steps": 0}, {"bits": 9}):
         with pytest.raises(ValueError, match=r"bits|2, 3, 4"):
-            DecoupledConfig(**wrong)
+            DecoupledRequest(**wrong)
 
 
 def test_there_have_to_be_steps_that_train_what_is_compressed() -> None:
     for wrong in ({"steps": 10, "bits": 8, "compression_steps": 10}, {"steps": 1, "bits": 4}):
         with pytest.raises(ValueError, match="other steps have trained"):
-            DecoupledConfig.model_validate(wrong)
+            DecoupledRequest.model_validate(wrong)

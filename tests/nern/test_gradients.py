@@ -12,13 +12,8 @@ from nern import losses
 from nern.architectures import build
 from nern.images import CPU
 from nern.layers import StateDict
-from nern.training import (
-    PaperConfig,
-    Progress,
-    gradients,
-    maps,
-    train,
-)
+from nern.request import PaperRequest
+from nern.training import Progress, gradients, maps, train
 from nern.training.gradients import LossWeights
 from nern.training.targets import Targets
 from tests.support.networks import images, odd, resnet8
@@ -60,17 +55,19 @@ def direct(targets: Targets, inputs: Tensor, weights: LossWeights) -> list[Tenso
     ],
 )
 @pytest.mark.parametrize("chunk", [100, 16_384])
-@pytest.mark.parametrize("kept", [0, gradients.KEPT], ids=["computed twice", "kept"])
-@pytest.mark.parametrize("portion", [3 * 3 * 8 * 8, nern.images.PORTION], ids=["images in portions", "images at once"])
+@pytest.mark.parametrize("kept", [0, gradients.MAX_KEPT_ACTIVATIONS], ids=["computed twice", "kept"])
+@pytest.mark.parametrize(
+    "portion", [3 * 3 * 8 * 8, nern.images.MICROBATCH_ELEMENTS], ids=["images in microbatches", "images at once"]
+)
 def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int, kept: int, portion: int) -> None:
     state_dict = resnet8()
     targets = Targets(untrained(state_dict), state_dict, CPU)
     inputs = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = direct(targets, inputs, weights)
     with (
-        patch.object(nern.representation, "CHUNK", chunk),
-        patch.object(gradients, "KEPT", kept),
-        patch.object(nern.images, "PORTION", portion),
+        patch.object(nern.representation, "RENDER_BATCH_TILES", chunk),
+        patch.object(gradients, "MAX_KEPT_ACTIVATIONS", kept),
+        patch.object(nern.images, "MICROBATCH_ELEMENTS", portion),
     ):
         gradients.all_at_once(build("cifar/resnet8", state_dict), targets, inputs, None, weights)
     found = grads(targets)
@@ -83,9 +80,9 @@ def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int
 def test_a_batch_of_any_size_is_reconstructed_in_chunks(state_dict: StateDict) -> None:
     targets = Targets(untrained(state_dict), state_dict, CPU)
     everything, found = torch.arange(len(targets.representation.tiles)), []
-    for chunk in (nern.representation.CHUNK, 50):
+    for chunk in (nern.representation.RENDER_BATCH_TILES, 50):
         targets.representation.predictor.zero_grad()
-        with patch.object(nern.representation, "CHUNK", chunk):
+        with patch.object(nern.representation, "RENDER_BATCH_TILES", chunk):
             loss = gradients.reconstruct(targets, everything)["reconstruction"]
         found.append([torch.tensor(loss), *grads(targets)])
     for at_once, in_chunks in zip(*found, strict=True):
@@ -108,7 +105,7 @@ def test_a_layer_that_the_outputs_do_not_depend_on_is_no_obstacle(layers: Any) -
     targets, inputs = Targets(untrained(represented), state_dict, CPU), torch.randn(2, 3, 8, 8)
     gradients.all_at_once(network, targets, inputs, None, LossWeights(logits=1.0, feature_maps=1.0))
     assert all(gradient.isfinite().all() for gradient in grads(targets))
-    weights = targets.loosen()
+    weights = targets.make_trainable()
     gradients.smooth(network, targets, inputs, 1.0)
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in weights)
 
@@ -145,6 +142,6 @@ def test_the_feature_maps_of_a_network_without_norms_are_its_convolutions() -> N
 
 def test_a_loss_without_weight_is_not_computed() -> None:
     seen: list[Progress] = []
-    config = PaperConfig(steps=2, hidden=8, logit_weight=0.0, feature_map_weight=0.0)
+    config = PaperRequest(steps=2, hidden=8, logit_weight=0.0, feature_map_weight=0.0)
     train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
     assert [set(progress.losses) for progress in seen] == [{"reconstruction"}] * 2

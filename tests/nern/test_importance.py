@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from nern.evaluation import Comparison
-from nern.importance import COMPARISONS, FRACTIONS, PARTS, SCORES, Part, Weights, curves, pruned, score
+from nern.importance import FRACTIONS, PARTS, PRUNED_NETWORKS, SCORES, Part, Weights, curves, pruned, score
 from nern.layers import find_layers
 from nern.report import make_report
-from nern.training import DecoupledConfig, Progress, train
+from nern.request import DecoupledRequest
+from nern.training import Progress, train
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, written
 
@@ -79,7 +80,7 @@ def test_curves_have_a_point_for_every_fraction() -> None:
         return Comparison(1, sum(float(w.count_nonzero()) for w in weights.values()) / 77_000, 0.0, None, None)
 
     found = curves(state_dict, rebuilt, layers, kept, 0, steps.append)
-    assert steps == list(range(1, COMPARISONS + 1))
+    assert steps == list(range(1, PRUNED_NETWORKS + 1))
     assert found["metric"] == "agreement"
     for part in PARTS:
         for by in SCORES:
@@ -90,14 +91,14 @@ def test_curves_have_a_point_for_every_fraction() -> None:
 
 def test_a_job_can_ask_which_weights_matter() -> None:
     state_dict, seen = resnet8(), list[Progress]()
-    config = DecoupledConfig(steps=3, hidden=8, importance=True)
+    config = DecoupledRequest(steps=3, hidden=8, importance=True)
     trained = train(state_dict, config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
     content, sizes = written(trained.representation, state_dict)
     report = make_report(trained, opened(content), sizes, state_dict, seen.append)
     assert report["importance"]["metric"] == "accuracy"
-    assert [progress.step for progress in seen] == list(range(1, 3 + COMPARISONS + 1))
-    assert {progress.steps for progress in seen} == {3 + COMPARISONS}
+    assert [progress.step for progress in seen] == list(range(1, 3 + PRUNED_NETWORKS + 1))
+    assert {progress.steps for progress in seen} == {3 + PRUNED_NETWORKS}
 
 
 def test_without_a_teacher_there_is_no_importance() -> None:
-    assert not train(resnet8(), DecoupledConfig(steps=1, hidden=8, importance=True)).config.importance
+    assert not train(resnet8(), DecoupledRequest(steps=1, hidden=8, importance=True)).plan.request.importance

@@ -4,16 +4,17 @@ import sys
 # Prints by how many kilobytes a training of a million kernels raises the peak: 38 MB of weights, 400 MB of embeddings.
 PROGRAM = """
 import resource, torch
-from nern.training import DecoupledConfig, train
+from nern.request import DecoupledRequest
+from nern.training import train
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 torch.set_num_threads(1)
 weights = lambda n: {"a.weight": torch.randn(n, n, 3, 3)}
-train(weights(64), DecoupledConfig(steps=2, hidden=8))
+train(weights(64), DecoupledRequest(steps=2, hidden=8))
 before = peak()
-train(weights(1024), DecoupledConfig(steps=2, hidden=8, permutation="none"))
+train(weights(1024), DecoupledRequest(steps=2, hidden=8, permutation="none"))
 print(peak() - before)
 """
 

@@ -62,7 +62,7 @@ def test_a_fragment_path_is_smoother_than_the_nearest_path(count: int) -> None:
 def test_searching_by_cells_misses_little(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = directions(6000, 9)
     by_cells = smoothness(vectors, fragment_path(vectors))
-    monkeypatch.setattr(paths, "EXACT", 6000)
+    monkeypatch.setattr(paths, "EXACT_VECTORS", 6000)
     assert by_cells > smoothness(vectors, fragment_path(vectors)) - 0.002
 
 

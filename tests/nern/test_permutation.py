@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 from nern import packing, ranking
 from nern.architectures.cifar import ResNet, Shortcut
 from nern.layers import StateDict, find_layers
-from nern.paths import PathKind
-from nern.permutation import PermutationKind, mean_consecutive_cosine, pack, permutations, permute, tile_path, unpack
+from nern.permutation import mean_consecutive_cosine, pack, permutations, permute, tile_path, unpack
+from nern.request.options import PathKind, PermutationKind
 from nern.tiles import Tiles
 from tests.support.networks import smooth_kernels
 
@@ -74,7 +74,7 @@ def test_a_permutation_takes_fewer_bits_than_its_indices(
 def test_permutations_come_back(n: int) -> None:
     permutations = shuffled(100, n)
     packed = ranking.encode(permutations)
-    assert packed.numel() == ranking.size(100, n)
+    assert packed.numel() == ranking.nbytes(100, n)
     assert torch.equal(ranking.decode(packed, 100, n), permutations)
 
 
@@ -87,7 +87,7 @@ def test_a_permutation_takes_about_as_many_bits_as_it_takes_to_tell_it_from_othe
 def test_the_cross_filter_permutation_of_resnet20_takes_what_was_published(shortcut: Shortcut, kilobytes: float) -> None:
     tiles = Tiles(find_layers(ResNet(20, shortcut=shortcut).state_dict()), "cropped")
     counts = [tiles.count(number) for number in range(len(tiles.layers))]
-    fixed = sum(packing.size(count, (count - 1).bit_length()) for count in counts)
+    fixed = sum(packing.nbytes(count, (count - 1).bit_length()) for count in counts)
     assert fixed / 1000 == pytest.approx(kilobytes, abs=0.05)
     packed = [
         pack(torch.randperm(count), layer.filters, layer.channels, "cross-filter")

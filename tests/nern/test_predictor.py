@@ -5,24 +5,36 @@ import torch
 
 from nern.architectures.cifar import ResNet, Shortcut
 from nern.embedding import Embedding, EmbeddingConfig, axis_table
-from nern.layers import Layer, find_layers
-from nern.predictor import MAX_HIDDEN, Predictor, PredictorConfig
+from nern.layers import Layer, TensorFacts, find_layers
+from nern.plan import Plan
+from nern.planning import NetworkFacts, make_plan
+from nern.predictor import Predictor, PredictorConfig
+from nern.request import DecoupledRequest, read_request
+from nern.request.options import MAX_HIDDEN
 from nern.tiles import Tiles
-from nern.training import DecoupledConfig, read_config
 
-PUBLISHED = EmbeddingConfig(base=0.76, levels=40)
+
+def embedding_config(*, base: float = 1.25, levels: int = 20, layer_features: int | None = None) -> EmbeddingConfig:
+    return EmbeddingConfig(base=base, levels=levels, layer_features=layer_features)
+
+
+def published(hidden: int) -> PredictorConfig:
+    """The published predictor, of any width."""
+    return PredictorConfig(embedding=embedding_config(base=0.76, levels=40), hidden=hidden, depth=5, activation="relu")
+
+
 RESNET20_A = Tiles([Layer("all", (29_744, 1, 3, 3), torch.float32)], "tiled")
 
 
 def test_embedding_values() -> None:
-    table = axis_table(EmbeddingConfig(base=0.5, levels=2), 3)
+    table = axis_table(embedding_config(base=0.5, levels=2), 3)
     angles = [[math.pi * 0.5**k * v for k in range(2)] for v in range(3)]
     expected = [[*map(math.sin, row), *map(math.cos, row)] for row in angles]
     torch.testing.assert_close(table, torch.tensor(expected))
 
 
 def test_embedding_puts_layer_filter_and_channel_side_by_side() -> None:
-    config = EmbeddingConfig(levels=3)
+    config = embedding_config(levels=3)
     embedded = Embedding(config, (2, 4, 5))(torch.tensor([1]), torch.tensor([3]), torch.tensor([4]))
     expected = torch.cat([axis_table(config, 5)[1], axis_table(config, 5)[3], axis_table(config, 5)[4]])
     torch.testing.assert_close(embedded[0], expected)
@@ -47,7 +59,7 @@ def test_embedding_puts_layer_filter_and_channel_side_by_side() -> None:
     ],
 )
 def test_published_numbers_of_parameters(hidden: int, parameters: int) -> None:
-    config = PredictorConfig(embedding=PUBLISHED, hidden=hidden)
+    config = published(hidden)
     assert config.parameters(RESNET20_A) == parameters
     assert sum(parameter.numel() for parameter in Predictor(config, RESNET20_A).parameters()) == parameters
 
@@ -60,27 +72,28 @@ def test_published_ratios_of_resnet20(hidden: int, shortcut: Shortcut, percent: 
     tiles = Tiles(find_layers(ResNet(20, shortcut=shortcut).state_dict()), "cropped")
     weights = sum(layer.weights for layer in tiles.layers)
     assert (len(tiles), weights) == (32_304, 270_256)
-    parameters = PredictorConfig(embedding=PUBLISHED, hidden=hidden).parameters(tiles)
+    parameters = published(hidden).parameters(tiles)
     assert 100 * parameters / weights == pytest.approx(percent, abs=0.05)
 
 
 @pytest.mark.parametrize("ratio", [1e-6, 0.1, 0.4, 1.0])
 def test_a_ratio_gives_the_widest_predictor_within_it(ratio: float) -> None:
-    hidden = PredictorConfig(embedding=PUBLISHED, hidden=1).within(ratio, RESNET20_A).hidden
-    parameters = [PredictorConfig(embedding=PUBLISHED, hidden=width).parameters(RESNET20_A) for width in (hidden, hidden + 1)]
+    hidden = published(1).within(ratio, RESNET20_A).hidden
+    parameters = [published(width).parameters(RESNET20_A) for width in (hidden, hidden + 1)]
     assert parameters[1] > ratio * 29_744 * 9
     assert parameters[0] <= ratio * 29_744 * 9 or hidden == 1
 
 
 def test_a_huge_network_has_a_predictor_that_can_be_asked_for_again() -> None:
-    layers = [Layer("huge.weight", (8192, 8192, 3, 3), torch.float32)]
-    config = DecoupledConfig(ratio=4).resolve(layers, distil=False)
-    assert config.hidden == MAX_HIDDEN
-    assert read_config(config.model_dump(mode="json")) == config
+    network = NetworkFacts({"huge.weight": TensorFacts((8192, 8192, 3, 3), torch.float32)}, architecture=None)
+    plan = make_plan(DecoupledRequest(ratio=4), network, None)
+    assert isinstance(plan, Plan)
+    assert plan.request.hidden == plan.predictor.hidden == MAX_HIDDEN
+    assert make_plan(read_request(plan.request.model_dump(mode="json")), network, None) == plan
 
 
 def test_gradients_of_learned_features_do_not_depend_on_how_threads_are_scheduled() -> None:
-    embedding = Embedding(EmbeddingConfig(layer_features=16), (3, 4, 5))
+    embedding = Embedding(embedding_config(layer_features=16), (3, 4, 5))
     layer, filter, tile = (torch.randint(high, (50_000,)) for high in (3, 4, 5))
     weights = torch.randn(50_000, embedding.layer.shape[1] + 80)
     threads = torch.get_num_threads()
@@ -99,7 +112,7 @@ def test_gradients_of_learned_features_do_not_depend_on_how_threads_are_schedule
 
 def test_every_shape_of_tile_has_a_head() -> None:
     tiles = Tiles([Layer("a", (2, 2, 3, 3), torch.float32), Layer("b", (4, 64, 1, 1), torch.float32)], "tiled")
-    config = PredictorConfig(hidden=8)
+    config = PredictorConfig(embedding=embedding_config(), hidden=8, depth=5, activation="relu")
     predictor = Predictor(config, tiles)
     features = predictor.features(*torch.zeros(3, 5, dtype=torch.int64))
     assert [predictor.predict(head, features).shape[1:] for head in (0, 1)] == [(1, 3, 3), (16, 1, 1)]

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 
 from nern.errors import NotRepresentable, UnknownArchitecture, UnusableImages
-from nern.training import (
-    DecoupledConfig,
-    read_config,
-    train,
-)
+from nern.request import DecoupledRequest, read_request
+from nern.training import train
 from tests.support.networks import images, resnet8
 
 
@@ -25,14 +22,14 @@ from tests.support.networks import images, resnet8
 )
 def test_phases_must_fit_together(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="reconstruction_steps"):
-        read_config(wrong)
+        read_request(wrong)
 
 
 def test_images_that_do_not_fit_the_network_are_refused_before_training() -> None:
     with pytest.raises(UnusableImages, match="can't take these images"):
-        train(resnet8(), DecoupledConfig(), architecture="cifar/resnet8", data=images(channels=1))
+        train(resnet8(), DecoupledRequest(), architecture="cifar/resnet8", data=images(channels=1))
     with pytest.raises(UnusableImages, match="at least 2"):
-        train(resnet8(), DecoupledConfig(), architecture="cifar/resnet8", data=images(1))
+        train(resnet8(), DecoupledRequest(), architecture="cifar/resnet8", data=images(1))
 
 
 def test_labels_that_the_network_has_no_classes_for_are_refused() -> None:
@@ -40,7 +37,7 @@ def test_labels_that_the_network_has_no_classes_for_are_refused() -> None:
     assert made.labels_N is not None
     wrong = replace(made, labels_N=made.labels_N + 5)
     with pytest.raises(UnusableImages, match="classes"):
-        train(resnet8(), DecoupledConfig(), architecture="cifar/resnet8", data=wrong)
+        train(resnet8(), DecoupledRequest(), architecture="cifar/resnet8", data=wrong)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +47,7 @@ def test_labels_that_the_network_has_no_classes_for_are_refused() -> None:
 )
 def test_weights_that_are_not_finite_are_refused_by_name(wrong: Tensor) -> None:
     with pytest.raises(NotRepresentable, match=r"layer2\.0\.conv1\.weight"):
-        train(resnet8() | {"layer2.0.conv1.weight": wrong}, DecoupledConfig(steps=1, hidden=8))
+        train(resnet8() | {"layer2.0.conv1.weight": wrong}, DecoupledRequest(steps=1, hidden=8))
 
 
 @pytest.mark.parametrize(
@@ -64,34 +61,34 @@ def test_weights_that_are_not_finite_are_refused_by_name(wrong: Tensor) -> None:
 )
 def test_what_an_artefact_cannot_keep_is_refused_before_training(odd: Tensor, reason: str) -> None:
     with pytest.raises(NotRepresentable, match=f"'odd' is {reason}"):
-        train(resnet8() | {"odd": odd}, DecoupledConfig(steps=1, hidden=8))
+        train(resnet8() | {"odd": odd}, DecoupledRequest(steps=1, hidden=8))
 
 
 def test_a_network_whose_outputs_are_no_numbers_is_refused_before_training() -> None:
     wrong = resnet8() | {"bn1.running_var": -torch.ones(16)}
     with pytest.raises(UnusableImages, match="no finite numbers"):
-        train(wrong, DecoupledConfig(), architecture="cifar/resnet8", data=images())
+        train(wrong, DecoupledRequest(), architecture="cifar/resnet8", data=images())
 
 
 def test_without_data_the_architecture_is_checked_all_the_same() -> None:
     with pytest.raises(UnknownArchitecture, match="is not a torchvision/resnet18"):
-        train(resnet8(), DecoupledConfig(), architecture="torchvision/resnet18")
+        train(resnet8(), DecoupledRequest(), architecture="torchvision/resnet18")
 
 
 @pytest.mark.parametrize("recipe", ["other", ["decoupled"], 3])
 def test_there_are_three_recipes(recipe: object) -> None:
     with pytest.raises(ValueError, match="there is no recipe"):
-        read_config({"recipe": recipe})
+        read_request({"recipe": recipe})
 
 
 def test_frequencies_that_machines_disagree_on_are_refused() -> None:
-    assert DecoupledConfig(base=1.25, levels=60).levels == 60
+    assert DecoupledRequest(base=1.25, levels=60).levels == 60
     with pytest.raises(ValueError, match="base to the power of levels"):
-        DecoupledConfig(base=1.25, levels=128)
+        DecoupledRequest(base=1.25, levels=128)
 
 
 def test_what_does_not_fit_the_network_is_refused() -> None:
     with pytest.raises(UnknownArchitecture):
-        train(resnet8(), DecoupledConfig(), architecture="cifar/resnet20", data=images())
+        train(resnet8(), DecoupledRequest(), architecture="cifar/resnet20", data=images())
     with pytest.raises(NotRepresentable):
-        train(resnet8(), DecoupledConfig(layers=["bn1.weight"]))
+        train(resnet8(), DecoupledRequest(layers=["bn1.weight"]))

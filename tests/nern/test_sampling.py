@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from nern.training import (
-    sampling,
-)
+from nern.training import sampling
 
 
 def test_kernel_batches_cover_all_before_any_comes_again() -> None:

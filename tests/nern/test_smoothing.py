@@ -3,7 +3,8 @@ import torch
 
 from nern import losses
 from nern.errors import UnusableImages
-from nern.training import Progress, RegularisedConfig, train
+from nern.request import RegularisedRequest
+from nern.training import Progress, train
 from nern.training.targets import Targets
 from tests.support.networks import images, odd, resnet8
 from tests.support.representations import untrained
@@ -41,7 +42,7 @@ def test_tiles_are_seen_where_the_permutation_puts_them() -> None:
 
 def test_the_recipe_makes_neighbours_similar_and_the_outputs_stay() -> None:
     seen: list[Progress] = []
-    config = RegularisedConfig(
+    config = RegularisedRequest(
         steps=12, hidden=8, smoothing_steps=30, smoothing_weight=1e-3, smoothing_learning_rate=1e-2, image_batch=8
     )
     trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
@@ -54,7 +55,7 @@ def test_the_recipe_makes_neighbours_similar_and_the_outputs_stay() -> None:
 
 def test_the_last_steps_are_small_where_the_smoothed_weights_are_rebuilt_well() -> None:
     rates: list[float] = []
-    config = RegularisedConfig(
+    config = RegularisedRequest(
         layers=["layer1.0.conv1.weight"],
         steps=160,
         reconstruction_steps=130,
@@ -68,7 +69,7 @@ def test_the_last_steps_are_small_where_the_smoothed_weights_are_rebuilt_well() 
     )
 
     def watch(progress: Progress) -> None:
-        rates.append(progress.snapshot()["optimizers"][0]["param_groups"][0]["lr"])
+        rates.append(progress.snapshot().optimizers[0]["param_groups"][0]["lr"])
 
     trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=watch)
     assert trained.best.relative_error > 0.3, "the smoothed weights are far from the original ones"
@@ -77,9 +78,9 @@ def test_the_last_steps_are_small_where_the_smoothed_weights_are_rebuilt_well() 
 
 def test_there_has_to_be_a_step_that_fits_the_smoothed_weights() -> None:
     with pytest.raises(ValueError, match="reconstruction_steps"):
-        RegularisedConfig(reconstruction_steps=0)
+        RegularisedRequest(reconstruction_steps=0)
 
 
 def test_without_images_there_is_nothing_to_fine_tune_on() -> None:
     with pytest.raises(UnusableImages, match="fine-tune"):
-        train(resnet8(), RegularisedConfig(steps=2, hidden=8))
+        train(resnet8(), RegularisedRequest(steps=2, hidden=8))

@@ -1,5 +1,6 @@
+from collections.abc import Callable
 from dataclasses import replace
-from io import BytesIO
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -7,22 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from nern.errors import BadSnapshot, OtherTraining
 from nern.images import Images, Noise
 from nern.layers import StateDict
-from nern.training import (
-    DecoupledConfig,
-    Progress,
-    read_config,
-    train,
-)
-from nern.training.config import AccuracyTarget
+from nern.request import AccuracyTarget, DecoupledRequest, read_request
+from nern.training import Progress, Snapshot, train
 from tests.support.networks import images, resnet8
 
 
 @pytest.mark.parametrize("data", [images(), Noise("normal", (3, 8, 8))])
 def test_a_seed_decides_everything(data: Images | Noise) -> None:
     def weights(seed: int) -> Tensor:
-        config = DecoupledConfig(steps=12, hidden=8, seed=seed)
+        config = DecoupledRequest(steps=12, hidden=8, seed=seed)
         trained = train(resnet8(), config, architecture="cifar/resnet8", data=data)
         return torch.cat([parameter.flatten() for parameter in trained.representation.predictor.parameters()])
 
@@ -47,23 +44,22 @@ def test_a_seed_decides_everything(data: Images | Noise) -> None:
         ("paper", images(), 12),
     ],
 )
-def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Images | Noise, at: int) -> None:
+def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Images | Noise, at: int, tmp_path: Path) -> None:
     given: dict[str, Any] = {"steps": 16, "reconstruction_steps": 10, "hidden": 8, "image_batch": 4, "kernel_batch": 3000}
     given |= {"synthesis_steps": 2, "synthesised_images": 1}
     given |= {"smoothing_steps": 3} if recipe == "regularised" else {}
-    config = read_config({"recipe": recipe, **given} | ({} if recipe == "paper" else {"bits": 4, "compression_steps": 3}))
-    saved = BytesIO()
+    config = read_request({"recipe": recipe, **given} | ({} if recipe == "paper" else {"bits": 4, "compression_steps": 3}))
+    file = tmp_path / "snapshot.safetensors"
 
     def save(progress: Progress) -> None:
         if progress.step == at:
-            torch.save(progress.snapshot(), saved)
+            progress.snapshot().write(file)
 
     arguments: dict[str, Any] = {"architecture": "cifar/resnet8", "data": data}
-    with patch("nern.training.loop.MIN_INTERVAL", 2):
+    with patch("nern.training.loop.MIN_EVALUATION_STEPS", 2):
         whole = train(resnet8(), config, on_progress=save, **arguments)
-        saved.seek(0)
         steps: list[int] = []
-        snapshot = torch.load(saved, weights_only=True)
+        snapshot = Snapshot.read(file)
         train(resnet8(), config, snapshot=snapshot, **arguments)
         resumed = train(
             resnet8(), config, on_progress=lambda progress: steps.append(progress.step), snapshot=snapshot, **arguments
@@ -83,25 +79,68 @@ OTHER_LABELS = replace(images(), labels_N=None)
 @pytest.mark.parametrize(
     ("network", "config", "data"),
     [
-        (resnet8(), DecoupledConfig(steps=1, hidden=9), images()),
-        (resnet8(seed=1), DecoupledConfig(steps=1, hidden=8), images()),
-        (resnet8() | {"bn1.bias": torch.ones(16)}, DecoupledConfig(steps=1, hidden=8), images()),
-        (resnet8(), DecoupledConfig(steps=1, hidden=8), OTHER_PIXELS),
-        (resnet8(), DecoupledConfig(steps=1, hidden=8), OTHER_LABELS),
-        (resnet8(), DecoupledConfig(steps=1, hidden=8), Noise("matched", (3, 8, 8))),
-        (resnet8(), DecoupledConfig(steps=1, hidden=8), None),
-        (resnet8(), DecoupledConfig(steps=1, target=AccuracyTarget(drop=1.0)), images()),
+        (resnet8(), DecoupledRequest(steps=1, hidden=9), images()),
+        (resnet8(seed=1), DecoupledRequest(steps=1, hidden=8), images()),
+        (resnet8() | {"bn1.bias": torch.ones(16)}, DecoupledRequest(steps=1, hidden=8), images()),
+        (resnet8(), DecoupledRequest(steps=1, hidden=8), OTHER_PIXELS),
+        (resnet8(), DecoupledRequest(steps=1, hidden=8), OTHER_LABELS),
+        (resnet8(), DecoupledRequest(steps=1, hidden=8), Noise("matched", (3, 8, 8))),
+        (resnet8(), DecoupledRequest(steps=1, hidden=8), None),
+        (resnet8(), DecoupledRequest(steps=1, target=AccuracyTarget(drop=1.0)), images()),
     ],
     ids=["width", "represented weights", "kept tensors", "images", "labels", "noise", "no data", "target"],
 )
 def test_a_snapshot_of_another_training_is_refused(
-    network: StateDict, config: DecoupledConfig, data: Images | Noise | None
+    network: StateDict, config: DecoupledRequest, data: Images | Noise | None
 ) -> None:
     snapshots = []
 
     def save(progress: Progress) -> None:
         snapshots.append(progress.snapshot())
 
-    train(resnet8(), DecoupledConfig(steps=1, hidden=8), architecture="cifar/resnet8", data=images(), on_progress=save)
+    train(resnet8(), DecoupledRequest(steps=1, hidden=8), architecture="cifar/resnet8", data=images(), on_progress=save)
     with pytest.raises(ValueError, match="another training"):
         train(network, config, architecture="cifar/resnet8", data=data, snapshot=snapshots[0])
+
+
+def snapshot_of(request: DecoupledRequest, **arguments: Any) -> Snapshot:
+    """The last snapshot of a training."""
+    taken: list[Snapshot] = []
+    train(resnet8(), request, on_progress=lambda progress: taken.append(progress.snapshot().detached()), **arguments)
+    return taken[-1]
+
+
+def test_a_snapshot_is_known_by_the_hash_of_its_inputs_if_there_is_one() -> None:
+    request = DecoupledRequest(steps=1, hidden=8)
+    snapshot = snapshot_of(request, inputs_hash="one")
+    with patch("nern.training.train.digest", side_effect=AssertionError("the hash was given")):
+        assert train(resnet8(), request, inputs_hash="one", snapshot=snapshot).steps == 1
+        with pytest.raises(OtherTraining, match="another training"):
+            train(resnet8(), request, inputs_hash="two", snapshot=snapshot)
+
+
+def test_a_detached_snapshot_does_not_change_with_the_training() -> None:
+    taken: list[Snapshot] = []
+    request = DecoupledRequest(steps=4, hidden=8)
+    train(resnet8(), request, on_progress=lambda progress: taken.append(progress.snapshot().detached()))
+    first, last = (snapshot.predictor["trunk.0.weight"] for snapshot in (taken[0], taken[-1]))
+    assert not torch.equal(first, last)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: content[:-1], "damaged"),
+        (lambda content: content[:100], "damaged"),
+        (lambda content: b"", "damaged"),
+        (lambda content: content.replace(b'\\"version\\": 1', b'\\"version\\": 9'), "version 9"),
+        (lambda content: content.replace(b'\\"step\\"', b'\\"pets\\"'), "damaged"),
+    ],
+    ids=["short", "header", "empty", "version", "field"],
+)
+def test_a_file_that_is_no_snapshot_is_refused(damage: Callable[[bytes], bytes], reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "snapshot.safetensors"
+    snapshot_of(DecoupledRequest(steps=1, hidden=8)).write(file)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(BadSnapshot, match=reason):
+        Snapshot.read(file)

@@ -5,8 +5,9 @@ from torch import nn
 from nern.architectures import build
 from nern.errors import UnusableImages
 from nern.images import Noise
-from nern.synthesis import Synthesised, follow_statistics, statistics
-from nern.training import DecoupledConfig, Progress, Snapshot, train
+from nern.request import DecoupledRequest
+from nern.synthesis import ImagePool, follow_statistics, statistics
+from nern.training import Progress, Snapshot, train
 from tests.support.networks import resnet8
 
 SHAPE = (3, 8, 8)
@@ -22,7 +23,7 @@ def test_images_come_to_match_what_the_batch_norms_remember() -> None:
     for seed in range(30):
         network(torch.rand(32, *SHAPE, generator=generator(seed)).cumsum(3))
     network.eval()
-    pool = Synthesised(SHAPE, 128, network, generator())
+    pool = ImagePool(SHAPE, 128, network, generator())
     optimizer = torch.optim.Adam(pool.parameters(), lr=0.1)
     losses = []
     for step in range(40):
@@ -45,7 +46,7 @@ def test_statistics_that_match_differ_by_nothing() -> None:
 
 
 def test_images_held_out_are_never_drawn() -> None:
-    pool = Synthesised(SHAPE, 100, build("cifar/resnet8", resnet8()), generator())
+    pool = ImagePool(SHAPE, 100, build("cifar/resnet8", resnet8()), generator())
     with torch.no_grad():
         pool.groups[0].fill_(1.0)
         pool.groups[-1].fill_(2.0)
@@ -56,33 +57,33 @@ def test_images_held_out_are_never_drawn() -> None:
 
 def test_large_images_are_made_in_smaller_groups() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    pool = Synthesised((3, 224, 224), 50, network, generator())
-    assert pool.size == 27
+    pool = ImagePool((3, 224, 224), 50, network, generator())
+    assert pool.sizes.group_images == 27
     assert sum(map(len, pool.held_out())) >= 128
-    assert pool.training_groups == 2
+    assert pool.sizes.training_groups == 2
 
 
 def test_images_are_mirrored_and_shifted_unless_that_is_not_wanted() -> None:
-    pool = Synthesised(SHAPE, 100, build("cifar/resnet8", resnet8()), generator(), augment=False)
+    pool = ImagePool(SHAPE, 100, build("cifar/resnet8", resnet8()), generator(), augment=False)
     drawn = pool.batch(50, generator())
     assert all(any(torch.equal(image, made) for made in pool.groups[0]) for image in drawn)
 
 
 def test_inputs_that_the_network_can_not_take_are_refused() -> None:
     with pytest.raises(UnusableImages, match="can't take inputs of shape"):
-        Synthesised((1, 8, 8), 10, build("cifar/resnet8", resnet8()), generator())
+        ImagePool((1, 8, 8), 10, build("cifar/resnet8", resnet8()), generator())
 
 
 def test_a_network_without_batch_norms_is_refused() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     with pytest.raises(UnusableImages, match="no batch norm"):
-        Synthesised(SHAPE, 10, network, generator())
+        ImagePool(SHAPE, 10, network, generator())
 
 
 def test_more_images_than_memory_can_hold_are_refused() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(UnusableImages, match="at most 7133 are"):
-        Synthesised((3, 224, 224), 10_000, network, generator())
+        ImagePool((3, 224, 224), 10_000, network, generator())
 
 
 def test_a_training_makes_its_images_first() -> None:
@@ -93,11 +94,11 @@ def test_a_training_makes_its_images_first() -> None:
         seen.append(progress)
         snapshots.append(progress.snapshot())
 
-    config = DecoupledConfig(steps=12, hidden=8, synthesised_images=100, synthesis_steps=3, image_batch=8)
+    config = DecoupledRequest(steps=12, hidden=8, synthesised_images=100, synthesis_steps=3, image_batch=8)
     trained = train(resnet8(), config, architecture="cifar/resnet8", data=NOISE, on_progress=watch)
     assert [progress.phase for progress in seen] == ["synthesis"] * 6 + ["reconstruction"] * 10 + ["distillation"] * 2
     assert not any(progress.evaluation for progress in seen[:6])
-    [optimizer] = snapshots[5]["optimizers"]
+    [optimizer] = snapshots[5].optimizers
     assert len(optimizer["state"]) == 1, "what Adam remembers of finished groups is of no more use"
     assert trained.best.comparison is not None
     assert trained.best.comparison.images == 128

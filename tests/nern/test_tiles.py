@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from nern.layers import Layer, find_layers, find_linear
-from nern.tiles import SmallKernels, Tiles
+from nern.request.options import SmallKernels
+from nern.tiles import Tiles
 from tests.support.networks import odd, resnet8
 
 SMALL: list[SmallKernels] = ["tiled", "cropped"]

@@ -10,27 +10,21 @@ from torch import Tensor
 from nern import training
 from nern.architectures import build
 from nern.errors import TrainingDiverged
-from nern.evaluation import HeldOut, Judge
+from nern.evaluation import Evaluator, HeldOutSet
 from nern.images import Subset
-from nern.layers import find_layers
 from nern.report import make_report
-from nern.training import (
-    DecoupledConfig,
-    PaperConfig,
-    Progress,
-    RegularisedConfig,
-    train,
-)
-from nern.training.config import Config
+from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
+from nern.request.phases import Cosine
+from nern.training import Progress, train
 from nern.training.selection import Evaluation
 from nern.training.targets import Targets, relative_error
-from nern.training.train import hold_out
+from nern.training.teacher import split
 from tests.support.networks import images, odd, resnet8
 from tests.support.representations import opened, untrained, written
 
 
-@pytest.mark.parametrize("config", [DecoupledConfig(steps=120, ratio=0.2), PaperConfig(steps=60, hidden=24, image_batch=8)])
-def test_training_reconstructs_and_distils(config: DecoupledConfig | PaperConfig) -> None:
+@pytest.mark.parametrize("config", [DecoupledRequest(steps=120, ratio=0.2), PaperRequest(steps=60, hidden=24, image_batch=8)])
+def test_training_reconstructs_and_distils(config: DecoupledRequest | PaperRequest) -> None:
     seen: list[Progress] = []
     trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
     assert [progress.step for progress in seen] == list(range(1, config.steps + 1))
@@ -44,7 +38,7 @@ def test_training_reconstructs_and_distils(config: DecoupledConfig | PaperConfig
 
 @pytest.mark.parametrize("steps", [2, 120])
 def test_the_better_the_fit_the_smaller_the_steps_of_distillation(steps: int) -> None:
-    config = DecoupledConfig(
+    config = DecoupledRequest(
         layers=["layer1.0.conv1.weight"], hidden=64, steps=steps + 1, reconstruction_steps=steps, image_batch=4
     )
     seen: list[Evaluation] = []
@@ -52,7 +46,7 @@ def test_the_better_the_fit_the_smaller_the_steps_of_distillation(steps: int) ->
 
     def watch(now: Progress) -> None:
         seen.extend([now.evaluation] if now.evaluation else [])
-        rates.append(now.snapshot()["optimizers"][0]["param_groups"][0]["lr"])
+        rates.append(now.snapshot().optimizers[0]["param_groups"][0]["lr"])
 
     train(resnet8(), config, architecture="cifar/resnet8", data=images(8), on_progress=watch)
     error = seen[-2].relative_error
@@ -63,13 +57,13 @@ def test_the_better_the_fit_the_smaller_the_steps_of_distillation(steps: int) ->
 @pytest.mark.parametrize(
     ("config", "distilled"),
     [
-        (DecoupledConfig(steps=3, reconstruction_steps=2, hidden=8, image_batch=4), True),
-        (DecoupledConfig(steps=3, reconstruction_steps=3, hidden=8), False),
-        (PaperConfig(steps=2, reconstruction_steps=2, hidden=8), False),
-        (PaperConfig(steps=2, feature_map_weight=0.0, logit_weight=0.0, hidden=8), False),
+        (DecoupledRequest(steps=3, reconstruction_steps=2, hidden=8, image_batch=4), True),
+        (DecoupledRequest(steps=3, reconstruction_steps=3, hidden=8), False),
+        (PaperRequest(steps=2, reconstruction_steps=2, hidden=8), False),
+        (PaperRequest(steps=2, feature_map_weight=0.0, logit_weight=0.0, hidden=8), False),
     ],
 )
-def test_a_report_says_whether_anything_was_distilled(config: Config, distilled: bool) -> None:
+def test_a_report_says_whether_anything_was_distilled(config: TrainingRequest, distilled: bool) -> None:
     state_dict = resnet8()
     trained = train(state_dict, config, architecture="cifar/resnet8", data=images())
     content, sizes = written(trained.representation, state_dict)
@@ -78,7 +72,7 @@ def test_a_report_says_whether_anything_was_distilled(config: Config, distilled:
 
 def test_the_recipes_differ_in_when_they_distil() -> None:
     phases: dict[str, list[str]] = {}
-    configs: list[Config] = [DecoupledConfig(steps=12, hidden=8), PaperConfig(steps=6, hidden=8, image_batch=4)]
+    configs: list[TrainingRequest] = [DecoupledRequest(steps=12, hidden=8), PaperRequest(steps=6, hidden=8, image_batch=4)]
     for config in configs:
         seen: list[Progress] = []
         train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
@@ -89,7 +83,7 @@ def test_the_recipes_differ_in_when_they_distil() -> None:
 
 def test_a_rounded_predictor_is_fitted_and_distilled_in_the_end() -> None:
     seen: list[Progress] = []
-    config = DecoupledConfig(steps=12, hidden=8, bits=4, image_batch=4, compression_steps=4)
+    config = DecoupledRequest(steps=12, hidden=8, bits=4, image_batch=4, compression_steps=4)
     trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
     assert [now.phase for now in seen] == ["reconstruction"] * 7 + ["distillation"] + ["compression"] * 4
     assert [now.evaluation.compressed for now in seen if now.evaluation] == [False, False, True, True]
@@ -99,10 +93,9 @@ def test_a_rounded_predictor_is_fitted_and_distilled_in_the_end() -> None:
 
 
 def test_the_published_recipe_depends_on_the_network() -> None:
-    layers = find_layers(resnet8())
-
-    def resolved(architecture: str, **given: Any) -> PaperConfig:
-        return PaperConfig(**given).resolve(layers, distil=True, architecture=architecture)
+    def resolved(architecture: str, **given: Any) -> PaperRequest:
+        request = PaperRequest(**given)
+        return request.with_values(request.settled(architecture=architecture, distils=True))
 
     assert resolved("cifar/resnet20").logit_weight == 1e-4
     large = resolved("torchvision/resnet18", image_batch=64)
@@ -113,29 +106,29 @@ def test_the_published_recipe_depends_on_the_network() -> None:
         resolved("cifar/resnet20", reconstruction_steps=100_000)
     short = resolved("cifar/resnet56", steps=50)
     assert (short.steps, short.reconstruction_steps, short.logit_weight) == (50, 0, 1e-5)
-    assert PaperConfig(**large.model_dump(mode="json")).resolve(layers, distil=True, architecture="cifar/resnet20") == large
+    assert resolved("cifar/resnet20", **large.model_dump(mode="json")) == large
 
 
 def test_without_architecture_or_data_only_the_weights_are_reconstructed() -> None:
     for arguments in ({"data": images()}, {"architecture": "cifar/resnet8"}):
-        trained = train(resnet8(), DecoupledConfig(steps=6, hidden=8), **arguments)
-        assert trained.config.reconstruction_steps == 6
+        trained = train(resnet8(), DecoupledRequest(steps=6, hidden=8), **arguments)
+        assert trained.plan.request.reconstruction_steps == 6
         assert trained.last.comparison is None
-    assert train(odd(), DecoupledConfig(steps=6, hidden=8)).last.relative_error < 1.5
+    assert train(odd(), DecoupledRequest(steps=6, hidden=8)).last.relative_error < 1.5
 
 
 def test_the_best_evaluation_wins_over_the_last() -> None:
     state_dict = resnet8()
     ranks = iter([0.5, 0.1, 0.9])
 
-    def judged(targets: Targets, judge: object, step: int) -> training.Evaluation:
+    def judged(targets: Targets, evaluator: object, step: int) -> training.Evaluation:
         weights = copy.deepcopy(targets.representation.predictor.state_dict())
         snapshots.append(weights)
         return training.Evaluation(step, next(ranks), None)
 
     snapshots: list[dict[str, Tensor]] = []
-    with patch("nern.training.train.evaluate", judged), patch("nern.training.loop.MIN_INTERVAL", 1):
-        trained = train(state_dict, DecoupledConfig(steps=3, hidden=8, bits=32))
+    with patch("nern.training.loop.evaluate", judged), patch("nern.training.loop.MIN_EVALUATION_STEPS", 1):
+        trained = train(state_dict, DecoupledRequest(steps=3, hidden=8, bits=32))
     assert (trained.best.rank, trained.last.rank) == (0.1, 0.9)
     for name, tensor in trained.representation.predictor.state_dict().items():
         assert torch.equal(tensor, snapshots[1][name])
@@ -145,11 +138,11 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_step() -> None:
     weights = resnet8()
     weights["conv1.weight"] = weights["conv1.weight"] * 1e30
     with pytest.raises(TrainingDiverged, match=r"loss became (nan|inf) at step 1 of 2; .*conv1\.weight"):
-        train(weights, PaperConfig(steps=2, hidden=8), architecture="cifar/resnet8", data=images())
+        train(weights, PaperRequest(steps=2, hidden=8), architecture="cifar/resnet8", data=images())
 
 
 def test_the_layer_whose_smoothing_diverged_is_named() -> None:
-    config = RegularisedConfig(steps=2, hidden=8, smoothing_steps=3, smoothing_learning_rate=1.0, smoothing_weight=1e6)
+    config = RegularisedRequest(steps=2, hidden=8, smoothing_steps=3, smoothing_learning_rate=1.0, smoothing_weight=1e6)
     with (
         patch("torch.optim.Adam.step", lambda optimizer: optimizer.param_groups[0]["params"][1].data.fill_(torch.nan)),
         pytest.raises(TrainingDiverged, match=r"became nan at step 2 of .*smoothed weights.*layer1\.0\.conv1\.weight"),
@@ -159,7 +152,7 @@ def test_the_layer_whose_smoothing_diverged_is_named() -> None:
 
 def test_what_float16_cannot_hold_is_rebuilt_as_its_largest_number() -> None:
     weights = {"a.weight": torch.randn(8, 8, 3, 3).half(), "b.weight": 1e6 * torch.randn(8, 8, 3, 3)}
-    trained = train(weights, DecoupledConfig(steps=30, hidden=8, layer_scaling=0.0))
+    trained = train(weights, DecoupledRequest(steps=30, hidden=8, layer_scaling=0.0))
     content, sizes = written(trained.representation, weights)
     artefact = opened(content)
     assert all(tensor.isfinite().all() for tensor in artefact.state_dict().values())
@@ -176,10 +169,10 @@ def test_a_comparison_of_networks_can_be_ended() -> None:
             raise Enough
 
     begun = False
-    judge = Judge(build("cifar/resnet8", resnet8()), HeldOut.of(images()), check)
+    evaluator = Evaluator(build("cifar/resnet8", resnet8()), HeldOutSet.of(images()), check)
     begun = True
     with pytest.raises(Enough):
-        judge.compare({})
+        evaluator.compare({})
 
 
 def test_errors_of_tiny_weights_are_measured() -> None:
@@ -191,7 +184,7 @@ def test_errors_of_tiny_weights_are_measured() -> None:
 def test_images_are_changed_only_if_that_is_asked_for() -> None:
     network = build("cifar/resnet8", resnet8())
     for augment in (True, False):
-        source, _ = hold_out(images(), DecoupledConfig(augment=augment), network)
+        source, _ = split(images(), DecoupledRequest(augment=augment), 4, network)
         assert isinstance(source, Subset)
         assert source.augment == augment
 
@@ -208,7 +201,7 @@ def test_of_weights_that_are_all_zero_the_best_rebuilt_ones_are_chosen() -> None
     def watch(now: Progress) -> None:
         errors.extend([now.evaluation.relative_error] if now.evaluation else [])
 
-    trained = train({"zero.weight": torch.zeros(8, 8, 3, 3)}, DecoupledConfig(steps=40, hidden=8), on_progress=watch)
+    trained = train({"zero.weight": torch.zeros(8, 8, 3, 3)}, DecoupledRequest(steps=40, hidden=8), on_progress=watch)
     assert trained.best.relative_error == min(errors) < errors[0]
 
 
@@ -221,11 +214,11 @@ def test_the_callback_can_end_the_training() -> None:
             raise Enough
 
     with pytest.raises(Enough):
-        train(resnet8(), DecoupledConfig(steps=10, hidden=8), on_progress=stop)
+        train(resnet8(), DecoupledRequest(steps=10, hidden=8), on_progress=stop)
 
 
 def test_a_dataset_may_be_smaller_than_a_batch() -> None:
-    config = DecoupledConfig(steps=4, reconstruction_steps=2, hidden=8, image_batch=64)
+    config = DecoupledRequest(steps=4, reconstruction_steps=2, hidden=8, image_batch=64)
     trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(3))
     assert trained.last.comparison is not None
     assert trained.last.comparison.images == 1
@@ -233,7 +226,7 @@ def test_a_dataset_may_be_smaller_than_a_batch() -> None:
 
 def test_every_kind_of_layer_can_be_trained() -> None:
     names = ["stem.weight", "line.weight", "up.weight", "volume.weight", "wide_point.weight", "head.weight"]
-    trained = train(odd(), DecoupledConfig(steps=60, hidden=32, layers=names))
+    trained = train(odd(), DecoupledRequest(steps=60, hidden=32, layers=names))
     assert [layer.name for layer in trained.representation.layers] == [
         "stem.weight",
         "wide_point.weight",
@@ -248,16 +241,14 @@ def test_every_kind_of_layer_can_be_trained() -> None:
 def test_an_evaluation_without_finite_numbers_is_never_the_best() -> None:
     ranks = iter([float("nan"), 0.5, float("inf")])
     with (
-        patch("nern.training.train.evaluate", lambda targets, judge, step: training.Evaluation(step, next(ranks), None)),
-        patch("nern.training.loop.MIN_INTERVAL", 1),
+        patch("nern.training.loop.evaluate", lambda targets, evaluator, step: training.Evaluation(step, next(ranks), None)),
+        patch("nern.training.loop.MIN_EVALUATION_STEPS", 1),
     ):
-        assert train(resnet8(), DecoupledConfig(steps=3, hidden=8)).best.step == 2
+        assert train(resnet8(), DecoupledRequest(steps=3, hidden=8)).best.step == 2
 
 
 def test_the_schedule_rises_and_falls() -> None:
-    from nern.training.recipes import cosine
-
-    rate = cosine(2.0, 100, warm_up=9, floor=0.5)
+    rate = Cosine(2.0, 100, warm_up=9, floor=0.5)
     assert rate(0) == pytest.approx(0.2)
     assert max(rate(step) for step in range(100)) == pytest.approx(2.0, rel=0.05)
     assert rate(99) == pytest.approx(0.5, abs=1e-2)

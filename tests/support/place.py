@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nern.training import DecoupledConfig
+from nern.request import DecoupledRequest
 from service import blobs
 from service.blobs import Blobs
 from service.inspection.pool import Inspectors
@@ -53,7 +53,7 @@ class Place:
             self.put(blobs.dataset_tensors(rows[1].id), dataset, "dataset")
         job = Job(
             id=ids.new_id(), state="queued", checkpoint_id=checkpoint.id, dataset_id=rows[1].id if dataset else None,
-            architecture=architecture, config=DecoupledConfig(**{**SHORT, **config}).model_dump(mode="json"), notes=[],
+            architecture=architecture, config=DecoupledRequest(**{**SHORT, **config}).model_dump(mode="json"), notes=[],
             attempt=0, fence=0, cancel_requested=False, created_at=NOW,
         )  # fmt: skip
         with self.database.write() as session:

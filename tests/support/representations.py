@@ -8,11 +8,11 @@ from nern import artefact
 from nern.artefact import Artefact, Sizes
 from nern.embedding import EmbeddingConfig
 from nern.layers import StateDict, find_layers
-from nern.paths import PathKind
-from nern.permutation import PermutationKind, permutations
+from nern.permutation import permutations
 from nern.predictor import PredictorConfig
 from nern.representation import Representation
-from nern.tiles import SmallKernels, Tiles
+from nern.request.options import PathKind, PermutationKind, SmallKernels
+from nern.tiles import Tiles
 
 
 def untrained(
@@ -26,7 +26,8 @@ def untrained(
     """A representation of all convolutions with a fresh predictor."""
     torch.manual_seed(0)
     tiles = Tiles(find_layers(state_dict), small)
-    config = PredictorConfig(embedding=EmbeddingConfig(levels=4), hidden=hidden)
+    embedding = EmbeddingConfig(base=1.25, levels=4, layer_features=None)
+    config = PredictorConfig(embedding=embedding, hidden=hidden, depth=5, activation="relu")
     positions = permutations(tiles, state_dict, permutation, path)
     return Representation.untrained(tiles, state_dict, config, permutation=permutation, positions=positions, layer_scaling=0.5)
 

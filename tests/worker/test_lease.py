@@ -116,7 +116,7 @@ def test_a_worker_stops_while_it_still_searches_paths(place: Place) -> None:
         real(pulse)
 
     real = lease.Pulse.check
-    with patch.object(lease.Pulse, "check", check), patch("nern.training.train.run", side_effect=AssertionError):
+    with patch.object(lease.Pulse, "check", check), patch("nern.training.loop.Training._make_step", side_effect=AssertionError):
         place.worker.work()
     assert started.is_set()
     assert (place.job(id).state, place.job(id).attempt) == ("queued", 0)

@@ -116,7 +116,7 @@ def test_a_device_that_is_not_there_is_refused_before_any_job_is_claimed(place: 
         Worker(settings, place.stopping)
 
 
-@pytest.mark.parametrize("where", ["nern.training.train", "nern.evaluation.Judge._logits"])
+@pytest.mark.parametrize("where", ["nern.training.train", "nern.evaluation.Evaluator._logits"])
 def test_a_device_that_fails_ends_the_worker_and_not_the_jobs(place: Place, where: str) -> None:
     waiting = [place.add(resnet8(), architecture="cifar/resnet8", dataset=dataset_file()) for _ in range(2)]
     with (
@@ -139,7 +139,7 @@ def test_a_job_that_needs_too_much_memory_says_so(place: Place, error: Exception
 
 def test_a_loss_that_is_not_finite_fails_the_job(place: Place) -> None:
     id = place.add(resnet8(), architecture=None)
-    with patch("nern.training.recipes.reconstruct", lambda *_: {"reconstruction": float("nan")}):
+    with patch("nern.training.phases.reconstruction.reconstruct", lambda *_: {"reconstruction": float("nan")}):
         place.worker.work()
     error = place.job(id).error
     assert error is not None
@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_fails_the_job(place: Place) -> None:
 
 def test_a_fault_is_not_told_to_clients(place: Place) -> None:
     id = place.add(resnet8(), architecture=None)
-    with patch("nern.training.recipes.reconstruct", side_effect=ZeroDivisionError("/secret/path")):
+    with patch("nern.training.phases.reconstruction.reconstruct", side_effect=ZeroDivisionError("/secret/path")):
         place.worker.work()
     error = place.job(id).error
     assert error is not None

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from torchvision.models import squeezenet1_1
 
-from service import problems
-from service.api import fitting
+from nern.errors import UnusableImages
+from nern.planning import NetworkFacts, NoiseFacts, make_plan
+from nern.request import DecoupledRequest
 from service.store.database import Database
 from tests.support.calls import DATASET, finish, is_problem, new_job, upload
 from tests.support.networks import dataset_file, npz, odd, saved
@@ -125,8 +126,10 @@ def test_data_that_cannot_be_those_of_the_network_is_refused(client: httpx.Clien
     assert is_problem(with_dataset(dataset_file(channels=1)), 422, "invalid", "1 channels, but the network takes 3")
     strange = npz(images=image.repeat(2, 0), labels=np.array([0, 15]))
     assert is_problem(with_dataset(strange), 422, "invalid", "a label is 15, but the network has only 10 classes")
-    with pytest.raises(problems.Invalid, match="no batch norm"):
-        fitting.check("torchvision/squeezenet1_1", squeezenet1_1(weights=None).state_dict(), None, "matched", 1)
+    squeezenet = NetworkFacts(squeezenet1_1(weights=None).state_dict(), "torchvision/squeezenet1_1")
+    with pytest.raises(UnusableImages, match="no batch norm") as refused:
+        make_plan(DecoupledRequest(), squeezenet, NoiseFacts("matched"))
+    assert refused.value.pointer == "/data/noise"
 
 
 def test_a_job_that_will_not_distil_says_so(client: httpx.Client) -> None:

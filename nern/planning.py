@@ -1,0 +1,170 @@
+"""The one place that decides what a training will do, or that it is impossible.
+
+The service asks before it accepts a job, and the training asks again before it starts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nern import architectures, tensorfile
+from nern.embedding import EmbeddingConfig
+from nern.errors import NotRepresentable, UnusableImages
+from nern.importance import PRUNED_NETWORKS
+from nern.layers import Described, Layer, find_layers, find_linear, select_layers
+from nern.plan import Plan, SearchPlan
+from nern.predictor import PredictorConfig
+from nern.request import TrainingRequest
+from nern.request.options import DEFAULT_RATIO, NoiseKind
+from nern.request.phases import Cosine, PhasePlan, Synthesis
+from nern.synthesis import PoolSizes
+from nern.tiles import Tiles
+
+MAX_HELD_OUT_IMAGES = 2000
+HELD_OUT_NOISE_INPUTS = 256
+
+# Parameters of a predictor for each represented weight: the sizes that a search for an accuracy target chooses from.
+SEARCHED_RATIOS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.9)
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What is known of a network without its weights: its tensors by name, in the order of the state_dict."""
+
+    tensors: Mapping[str, Described]
+    architecture: str | None
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a dataset without its images; `classes` is the largest label + 1, or None without labels."""
+
+    images: int
+    channels: int
+    classes: int | None
+
+
+@dataclass(frozen=True)
+class NoiseFacts:
+    """Noise in place of a dataset."""
+
+    kind: NoiseKind
+
+
+DataFacts = DatasetFacts | NoiseFacts
+
+
+def make_plan(request: TrainingRequest, network: NetworkFacts, data: DataFacts | None) -> Plan | SearchPlan:
+    """What a training of this network on this data will do. Nothing is distilled without a known architecture or without data.
+
+    Raises ImpossibleRequest, with a pointer to the field at fault.
+    """
+    layers = choose_layers(network, request)
+    for name, tensor in network.tensors.items():
+        if tensor.dtype not in tensorfile.NAMES:
+            raise NotRepresentable(f"{name!r} is of {tensor.dtype}, which can't be stored")
+    if network.architecture is not None:
+        _validate_data(request, network.architecture, network.tensors, data)
+    distils = network.architecture is not None and data is not None
+    if request.needs_teacher and not distils:
+        detail = f"the {request.recipe} recipe needs a known architecture and data to fine-tune the network on"
+        raise UnusableImages(detail, "/data")
+    if request.target is None:
+        return _plan_of_one_size(request, network, data, layers, distils=distils)
+    if not distils or not isinstance(data, DatasetFacts) or data.classes is None:
+        raise UnusableImages("an accuracy target needs a known architecture and a dataset with labels", "/target")
+    values = _settled(request, network, distils=distils)
+    candidates = [
+        (
+            ratio,
+            _plan_of_one_size(request.with_values({"target": None, "ratio": ratio}), network, data, layers, distils=distils),
+        )
+        for ratio in SEARCHED_RATIOS
+    ]
+    return SearchPlan(request.with_values(values), request.target.drop, candidates)
+
+
+def choose_layers(network: NetworkFacts, request: TrainingRequest) -> list[Layer]:
+    """The weights that a request wants to be represented. Raises NotRepresentable."""
+    convolutions = find_layers(network.tensors)
+    if isinstance(request.layers, list):
+        known = {layer.name: layer for layer in convolutions + find_linear(network.tensors)}
+        return select_layers([known[name] for name in network.tensors if name in known], request.layers)
+    if request.layers == "all":
+        return select_layers(convolutions, [layer.name for layer in convolutions])
+    shapes = {layer.name: layer.shape for layer in convolutions}
+    return select_layers(convolutions, architectures.paper_layers(network.architecture, shapes))
+
+
+def _validate_data(
+    request: TrainingRequest, architecture: str, tensors: Mapping[str, Described], data: DataFacts | None
+) -> None:
+    match = architectures.match(architecture, architectures.shapes_of(tensors))
+    if isinstance(data, NoiseFacts) and data.kind == "matched" and not any(name.endswith("running_mean") for name in tensors):
+        raise UnusableImages("the network has no batch norm whose statistics images could be matched to", "/data/noise")
+    if isinstance(data, DatasetFacts):
+        if data.images < 2:
+            detail = f"the dataset has {data.images} image; at least 2 are needed, because one is held out"
+            raise UnusableImages(detail, "/data/dataset_id")
+        if data.channels != match.channels:
+            channels = f"they have {data.channels} channels, but the network takes {match.channels}"
+            raise UnusableImages(f"the network can't take these images: {channels}", "/data/dataset_id")
+        if data.classes is not None and data.classes > match.classes:
+            detail = f"a label is {data.classes - 1}, but the network has only {match.classes} classes"
+            raise UnusableImages(detail, "/data/dataset_id")
+
+
+def _settled(request: TrainingRequest, network: NetworkFacts, *, distils: bool) -> dict[str, Any]:
+    values = request.settled(architecture=network.architecture, distils=distils)
+    return values | {"importance": request.importance and distils}
+
+
+def _plan_of_one_size(
+    request: TrainingRequest, network: NetworkFacts, data: DataFacts | None, layers: list[Layer], *, distils: bool
+) -> Plan:
+    settled = request.with_values(_settled(request, network, distils=distils))
+    predictor = _predictor(settled, layers)
+    settled = settled.with_values({"hidden": predictor.hidden, "ratio": None})
+    bits, sparsity = settled.predictor_bits
+    phases = [*_synthesis(settled, network, data, distils=distils), *settled.phases(distils=distils)]
+    return Plan(
+        request=settled,
+        layers=tuple(layers),
+        predictor=predictor,
+        phases=tuple(phase for phase in phases if phase.steps),
+        held_out_images=_held_out_images(settled, data),
+        bits=bits,
+        sparsity=sparsity,
+        pruned_networks=PRUNED_NETWORKS if settled.importance else 0,
+    )
+
+
+def _predictor(request: TrainingRequest, layers: list[Layer]) -> PredictorConfig:
+    config = PredictorConfig(
+        embedding=EmbeddingConfig(base=request.base, levels=request.levels, layer_features=request.layer_features or None),
+        hidden=request.hidden or 1,
+        depth=request.depth,
+        activation=request.activation,
+    )
+    return config if request.hidden else config.within(request.ratio or DEFAULT_RATIO, Tiles(layers, request.small_kernels))
+
+
+def _synthesis(request: TrainingRequest, network: NetworkFacts, data: DataFacts | None, *, distils: bool) -> list[PhasePlan]:
+    if not distils or not isinstance(data, NoiseFacts) or data.kind != "matched":
+        return []
+    assert network.architecture is not None
+    shape = architectures.input_shape(network.architecture, architectures.shapes_of(network.tensors))
+    steps = request.synthesis_steps
+    return [
+        Synthesis(
+            steps=steps * PoolSizes.of(shape, request.synthesised_images).groups,
+            learning_rate=Cosine(request.synthesis_learning_rate, steps),
+            group_steps=steps,
+        )
+    ]
+
+
+def _held_out_images(request: TrainingRequest, data: DataFacts | None) -> int:
+    if not isinstance(data, DatasetFacts):
+        return HELD_OUT_NOISE_INPUTS
+    return min(MAX_HELD_OUT_IMAGES, max(1, round(request.held_out * data.images)))

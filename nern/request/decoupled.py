@@ -1,0 +1,103 @@
+"""The decoupled recipe: reconstruction, then distillation (Choi et al., arXiv 2407.00356), then compression if asked for."""
+
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from nern.request import options
+from nern.request.base import TrainingRequest
+from nern.request.phases import (
+    Distillation,
+    PhasePlan,
+    QuantisedDistillation,
+    QuantisedReconstruction,
+    Reconstruction,
+    warmed_up,
+)
+
+# Defaults: the fraction of all steps that compress, if any do; and the fraction of the other steps that only reconstruct.
+COMPRESSION_SHARE, RECONSTRUCTION_SHARE = 1 / 6, 5 / 6
+
+
+class DecoupledRequest(TrainingRequest):
+    """Reconstruction of the weights first, then distillation of the outputs; the default."""
+
+    recipe: Literal["decoupled"] = "decoupled"
+    distillation_learning_rate: options.DistillationLearningRate = 2e-4
+    feature_map_weight: options.FeatureMapWeight = 0.0
+    bits: options.Bits = 16
+    sparsity: options.Sparsity = 0.0
+    compression_steps: options.CompressionSteps = None
+
+    @model_validator(mode="after")
+    def _steps_suffice(self) -> Self:
+        if (self.reconstruction_steps or 0) > self.steps:
+            raise ValueError("reconstruction_steps must not exceed steps")
+        if not self.quantises and (self.sparsity or self.compression_steps):
+            raise ValueError("sparsity and compression_steps need at most 8 bits")
+        if self.quantises and self.compression_steps == 0:
+            raise ValueError("at most 8 bits need at least one of compression_steps")
+        if (self.reconstruction_steps or 0) + self._compression_steps() > self.steps:
+            raise ValueError("reconstruction_steps and compression_steps must not exceed steps")
+        if self._compression_steps() == self.steps:
+            raise ValueError("compression_steps compress what other steps have trained: steps must be more")
+        return self
+
+    @property
+    def quantises(self) -> bool:
+        """Whether the predictor's weights are quantised to integers, so that training has to prepare for it."""
+        return self.bits <= 8
+
+    @property
+    def predictor_bits(self) -> tuple[int, float]:
+        return self.bits, self.sparsity
+
+    def settled(self, *, architecture: str | None, distils: bool) -> dict[str, Any]:
+        compression_steps = self._compression_steps()
+        others = self.steps - compression_steps
+        reconstruction_steps = self.reconstruction_steps
+        if reconstruction_steps is None:
+            reconstruction_steps = round(others * RECONSTRUCTION_SHARE)
+        return {
+            "compression_steps": compression_steps,
+            "reconstruction_steps": reconstruction_steps if distils else others,
+        }
+
+    def phases(self, *, distils: bool) -> list[PhasePlan]:
+        assert self.reconstruction_steps is not None
+        assert self.compression_steps is not None
+        reconstructed = self.reconstruction_steps
+        distilled = self.steps - reconstructed - self.compression_steps
+        fitted = self.compression_steps // 2 if distils else self.compression_steps
+        quantisation: dict[str, Any] = {"bits": self.bits, "sparsity": self.sparsity}
+        return [
+            Reconstruction(
+                steps=reconstructed,
+                learning_rate=warmed_up(self.learning_rate, reconstructed),
+                kernel_batch=self.kernel_batch,
+            ),
+            Distillation(
+                steps=distilled,
+                learning_rate=warmed_up(self.distillation_learning_rate, distilled),
+                feature_map_weight=self.feature_map_weight,
+            ),
+            QuantisedReconstruction(
+                steps=fitted,
+                learning_rate=warmed_up(self.learning_rate, fitted),
+                kernel_batch=self.kernel_batch,
+                first_batch=reconstructed,
+                **quantisation,
+            ),
+            QuantisedDistillation(
+                steps=self.compression_steps - fitted,
+                learning_rate=warmed_up(self.distillation_learning_rate, self.compression_steps - fitted),
+                feature_map_weight=self.feature_map_weight,
+                first_batch=distilled,
+                **quantisation,
+            ),
+        ]
+
+    def _compression_steps(self) -> int:
+        if not self.quantises or self.compression_steps is not None:
+            return self.compression_steps or 0
+        return max(1, round(self.steps * COMPRESSION_SHARE))

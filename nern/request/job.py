@@ -1,0 +1,82 @@
+"""A job as a client asks for it: a checkpoint, data, and the options of one recipe, side by side in one object."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Union
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag, create_model
+from pydantic_core import CoreSchema
+
+from nern.request import RECIPES
+from nern.request.base import TrainingRequest
+from nern.request.options import NoiseKind
+
+
+class DatasetSource(BaseModel):
+    """Images that were uploaded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset_id: str
+
+
+class NoiseSource(BaseModel):
+    """Random images: uniform in [-1, 1], standard normal, or matched to what the network's batch norms remember."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    noise: NoiseKind
+
+
+def _kind_of_source(data: Any) -> str:
+    noise = isinstance(data, NoiseSource) or (isinstance(data, Mapping) and "noise" in data)
+    return "noise source" if noise else "dataset source"
+
+
+Source = Annotated[
+    Annotated[DatasetSource, Tag("dataset source")] | Annotated[NoiseSource, Tag("noise source")],
+    Discriminator(_kind_of_source),
+]
+
+
+class JobRequest(BaseModel):
+    """What is trained, and on which data. Every recipe adds its options."""
+
+    recipe: str
+    checkpoint_id: str
+    architecture: str | None = Field(None, description="Name of the network; default: as recognised in the checkpoint")
+    data: Source | None = Field(None, description="Images to distil from; none: only the weights are reconstructed")
+
+    def training(self) -> TrainingRequest:
+        """The options of the recipe alone."""
+        mine = set(JobRequest.model_fields) - {"recipe"}
+        return RECIPES[self.recipe](**self.model_dump(exclude=mine, exclude_unset=True))
+
+
+def _with_options(recipe: type[TrainingRequest]) -> type[BaseModel]:
+    name = recipe.__name__.replace("Request", "Job")
+    return create_model(name, __base__=(recipe, JobRequest), __doc__=recipe.__doc__)
+
+
+def _recipe_of(body: Any) -> str:
+    return str((body.get("recipe") if isinstance(body, Mapping) else None) or next(iter(RECIPES)))
+
+
+_NAMES = [f'"{name}"' for name in RECIPES]
+
+
+class _AnyRecipe:
+    """Validates a job by its recipe."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        members = tuple(Annotated[_with_options(recipe), Tag(name)] for name, recipe in RECIPES.items())
+        discriminator = Discriminator(
+            _recipe_of,
+            custom_error_type="recipe",
+            custom_error_message=f"the recipe is {', '.join(_NAMES[:-1])} or {_NAMES[-1]}",
+        )
+        return handler.generate_schema(Annotated[Union[members], discriminator])  # noqa: UP007  # not known before it runs
+
+
+AnyJobRequest = Annotated[JobRequest, _AnyRecipe]
+"""A job of any recipe."""

@@ -1,0 +1,72 @@
+"""The reference of all options, in Markdown. `python -m nern.request.reference FILE` brings FILE up to date."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nern.request import RECIPES
+from nern.request.options import DEFAULT_RATIO
+
+BEGIN, END = "<!-- options: python -m nern.request.reference docs/training.md -->", "<!-- end of options -->"
+
+
+def updated(text: str) -> str:
+    """The text with the reference between its markers. Raises ValueError if they are missing."""
+    before, _, rest = text.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"the file has no lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+
+
+def reference() -> str:
+    """A table for the options that all recipes have, and one for each other set of recipes that share options."""
+    properties = {recipe: model.model_json_schema()["properties"] for recipe, model in RECIPES.items()}
+    owners: dict[str, list[str]] = {}
+    for recipe, options in properties.items():
+        for option in options:
+            if option != "recipe":
+                owners.setdefault(option, []).append(recipe)
+    return "\n".join(
+        line
+        for recipes in dict.fromkeys(map(tuple, owners.values()))
+        for line in _table(recipes, [option for option in owners if tuple(owners[option]) == recipes], properties)
+    )
+
+
+def _table(recipes: tuple[str, ...], options: list[str], properties: dict[str, Any]) -> Iterator[str]:
+    yield f"Options of {'all recipes' if len(recipes) == len(RECIPES) else ' and '.join(recipes)}:\n"
+    yield f"| option | {' | '.join(recipes)} | range | meaning |"
+    yield "|---" * (len(recipes) + 3) + "|"
+    for option in options:
+        schemas = [properties[recipe][option] for recipe in recipes]
+        defaults = " | ".join(_default(option, schema) for schema in schemas)
+        yield f"| `{option}` | {defaults} | {_range(schemas[0])} | {schemas[0]['description']} |"
+    yield ""
+
+
+def _default(option: str, schema: dict[str, Any]) -> str:
+    value = DEFAULT_RATIO if option == "ratio" else schema["default"]
+    if value is None:
+        return "none"
+    return f"`{value}`" if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value:,}"
+
+
+def _range(schema: dict[str, Any]) -> str:
+    """The values that a schema allows. A null, which stands for the default, is left out."""
+    if members := schema.get("anyOf"):
+        return "; ".join(_range(member) for member in members if member.get("type") != "null")
+    if "enum" in schema:
+        return ", ".join(str(value) for value in schema["enum"])
+    if "$ref" in schema:
+        return '`{"drop": …}`'
+    low = f"{schema['minimum']:,} to " if "minimum" in schema else "more than 0, to " if "exclusiveMinimum" in schema else ""
+    if "maximum" in schema:
+        return f"{low}2^63 - 1" if schema["maximum"] == 2**63 - 1 else f"{low}{schema['maximum']:,}"
+    return {"boolean": "true, false", "array": "a list of names"}.get(schema["type"], "")
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(updated(path.read_text()))

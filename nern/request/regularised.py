@@ -1,0 +1,38 @@
+"""The regularised recipe: the decoupled one after a fine-tuning for smoothness (arXiv 2212.13554, section 4.2)."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from nern.request import options
+from nern.request.decoupled import DecoupledRequest
+from nern.request.phases import PhasePlan, Smoothing, warmed_up
+
+
+class RegularisedRequest(DecoupledRequest):
+    """The original network is fine-tuned first, so that neighbouring tiles are similar; then as in "decoupled".
+
+    The unchanged network is the teacher of all phases.
+    """
+
+    needs_teacher = True
+
+    recipe: Literal["regularised"] = "regularised"  # type: ignore[assignment]  # another recipe
+    permutation: options.Permutation = "none"
+    smoothing_steps: options.SmoothingSteps = 300
+    smoothing_weight: options.SmoothingWeight = 1e-4
+    smoothing_learning_rate: options.SmoothingLearningRate = 1e-3
+
+    @model_validator(mode="after")
+    def _fits_the_smoothed_weights(self) -> Self:
+        if self.reconstruction_steps == 0:
+            raise ValueError("the regularised recipe needs reconstruction_steps, which fit the smoothed weights")
+        return self
+
+    def phases(self, *, distils: bool) -> list[PhasePlan]:
+        smoothing = Smoothing(
+            steps=self.smoothing_steps,
+            learning_rate=warmed_up(self.smoothing_learning_rate, self.smoothing_steps),
+            smoothness_weight=self.smoothing_weight,
+        )
+        return [smoothing, *super().phases(distils=distils)]

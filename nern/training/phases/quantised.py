@@ -1,0 +1,46 @@
+"""Quantisation-aware training of the predictor: a fit to its own exact predictions, then distillation."""
+
+from torch import Tensor
+
+from nern.request.phases import QuantisedDistillation, QuantisedReconstruction
+from nern.training.gradients import reconstruct
+from nern.training.optimizers import Optimizers, muon, relative_rate
+from nern.training.phases.base import Losses, Phase, Setting
+from nern.training.phases.distillation import DistillationPhase
+from nern.training.sampling import Shuffled
+
+
+class QuantisedReconstructionPhase(Phase[QuantisedReconstruction]):
+    """Muon on the mean squared distance from the predictions of the predictor before it was quantised."""
+
+    def __init__(self, plan: QuantisedReconstruction, setting: Setting) -> None:
+        super().__init__(plan, setting)
+        self._batches = Shuffled(setting.tiles, plan.kernel_batch, setting.seed)
+
+    def begin(self, optimizers: Optimizers) -> Optimizers:
+        exact = quantise(self.setting, self.plan.bits, self.plan.sparsity)
+        return muon(self.setting.predictor, relative_rate(self.setting.targets, exact))
+
+    def gradients(self, step: int) -> Losses:
+        return reconstruct(self.setting.targets, self._batches.batch(self.plan.first_batch + step))
+
+
+class QuantisedDistillationPhase(DistillationPhase):
+    """Distillation of a quantised predictor."""
+
+    plan: QuantisedDistillation
+
+    def begin(self, optimizers: Optimizers) -> Optimizers:
+        if not self.setting.predictor.quantised:
+            quantise(self.setting, self.plan.bits, self.plan.sparsity)
+        # The fit leaves many weights near a rounding threshold, where small steps would change many codes at once.
+        self.setting.predictor.centre()
+        return super().begin(optimizers)
+
+
+def quantise(setting: Setting, bits: int, sparsity: float) -> list[Tensor]:
+    """Quantises the predictor, and makes its exact predictions, which are returned, what it is fitted to."""
+    exact = setting.targets.representation.render_all()
+    setting.targets.fit_to(exact)
+    setting.predictor.quantise(bits, sparsity)
+    return exact

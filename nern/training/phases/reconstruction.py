@@ -1,0 +1,22 @@
+"""Fits batches of tiles to the weights, without a teacher."""
+
+from nern.request.phases import Reconstruction
+from nern.training.gradients import reconstruct
+from nern.training.optimizers import Optimizers, muon
+from nern.training.phases.base import Losses, Phase, Setting
+from nern.training.sampling import Shuffled
+
+
+class ReconstructionPhase(Phase[Reconstruction]):
+    """Muon on the mean squared error of the tiles."""
+
+    def __init__(self, plan: Reconstruction, setting: Setting) -> None:
+        super().__init__(plan, setting)
+        self._batches = Shuffled(setting.tiles, plan.kernel_batch, setting.seed)
+
+    def begin(self, optimizers: Optimizers) -> Optimizers:
+        self.setting.targets.freeze()
+        return muon(self.setting.predictor)
+
+    def gradients(self, step: int) -> Losses:
+        return reconstruct(self.setting.targets, self._batches.batch(step))

@@ -1,0 +1,20 @@
+"""Fine-tunes the original network for smoothness (arXiv 2212.13554, section 4.2)."""
+
+import torch
+
+from nern.request.phases import Smoothing
+from nern.training.gradients import smooth
+from nern.training.optimizers import Optimizers
+from nern.training.phases.base import Losses, Phase
+
+
+class SmoothingPhase(Phase[Smoothing]):
+    """Trains the target weights: their outputs follow the unchanged network's, and neighbouring tiles become similar."""
+
+    def begin(self, optimizers: Optimizers) -> Optimizers:
+        return (torch.optim.Adam(self.setting.targets.make_trainable()),)
+
+    def gradients(self, step: int) -> Losses:
+        teacher = self.setting.teacher
+        assert teacher is not None
+        return smooth(teacher.network, self.setting.targets, teacher.inputs("smoothing", step), self.plan.smoothness_weight)

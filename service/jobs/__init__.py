@@ -1,0 +1,1 @@
+"""What happens to jobs beside the database: workers are woken, and the sweep finds jobs that were lost."""

@@ -1,0 +1,67 @@
+"""From what a client asks for to the row of a job, or to a refusal that points at a field."""
+
+from datetime import datetime
+
+from nern import errors, tensorfile
+from nern.layers import TensorFacts
+from nern.plan import Plan, SearchPlan
+from nern.planning import DataFacts, DatasetFacts, NetworkFacts, NoiseFacts, make_plan
+from nern.request.job import DatasetSource, JobRequest, NoiseSource
+from service import problems
+from service.store.ids import new_id
+from service.store.tables import Checkpoint, Dataset, Job
+
+
+def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None, *, now: datetime) -> Job:
+    """The row of a new job, with a value for every option. Raises Invalid and NotRepresentable."""
+    network = NetworkFacts(_tensors(checkpoint), request.architecture or checkpoint.architecture)
+    data = _facts_of(request, dataset)
+    try:
+        plan = make_plan(request.training(), network, data)
+    except errors.NotRepresentable as error:
+        raise problems.NotRepresentable(str(error)) from error
+    except errors.ImpossibleRequest as error:
+        raise problems.Invalid(str(error), errors=[{"pointer": error.pointer, "detail": str(error)}]) from error
+    return Job(
+        id=new_id(),
+        state="queued",
+        checkpoint_id=checkpoint.id,
+        dataset_id=request.data.dataset_id if isinstance(request.data, DatasetSource) else None,
+        noise=request.data.noise if isinstance(request.data, NoiseSource) else None,
+        architecture=network.architecture,
+        config=plan.request.model_dump(mode="json"),
+        notes=notes_on(request, plan, network, data),
+        attempt=0,
+        fence=0,
+        cancel_requested=False,
+        created_at=now,
+        woken_at=now,
+    )
+
+
+def notes_on(request: JobRequest, plan: Plan | SearchPlan, network: NetworkFacts, data: DataFacts | None) -> list[str]:
+    """What the job will not do although its client may expect it, and why."""
+    if network.architecture is not None and data is not None:
+        if isinstance(plan, SearchPlan) or plan.distils:
+            return []
+        return ["no step follows the original network, so only the weights are reconstructed: nothing is distilled"]
+    reason = "there is no data" if network.architecture else "the architecture is unknown"
+    notes = [f"{reason}, so only the weights are reconstructed: nothing is distilled and accuracy is not measured"]
+    if request.training().importance:
+        notes.append("the importance of weights can't be measured without architecture and data")
+    return notes
+
+
+def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
+    """The tensors of a checkpoint. The dtype of its convolutions is not recorded, and does not matter to a plan."""
+    convolutions = {layer["name"]: TensorFacts(tuple(layer["shape"]), tensorfile.DTYPES["F32"]) for layer in checkpoint.layers}
+    kept = {
+        tensor["name"]: TensorFacts(tuple(tensor["shape"]), tensorfile.DTYPES[tensor["dtype"]]) for tensor in checkpoint.kept
+    }
+    return convolutions | kept
+
+
+def _facts_of(request: JobRequest, dataset: Dataset | None) -> DataFacts | None:
+    if dataset is not None:
+        return DatasetFacts(dataset.images, dataset.channels, dataset.classes)
+    return NoiseFacts(request.data.noise) if isinstance(request.data, NoiseSource) else None
