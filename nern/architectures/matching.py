@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from nern.architectures.table import Entry, Shape, read
 from nern.errors import NotRepresentable, UnknownArchitecture
 
-if TYPE_CHECKING:
-    from nern.layers import Described
-
 # Batch norm counts its batches since torch 0.4.1; the number plays no part in evaluation.
 COUNTER = "num_batches_tracked"
+
+
+class Shaped(Protocol):
+    """A tensor, or a description of one."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,9 @@ def architectures() -> list[str]:
     return list(read())
 
 
-def shapes_of(state_dict: "Mapping[str, Described]") -> dict[str, Shape]:
-    """The names and shapes of a state_dict, which may be on the meta device."""
-    return {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+def shapes_of(tensors: Mapping[str, Shaped]) -> dict[str, Shape]:
+    """The names and shapes of a state_dict, or of what describes one."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def recognise(shapes: Mapping[str, Sequence[int]]) -> list[str]:
