@@ -47,11 +47,12 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to compress, and what it is distilled from and compared on."""
+    """A network to compress, its accuracy in percent, and what it is distilled from and compared on."""
 
     architecture: str
     state_dict: StateDict
     network: nn.Module
+    original: float
     source: ImageSource
     judge: Judge
     test: Images
@@ -63,7 +64,7 @@ class Subject:
     def row(self, method: str, setting: str, nbytes: dict[str, int | None], seconds: float, decoded: StateDict) -> Row:
         """The line of the table for one decoded file."""
         represented = sum(4 * layer.weights for layer in self.layers)
-        original, rebuilt = accuracy(self.network, self.test), accuracy(build(self.architecture, decoded), self.test)
+        rebuilt = accuracy(build(self.architecture, decoded), self.test)
         return {
             "network": self.architecture,
             "method": method,
@@ -71,9 +72,9 @@ class Subject:
             **{part: None if count is None else count / represented for part, count in nbytes.items()},
             "minutes": seconds / 60,
             "divergence": self.judge.compare(decoded).divergence,
-            "original": original,
+            "original": self.original,
             "accuracy": rebuilt,
-            "drop": original - rebuilt,
+            "drop": self.original - rebuilt,
         }
 
 
@@ -117,7 +118,8 @@ def prepare(architecture: str, state_dict: StateDict, images: Images, test: Imag
     network = build(architecture, state_dict)
     count = min(MAX_HELD_OUT, max(1, round(HELD_OUT * len(images))))
     source, held_out = images.split(count, generator(seed, "held out"), augment=True)
-    return Subject(architecture, state_dict, network, source, Judge(network, HeldOut.of(held_out)), test)
+    judge = Judge(network, HeldOut.of(held_out))
+    return Subject(architecture, state_dict, network, accuracy(network, test), source, judge, test)
 
 
 def rounded(subject: Subject, bits: int) -> Row:
