@@ -71,13 +71,13 @@ def main() -> None:
         [100 * (4 * (3 * h**2 + 253 * h + 9) + 45_500) / (4 * 270_256) for h in PUBLISHED],
         [accuracy - PUBLISHED_ORIGINAL for accuracy in PUBLISHED.values()],
         "kx--",
-        label="published (bytes without kept tensors and header)",
+        label="published, without kept tensors and header",
     )
     axes.axhline(0, color="C7", linewidth=0.5)
     axes.set_ylim(-2, 0.3)
     axes.set_xlim(0, 60)
     axes.set_xlabel("bytes of the whole file, in percent of the float32 bytes of the represented weights")
-    axes.set_ylabel("points of accuracy against the original, CIFAR-10 test images")
+    axes.set_ylabel("points of accuracy, CIFAR-10 test images")
     axes.set_title("ResNet-20: accuracy that is lost, by bytes of the whole file")
     figure.legend(loc="outside right upper")
     with options.to.open("wb") as file:

@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -37,6 +38,15 @@ def test_the_sizes_are_those_of_the_parts_of_the_file() -> None:
     header = 8 + int.from_bytes(content[:8], "little")
     assert sizes.kept == sum(tensor.nbytes for name, tensor in state_dict.items() if name not in rounded(state_dict, 4))
     assert header + sizes.coded + sizes.kept == len(content)
+
+
+def test_other_programs_read_the_parts_of_the_file() -> None:
+    state_dict = odd()
+    content, _ = quantised.write(rounded(state_dict, 4), state_dict, 4)
+    parts = safetensors.torch.load(content)
+    assert parts["codes.stem.weight"].dtype == torch.uint8
+    assert parts["scales.stem.weight"].dtype == torch.float16
+    assert torch.equal(parts["kept.norm.weight"], state_dict["norm.weight"])
 
 
 def test_more_bits_take_more_bytes_and_come_closer() -> None:
@@ -102,6 +112,7 @@ def test_distillation_comes_closer_to_the_original_than_rounding() -> None:
     def divergence(some: dict[str, Quantised]) -> float:
         return judge.compare({name: one.weight() for name, one in some.items()}).divergence
 
+    assert distilled.keys() == weights.keys()
     assert divergence(distilled) < 0.6 * divergence(rounded(state_dict, 2))
     assert all(torch.equal(teacher.state_dict()[name], tensor) for name, tensor in state_dict.items())
 
