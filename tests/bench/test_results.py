@@ -1,6 +1,7 @@
 """The documents say what the stored results say."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from bench.fidelity import CASES
 from bench.figure import rival
 
-BENCH = Path(__file__).parents[2] / "bench"
+ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "bench"
 
 
 def stored(name: str) -> list[dict[str, Any]]:
@@ -37,3 +39,15 @@ def test_a_rival_has_its_line_and_its_style(row: dict[str, Any]) -> None:
     cells = [row["method"], row["setting"], *nbytes, f"{row['divergence']:.4f}", f"{row['accuracy']:.2f}%"]
     assert cells in [line[: len(cells)] for line in lines()]
     assert rival(row)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/method.md", "bench/RESULTS.md", "bench/NOTEBOOK.md"])
+def test_links_to_files_and_sections_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", path.read_text())
+    assert links
+    for file, section in links:
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), file
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if section else []
+        assert not section or section in [heading.lower().replace(" ", "-") for heading in headings], section
