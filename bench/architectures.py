@@ -1,9 +1,11 @@
-"""Does every torchvision classification network come back? Random weights, two steps, the artefact as a file, a strict load.
+"""Does every torchvision classification network come back from an artefact?
 
 python -m bench.architectures [NAME ...] [--permuted-up-to 2000000] [--quick]
 
-Permutations of many tiles take minutes and are left out, which the table says; --quick has few, and leaves out networks of
-more than 30 million parameters. The command fails if any network does not come back.
+Each network has random weights and is trained for two steps. Its artefact is written to a file and read, and the rebuilt
+state_dict is loaded strictly. Networks with many tiles are not permuted, since that takes minutes; the table says which.
+--quick permutes fewer networks, and leaves out those of more than 30 million parameters. The command fails if a network does
+not come back.
 """
 
 import sys
@@ -30,8 +32,8 @@ QUICK_PERMUTED = 100_000
 
 def main() -> None:
     arguments = parser(__doc__ or "")
-    arguments.add_argument("names", nargs="*", metavar="NAME", help="of networks; default: all")
-    arguments.add_argument("--permuted-up-to", type=int, default=2_000_000, help="tiles a network")
+    arguments.add_argument("names", nargs="*", metavar="NAME", help="networks by name; default: all")
+    arguments.add_argument("--permuted-up-to", type=int, default=2_000_000, help="most tiles of a network that is permuted")
     options = arguments.parse_args()
     permuted = min(options.permuted_up_to, QUICK_PERMUTED) if options.quick else options.permuted_up_to
     torch.set_num_threads(options.threads)
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def round_trip(name: str, network: nn.Module, seed: int, permuted: int) -> dict[str, Any]:
-    """One network's row; with up to so many tiles they are permuted."""
+    """The row of one network; its tiles are permuted if there are at most `permuted`."""
     state_dict: StateDict = network.state_dict()
     layers = find_layers(state_dict)
     few = len(Tiles(layers, "tiled")) <= permuted
@@ -84,8 +86,8 @@ def verdict(name: str, network: nn.Module, state_dict: StateDict, rebuilt: State
         if key not in rebuilt or (rebuilt[key].shape, rebuilt[key].dtype) != (tensor.shape, tensor.dtype):
             return f"{key} has another shape or dtype"
         if key not in represented and not torch.equal(rebuilt[key], tensor):
-            return f"{key} was to be kept as it is"
-    # Some networks want to see the metadata that only `state_dict()` has.
+            return f"{key} is kept, but has changed"
+    # Some networks read the metadata that only a dict from `state_dict()` has.
     own = network.state_dict()
     own.clear()
     own.update(rebuilt)
@@ -94,7 +96,7 @@ def verdict(name: str, network: nn.Module, state_dict: StateDict, rebuilt: State
 
 
 def random(name: str) -> nn.Module:
-    """The network with random weights, without the initialisation that takes minutes for some."""
+    """The network with random weights, without the initialisations that take minutes."""
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     network: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return network

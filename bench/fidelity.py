@@ -1,14 +1,17 @@
-"""How much is lost, at how many bytes, in how many minutes? Real networks and images, beside what was published.
+"""How much accuracy is lost, at how many bytes, in how many minutes? Real networks and images, beside published results.
 
 python -m bench.fidelity --checkpoints FOLDER --images FOLDER [--case NAME ...] [--seeds 0 1 2] [--quick]
 
 The folders hold resnet20-12fca82f.th and resnet56-4bfd9763.th (github.com/akamaster/pytorch_resnet_cifar10), and CIFAR-10 as
-cifar10-train-*.npz and cifar10-test.npz with `images` (uint8, N x H x W x C) and `labels`. The accuracies are those of all
-test images, which nothing else looks at: "best" is chosen on held-out training images, "last" is the state after the last
-step. "artefact" is predictor + permutation, "file" is everything, both as fractions of the represented weights' bytes.
+cifar10-train-*.npz and cifar10-test.npz with `images` (uint8, N x H x W x C) and `labels`. Accuracies are measured on all test
+images, which are used for nothing else. "best" is the state with the least divergence on the held-out set; "last" is the state
+after the last optimizer step.
 
-With --snapshots FOLDER, trainings that were ended go on from where they were, at most a minute before, when the same command
-is given again: the published recipe may take longer than a machine can be had for.
+Bytes are fractions of the float32 bytes of the represented weights. "file" is the whole file: predictor, permutation, kept
+tensors and header. "artefact" is predictor + permutation, "with kept" is the file without the header.
+
+With --snapshots FOLDER, each training writes a snapshot once a minute. After an interruption, the same command goes on from
+there. The published recipe may take longer than a machine is available.
 """
 
 import time
@@ -39,7 +42,7 @@ PUBLISHED = {"cifar/resnet20": "h160 91.16, h180 91.50", "cifar/resnet56": "h280
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table: what is asked for, and the drop in points of accuracy that is aimed at."""
+    """One row of the table: the request, and the drop in points of accuracy that is aimed at."""
 
     architecture: str
     config: TrainingRequest
@@ -92,7 +95,7 @@ CASES = {
     "resnet20-h180-paper": Case("cifar/resnet20", PaperRequest(hidden=180)),
 }
 
-# The published recipe in full takes days without a GPU: there it has to be asked for by name.
+# The published recipe takes days without a GPU, so without one it runs only if it is named.
 DEFAULT = [name for name, case in CASES.items() if torch.cuda.is_available() or not isinstance(case.config, PaperRequest)]
 
 
@@ -102,7 +105,7 @@ def main() -> None:
     arguments.add_argument("--images", type=Path, required=True)
     arguments.add_argument("--case", nargs="+", choices=CASES, default=DEFAULT, metavar="NAME", help=", ".join(CASES))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
-    arguments.add_argument("--snapshots", type=Path, metavar="FOLDER", help="to go on from, and to be written to")
+    arguments.add_argument("--snapshots", type=Path, metavar="FOLDER", help="where snapshots are read and written")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     names = options.case[:1] if options.quick else options.case
@@ -129,7 +132,7 @@ def main() -> None:
 
 
 def short(config: TrainingRequest) -> dict[str, int]:
-    """What makes a training of minutes out of it."""
+    """The options that shorten a training to minutes."""
     if isinstance(config, PaperRequest):
         return {"steps": 150}
     steps = {"steps": 600, "reconstruction_steps": 500}
@@ -139,7 +142,7 @@ def short(config: TrainingRequest) -> dict[str, int]:
 
 
 class Snapshots:
-    """A file that a training's last snapshot is kept in, if there is to be one."""
+    """The file that holds the last snapshot of a training; with None for a path there is no file."""
 
     SECONDS = 60.0
 
@@ -148,15 +151,15 @@ class Snapshots:
         self._written = time.monotonic()
 
     def read(self) -> Snapshot | None:
-        """What the training is to go on from."""
+        """The snapshot to go on from, if there is one."""
         if self._path is None or not self._path.exists():
             return None
         snapshot = Snapshot.read(self._path)
-        progress.print(f"{self._path}: goes on from step {snapshot.step}")
+        progress.print(f"{self._path}: the training goes on from step {snapshot.step}")
         return snapshot
 
     def write(self, now: Progress) -> None:
-        """Once a minute; not after the last step, since a training that goes on from there reports nothing more."""
+        """Writes once a minute. The last step is left out: a training that goes on from there would report nothing."""
         if self._path is None or now.step == now.steps or time.monotonic() - self._written < self.SECONDS:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +177,7 @@ def measure(
     test: Images,
     snapshots: Path | None = None,
 ) -> Row:
-    """Trains, going on from a file of snapshots if there is one; stores, rebuilds and tests."""
+    """The row of one training: train (from the snapshot, if there is one), store, rebuild, test."""
     last: dict[str, Tensor] = {}
     kept = Snapshots(snapshots)
 
@@ -197,9 +200,9 @@ def measure(
         trained.representation.predictor.halve()
     return {
         "hidden": trained.representation.predictor.config.hidden,
+        "file": sizes.total / represented,
         "artefact": (sizes.predictor + sizes.permutation) / represented,
         "with kept": (sizes.predictor + sizes.permutation + sizes.kept) / represented,
-        "file": sizes.total / represented,
         "minutes": trained.seconds / 60,
         "original": original,
         "best": best,
@@ -209,7 +212,7 @@ def measure(
 
 
 def rebuilt(architecture: str, representation: Any, state_dict: StateDict) -> nn.Module:
-    """The network out of the artefact."""
+    """The network that the artefact of a representation holds."""
     pieces, _ = artefact.write(representation, state_dict)
     content = b"".join(pieces)
     return build(architecture, artefact.Artefact(lambda start, stop: content[start:stop]).state_dict())
@@ -217,7 +220,7 @@ def rebuilt(architecture: str, representation: Any, state_dict: StateDict) -> nn
 
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Images, device: torch.device = CPU) -> float:
-    """In percent; on a GPU without TF32, which would change an image or two."""
+    """Accuracy in percent. A GPU computes without TF32, which would change the class of an image or two."""
     network = network.to(device)
     assert images.labels_N is not None
     batches = zip(images.pixels_NHWC.split(500), images.labels_N.split(500), strict=True)

@@ -1,12 +1,17 @@
-"""How much is lost at how many bytes, drawn: predictors, plain rounding, and what was published.
+"""What is lost at how many bytes, as a picture: predictors, other codecs of the same network, and what was published.
 
-python -m bench.figure FIDELITY.json [FIDELITY.json ...] --rounding QUANTISATION.json --to docs/fidelity.svg
+python -m bench.figure FIDELITY.json [FIDELITY.json ...] --rivals QUANTISATION.json --to FILE.svg
 
-The files are what bench.fidelity and bench.quantisation print with --json; only the rows of ResNet-20 are drawn.
+The JSON files are the output of bench.fidelity and bench.quantisation with --json. Only the rows of ResNet-20 are drawn. Bytes
+are those of whole files, except for the published points, whose kept tensors and header are not known. This command draws the
+picture in the documents again:
+
+python -m bench.figure bench/results/fidelity.json --rivals bench/results/quantisation.json --to docs/fidelity.svg
 """
 
 import argparse
 import json
+from itertools import groupby
 from pathlib import Path
 
 from matplotlib import rcParams
@@ -20,54 +25,60 @@ from bench.tables import Row
 PUBLISHED = {140: 90.39, 160: 91.16, 180: 91.50}
 PUBLISHED_ORIGINAL = 91.69
 
-# Markers by what the name of a case says after network and size; nothing: half precision, on training images.
+# Colour, marker and label by the end of a case's name; the empty end: half precision, training images.
 KINDS = {
-    "float": ("C0", "s", "predictor in float32"),
-    "data-free": ("C2", "^", "half precision, from the checkpoint alone"),
-    "regularised": ("C4", "v", "half precision, regularised, not permuted"),
-    "int8": ("C3", "o", "8 bits, entropy coded"),
-    "7-bits": ("C3", "D", "7 bits, entropy coded"),
-    "int4": ("C3", "s", "4 bits, entropy coded"),
-    "paper": ("C1", "P", "the published recipe, as measured here, float32"),
-    "": ("C0", "o", "predictor in half precision"),
+    "float": ("C0", "s", "predictor, float32"),
+    "data-free": ("C2", "^", "predictor, half precision, from the checkpoint alone"),
+    "regularised": ("C4", "v", "predictor, half precision, regularised, not permuted"),
+    "int8": ("C3", "o", "predictor, 8 bits, entropy coded"),
+    "7-bits": ("C3", "D", "predictor, 7 bits, entropy coded"),
+    "int4": ("C3", "s", "predictor, 4 bits, entropy coded"),
+    "paper": ("C1", "P", "predictor, the published recipe as measured here, float32"),
+    "": ("C0", "o", "predictor, half precision"),
+}
+
+# Line style and label by method. Distillations are drawn as one line for each number of steps.
+RIVALS = {
+    "rounding": ("C7.--", "quantised weights: rounding, Huffman coded"),
+    "NNCodec": ("C5.-", "quantised weights: NNCodec (ISO/IEC 15938-17)"),
+    "100 steps": ("C6.:", "quantised weights: distillation, 100 steps"),
+    "2000 steps": ("C6.-", "quantised weights: distillation, 2,000 steps"),
 }
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("fidelity", type=Path, nargs="+")
-    arguments.add_argument("--rounding", type=Path, required=True)
+    arguments.add_argument("--rivals", type=Path, required=True)
     arguments.add_argument("--to", type=Path, required=True, metavar="FILE.svg")
     options = arguments.parse_args()
     rcParams["svg.hashsalt"] = "nern"
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     axes = figure.subplots()
-    rounded = sorted((row for row in rows(options.rounding) if row["network"] == "cifar/resnet20"), key=bytes_of)
-    axes.plot(
-        [bytes_of(row) for row in rounded],
-        [-row["drop"] for row in rounded],
-        "C7.--",
-        label="the weights rounded, no predictor",
-    )
-    axes.plot(
-        [100 * (4 * (3 * h**2 + 253 * h + 9) + 45_500) / (4 * 270_256) for h in PUBLISHED],
-        [accuracy - PUBLISHED_ORIGINAL for accuracy in PUBLISHED.values()],
-        "kx--",
-        label="published (without kept tensors)",
-    )
     ours = [row for file in options.fidelity for row in rows(file) if row["case"].startswith("resnet20")]
     for ending, (colour, marker, label) in KINDS.items():
         some = [row for row in ours if kind(row) == ending]
         if some:
             axes.scatter(
-                [bytes_of(row) for row in some], [-row["drop"] for row in some], color=colour, marker=marker, label=label
+                [percent(row) for row in some], [-row["drop"] for row in some], color=colour, marker=marker, label=label
             )
+    rivals = sorted((row for row in rows(options.rivals) if row["network"] == "cifar/resnet20"), key=rival)
+    for name, group in groupby(rivals, key=rival):
+        line = sorted(group, key=percent)
+        style, label = RIVALS[name]
+        axes.plot([percent(row) for row in line], [-row["drop"] for row in line], style, label=label)
+    axes.plot(
+        [100 * (4 * (3 * h**2 + 253 * h + 9) + 45_500) / (4 * 270_256) for h in PUBLISHED],
+        [accuracy - PUBLISHED_ORIGINAL for accuracy in PUBLISHED.values()],
+        "kx--",
+        label="published, without kept tensors and header",
+    )
     axes.axhline(0, color="C7", linewidth=0.5)
     axes.set_ylim(-2, 0.3)
     axes.set_xlim(0, 60)
-    axes.set_xlabel("bytes, kept tensors included, in percent of the represented weights' in float32")
+    axes.set_xlabel("bytes of the whole file, in percent of the float32 bytes of the represented weights")
     axes.set_ylabel("points of accuracy, CIFAR-10 test images")
-    axes.set_title("ResNet-20: what is lost at how many bytes")
+    axes.set_title("ResNet-20: accuracy that is lost, by bytes of the whole file")
     figure.legend(loc="outside right upper")
     with options.to.open("wb") as file:
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})  # type: ignore[no-untyped-call]
@@ -78,9 +89,17 @@ def rows(path: Path) -> list[Row]:
     return found
 
 
-def bytes_of(row: Row) -> float:
-    """In percent."""
-    return float(100 * row["with kept"])
+def percent(row: Row) -> float:
+    """The bytes of the whole file in percent."""
+    return float(100 * row["file"])
+
+
+def rival(row: Row) -> str:
+    """The key of RIVALS that the row is drawn with."""
+    method: str = row["method"]
+    name = row["setting"].rpartition(", ")[2] if method == "distillation" else method
+    assert name in RIVALS, f"there is no line style for {name}"
+    return name
 
 
 def kind(row: Row) -> str:

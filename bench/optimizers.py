@@ -1,4 +1,4 @@
-"""Which optimizer fits kernels fastest? Reconstruction alone, one predictor each, the same seed, batches and steps.
+"""Which optimizer reconstructs kernels fastest? One predictor for each optimizer, with the same seed, batches and steps.
 
 python -m bench.optimizers CHECKPOINT [--steps 1000] [--quick]
 """
@@ -26,7 +26,7 @@ from nern.training.targets import Targets
 
 def main() -> None:
     arguments = parser(__doc__ or "")
-    arguments.add_argument("checkpoint", type=Path, help="a file of torch.save")
+    arguments.add_argument("checkpoint", type=Path, help="a file that torch.save wrote")
     arguments.add_argument("--steps", type=int, default=1000)
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def fit(state_dict: StateDict, name: str, rate: float, steps: int, seed: int) -> dict[str, float]:
-    """Reconstruction as the decoupled recipe does it, with another optimizer."""
+    """The reconstruction phase of the decoupled recipe with another optimizer."""
     torch.manual_seed(seed)
     plan = make_plan(DecoupledRequest(steps=steps, seed=seed), NetworkFacts(state_dict, architecture=None), None)
     assert isinstance(plan, Plan)

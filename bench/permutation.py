@@ -2,8 +2,9 @@
 
 python -m bench.permutation [--checkpoint FILE] [--nearest-up-to 65536] [--quick]
 
-Kernels are those of the checkpoint, or normally distributed: then the cosines are lower than a trained network's. "nearest"
-is the published greedy path, exact, and is measured where its time, which grows with the square, is bearable.
+Without a checkpoint the kernels are normally distributed; their cosines are lower than those of a trained network. "nearest"
+is the published nearest-neighbour path, computed exactly. Its time grows with the square of the number of kernels, so it is
+measured on small layers only.
 """
 
 import time
@@ -23,8 +24,8 @@ from nern.tiles import Tiles
 
 def main() -> None:
     arguments = parser(__doc__ or "")
-    arguments.add_argument("--checkpoint", type=Path, help="of a ResNet-18, written by torch.save")
-    arguments.add_argument("--nearest-up-to", type=int, default=65_536, help="kernels a layer")
+    arguments.add_argument("--checkpoint", type=Path, help="a ResNet-18 that torch.save wrote")
+    arguments.add_argument("--nearest-up-to", type=int, default=65_536, help="most kernels of a layer that it is measured on")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -32,7 +33,7 @@ def main() -> None:
     tiles = Tiles(find_layers(state_dict), "tiled")
     limit = 4096 if options.quick else options.nearest_up_to
     rows: list[Row] = []
-    # Layers of one shape differ in a random network by chance alone: the nearest path is measured on the first of each.
+    # Random layers of one shape differ by chance alone, so the nearest-neighbour path is measured on the first of each shape.
     seen: set[tuple[int, ...]] = set()
     for number, layer in enumerate(tiles.layers):
         kernels = tiles.cut(number, state_dict[layer.name]).reshape(layer.filters, tiles.per_filter[number], -1)

@@ -1,9 +1,9 @@
-"""What can stand in for the training images? One predictor, distilled from each source and from none.
+"""What can replace the training images? The same predictor is distilled on inputs of each source, and on none.
 
 python -m bench.sources --checkpoints FOLDER --images FOLDER [--source NAME ...] [--ratio 0.415] [--quick]
 
-Files are those of bench.fidelity; the accuracies are those of all CIFAR-10 test images. "photos" are 4,000 crops, of many
-sizes, of two photographs that come with scikit-learn: images, but of nothing that the network was trained on.
+The folders are those of bench.fidelity. Accuracies are measured on all CIFAR-10 test images. "photos" are 4,000 crops, of many
+sizes, of two photographs that come with scikit-learn. They show nothing that the network was trained on.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ def main() -> None:
     arguments.add_argument("--checkpoints", type=Path, required=True)
     arguments.add_argument("--images", type=Path, required=True)
     arguments.add_argument("--source", nargs="+", choices=SOURCES, metavar="NAME", help=", ".join(SOURCES))
-    arguments.add_argument("--ratio", type=float, default=0.415, help="parameters of the predictor for each weight")
+    arguments.add_argument("--ratio", type=float, default=0.415, help="parameters of the predictor / represented weights")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     state_dict = load(options.checkpoints / FILES[ARCHITECTURE])
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def source(name: str, folder: Path, shape: tuple[int, int, int], seed: int) -> Images | Noise | None:
-    """What a training distils from."""
+    """The inputs that a training distils on."""
     if name == "none":
         return None
     if name == "photos":
@@ -67,7 +67,7 @@ def source(name: str, folder: Path, shape: tuple[int, int, int], seed: int) -> I
 
 
 def photos(size: int, seed: int) -> Images:
-    """Square crops of two photographs, size x size pixels from as many to all that fit; mirrored and shifted."""
+    """Random square crops of two photographs, of at least size x size pixels, scaled to size x size."""
     pictures = [torch.from_numpy(picture) for picture in load_sample_images().images]
     chance = generator(seed, "photos")
 

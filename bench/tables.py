@@ -1,4 +1,4 @@
-"""What all benchmarks print: rows as a table for people or as JSON for programs, with what made the numbers."""
+"""The output of all benchmarks: rows as a table or as JSON, with the command, seed and machine that made the numbers."""
 
 import argparse
 import json
@@ -16,22 +16,22 @@ Row = dict[str, Any]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DEVICE_NAME = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
 
-# Results go to standard output, everything on the way there to standard error.
+# Results go to standard output, progress to standard error.
 progress = Console(stderr=True)
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads that torch uses")
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--quick", action="store_true", help="a smaller run, of less than five minutes on two cores")
+    made.add_argument("--quick", action="store_true", help="a smaller run of less than five minutes on two idle cores")
     made.add_argument("--json", action="store_true", help="print the rows as JSON")
     return made
 
 
 def show(rows: list[Row], title: str, options: argparse.Namespace, *, device: str = "none") -> None:
-    """Prints the result; `device` is the GPU's name, if any part was computed on one."""
+    """Prints the result; `device` is the name of the GPU, if one was used."""
     made = made_by(options) | {"device": device}
     if options.json:
         print(json.dumps({"title": title, "made_by": made, "rows": rows}))

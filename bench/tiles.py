@@ -3,7 +3,7 @@
 python -m bench.tiles --images FOLDER [--epochs 4] [--steps 2000] [--quick]
 
 A small network of 1x1, depthwise 3x3 and 5x5 convolutions is trained on the images (cifar10-train-*.npz) and tested on
-cifar10-test.npz. It is then represented in each way at the same bytes of predictor + permutation, by reconstruction alone.
+cifar10-test.npz. It is then represented in each way with the same bytes of predictor + permutation, by reconstruction alone.
 """
 
 import time
@@ -33,7 +33,7 @@ WAYS: list[tuple[SmallKernels, PermutationKind]] = [
     ("cropped", "none"),
 ]
 
-# Bytes of predictor + permutation over those of the represented weights.
+# Bytes of predictor + permutation / bytes of the represented weights.
 SHARE = 0.6
 
 
@@ -89,7 +89,7 @@ def main() -> None:
 def represent(
     original: nn.Module, small: SmallKernels, permutation: PermutationKind, steps: int, seed: int, test: Images
 ) -> Row:
-    """One way's line of the table."""
+    """The row of one way to predict small kernels."""
     state_dict = original.state_dict()
     request = DecoupledRequest(small_kernels=small, permutation=permutation, steps=steps, seed=seed)
     tiles = Tiles(find_layers(state_dict), small)
@@ -98,7 +98,7 @@ def represent(
     share = SHARE - (indices if permutation == "cross-filter" else 0)
     if share <= 0:
         return {"hidden": None, "artefact": indices, "relative error": None, "accuracy": None, "seconds": None}
-    # Of a parameter two bytes are stored, of a weight four.
+    # A parameter is stored in two bytes, a weight in four.
     started = time.monotonic()
     trained = train(state_dict, request.with_values({"ratio": 2 * share}))
     seconds = time.monotonic() - started

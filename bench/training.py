@@ -1,10 +1,10 @@
-"""How long does a step take, and how long an accuracy? The published recipe and ours, one after the other, in one run.
+"""How long does an optimizer step take, and how long does it take to reach an accuracy? The published recipe and ours.
 
 python -m bench.training --checkpoints FOLDER --images FOLDER [--drop 5 2 1] [--minutes 30] [--quick]
 
-Files are those of bench.fidelity. A recipe is trained until its accuracy on the held-out images is no more than so many points
-below the original network's, or for as long as it may take; the time of the evaluations counts. The published recipe is
-`paper` with its own defaults and h160, ours `decoupled` with as many parameters.
+The folders are those of bench.fidelity. Both recipes run one after the other. A training ends when its accuracy on the held-out
+set is at most --drop points below that of the original network, or after --minutes. The time includes the evaluations. The
+published recipe is `paper` with its defaults and 160 hidden units; ours is `decoupled` with as many parameters.
 """
 
 import time
@@ -29,12 +29,12 @@ RECIPES: dict[str, TrainingRequest] = {
 
 
 class Enough(Exception):
-    """All that was to be measured has been."""
+    """Everything is measured, or the time is over."""
 
 
 @dataclass
 class Clock:
-    """Notes when each drop of accuracy is reached; ends a training that has reached them all, or has no time left."""
+    """Records when each drop of accuracy is reached; ends the training after the last one, or when its time is over."""
 
     drops: list[float]
     seconds: float
@@ -56,7 +56,7 @@ class Clock:
             raise Enough
 
     def seconds_a_step(self, phase: str) -> float | None:
-        """The median time from one step to the next, which evaluations do not change."""
+        """The median time between two steps. A median, because some steps are followed by an evaluation."""
         ends = torch.tensor(self.phases.get(phase, []))
         return ends.diff().median().item() if len(ends) > 1 else None
 
@@ -65,7 +65,7 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--checkpoints", type=Path, required=True)
     arguments.add_argument("--images", type=Path, required=True)
-    arguments.add_argument("--drop", type=float, nargs="+", default=[5, 2, 1], help="points of accuracy, on held-out images")
+    arguments.add_argument("--drop", type=float, nargs="+", default=[5, 2, 1], help="points of accuracy on the held-out set")
     arguments.add_argument("--minutes", type=float, default=30, help="for each recipe")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def measure(state_dict: StateDict, images: Images, config: TrainingRequest, clock: Clock) -> None:
-    """Trains until the clock says that it is enough."""
+    """Trains until the clock ends the training."""
     try:
         train(state_dict, config, architecture=ARCHITECTURE, data=images, device=DEVICE, on_progress=clock)
     except Enough:

@@ -16,7 +16,6 @@ from nern.faults import is_device_fault, is_out_of_memory
 from nern.images import Images, microbatches
 
 EVALUATION_BATCH = 256
-MAX_HELD_OUT_IMAGES = 2000
 
 
 @dataclass(frozen=True)
