@@ -1,6 +1,6 @@
 """How long does an upload take, and does it hold up others? The real service on a free port, files of about 1 MB.
 
-python -m bench.uploads [--uploads 5] [--idle 5] [--quick]
+python -m bench.uploads [--uploads 5] [--idle 10] [--quick]
 
 One row is one service, started afresh. Half of the services are sent the first upload as soon as they are ready; all other
 uploads come after `--idle` seconds, so that the service may prepare for them. While uploads run, another client asks for /livez
@@ -48,7 +48,7 @@ print(time.perf_counter() - started)
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--uploads", type=int, default=5, help="a service, beside the first one")
-    arguments.add_argument("--idle", type=float, default=5, help="seconds before an upload")
+    arguments.add_argument("--idle", type=float, default=10, help="seconds before an upload")
     arguments.add_argument("--services", type=int, default=5, help="of each half")
     options = arguments.parse_args()
     if options.quick:
