@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="Processor threads of a training; 0: all cores")
     inspect_seconds: int = Field(120, gt=0, description="Time limit for reading one uploaded file")
     inspectors: int = Field(
-        1, ge=0, description="Processes that wait for an upload, 300 MB each; 0: one is started when a file comes"
+        2, ge=0, description="Processes that wait for an upload, 300 MB each; 0: one is started when a file comes"
     )
     lease_seconds: float = Field(30, gt=0, description="How long a silent worker keeps its job")
     max_attempts: int = Field(3, gt=0, description="How often a job is started before it fails")

@@ -11,6 +11,9 @@ from tests.test_structure import PACKAGES, ROOT, imports
 # Not imported by name, but used all the same: by uvicorn, and by SQLAlchemy for a URL of PostgreSQL.
 USED_BY_OTHERS = {"h11", "psycopg"}
 
+# Of the benchmarks alone, and installed by hand: CONTRIBUTING.md says how, and why.
+BY_HAND = {"nncodec"}
+
 # Come with the package that they are a part of, in the one version that it takes.
 PARTS = {"kombu": "celery", "billiard": "celery", "pydantic-core": "pydantic"}
 
@@ -30,7 +33,7 @@ def imported(files: list[Path]) -> set[str]:
     names = {name.partition(".")[0] for path in files for name in imports(path)}
     distributions = packages_distributions()
     ours = {*PACKAGES, "tests", "scripts", "bench"}
-    found = {normal(distributions[name][0]) for name in names - sys.stdlib_module_names - ours}
+    found = {normal(distributions[name][0]) for name in names - sys.stdlib_module_names - ours - BY_HAND}
     return {PARTS.get(name, name) for name in found}
 
 

@@ -61,7 +61,7 @@ def create_app(
         renderer=Renderer.here(release),
         clock=clock,
         stopping=stopping or Event(),
-        probes=probes or {},
+        probes={"inspection": inspectors.probe, **(probes or {})},
     )
 
     @contextlib.asynccontextmanager

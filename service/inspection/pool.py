@@ -19,6 +19,10 @@ START_SECONDS = 60
 RESTART_SECONDS = 1
 
 
+class NotWarmedUp(Exception):
+    """No process has waited for a file yet: the first upload would wait for its imports."""
+
+
 class Inspectors:
     """Keeps processes that wait for a file, `waiting` at a time, while it is entered. Every process reads one file.
 
@@ -30,6 +34,7 @@ class Inspectors:
         self._waiting: asyncio.Queue[Inspector] = asyncio.Queue()
         self._places = asyncio.Semaphore(MAX_TASKS)
         self._keepers: list[asyncio.Task[None]] = []
+        self._warmed_up = not waiting
 
     async def __aenter__(self) -> Self:
         self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._count)]
@@ -43,6 +48,11 @@ class Inspectors:
         await asyncio.gather(*self._keepers, return_exceptions=True)
         while not self._waiting.empty():
             await self._waiting.get_nowait().close()
+
+    def probe(self) -> None:
+        """Raises NotWarmedUp until the first process waits for a file."""
+        if not self._warmed_up:
+            raise NotWarmedUp
 
     async def read(self, task: Task) -> Any:
         """What a process finds in a file. Raises Problem."""
@@ -88,4 +98,5 @@ class Inspectors:
                 await asyncio.sleep(RESTART_SECONDS)
                 continue
             self._waiting.put_nowait(inspector)
+            self._warmed_up = True
             await inspector.taken_or_ended()

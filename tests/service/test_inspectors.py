@@ -16,9 +16,10 @@ import pytest
 from nern import tensorfile
 from service import problems
 from service.api.app import create_app
+from service.api.context import Context
 from service.inspection import pool, process
 from service.inspection.limits import WAITING_DESCRIPTORS
-from service.inspection.pool import Inspectors
+from service.inspection.pool import Inspectors, NotWarmedUp
 from service.inspection.process import Task
 from service.settings import Settings
 from service.store import migrate
@@ -180,7 +181,7 @@ def test_no_process_is_left_when_the_service_is_killed(task: Task, tmp_path: Pat
     script = f"""
 import asyncio
 from pathlib import Path
-from service.inspection.pool import Inspectors
+from service.inspection.pool import Inspectors, NotWarmedUp
 from service.inspection.process import Task
 
 async def main():
@@ -215,10 +216,22 @@ def test_the_application_has_a_process_wait_as_long_as_it_runs(tmp_path: Path) -
         before = children()
         app = create_app(settings)
         async with app.router.lifespan_context(app):
+            context: Context = app.state.context
+            with pytest.raises(NotWarmedUp):
+                context.probes["inspection"]()
             await true(lambda: children() - before)
+            await true(lambda: is_well(context.probes["inspection"]))
         assert children() == before
 
     asyncio.run(run())
+
+
+def is_well(probe: Callable[[], None]) -> bool:
+    try:
+        probe()
+    except NotWarmedUp:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_problems_are_documented_where_their_type_points(client: httpx.Client) -
 
 def test_health(client: httpx.Client, database: Database) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"database": "ok", "schema": "ok", "broker": "ok", "blobs": "ok"}
+    assert client.get("/readyz").json() == {"database": "ok", "schema": "ok", "broker": "ok", "inspection": "ok", "blobs": "ok"}
     assert client.get("/docs").status_code == client.get("/openapi.json").status_code == 200
     with database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
