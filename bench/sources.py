@@ -69,10 +69,10 @@ def source(name: str, folder: Path, shape: tuple[int, int, int], seed: int) -> I
 def photos(size: int, seed: int) -> Images:
     """Random square crops of two photographs, of at least size x size pixels, scaled to size x size."""
     pictures = [torch.from_numpy(picture) for picture in load_sample_images().images]
-    chance = generator(seed, "photos")
+    rng = generator(seed, "photos")
 
     def draw(low: int, high: int) -> int:
-        return int(torch.randint(low, high + 1, (), generator=chance))
+        return int(torch.randint(low, high + 1, (), generator=rng))
 
     def crop() -> Tensor:
         picture = pictures[draw(0, len(pictures) - 1)]

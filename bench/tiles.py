@@ -133,8 +133,8 @@ def batches(images: Images, steps: int, seed: int) -> Iterator[tuple[Tensor, Ten
     """Random images with their labels, mirrored half of the time."""
     assert images.labels_N is not None
     for step in range(steps):
-        chance = generator(seed, "classifier", step)
-        chosen = torch.randint(len(images), (128,), generator=chance)
+        rng = generator(seed, "classifier", step)
+        chosen = torch.randint(len(images), (128,), generator=rng)
         inputs = images.normalised(images.pixels_NHWC[chosen])
         yield (inputs.flip(3) if step % 2 else inputs), images.labels_N[chosen]
 

@@ -30,7 +30,7 @@ Read = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)
-class Sizes:
+class PartBytes:
     """Bytes of the artefact's parts; `header` is what the container itself takes."""
 
     predictor: int
@@ -45,7 +45,7 @@ class Sizes:
 
 def write(
     representation: Representation, state_dict: Mapping[str, Tensor], *, architecture: str | None = None
-) -> tuple[Iterator[bytes], Sizes]:
+) -> tuple[Iterator[bytes], PartBytes]:
     """The artefact of a representation of `state_dict`, piece by piece, and its size."""
     tiles = representation.tiles
     represented = {layer.name for layer in representation.layers}
@@ -89,7 +89,7 @@ def write(
         yield header
         yield from (tensorfile.to_bytes(tensor) for tensor in tensors.values())
 
-    sizes = Sizes(_bytes(predictor), _bytes(permutation), _bytes(kept), len(header))
+    sizes = PartBytes(_bytes(predictor), _bytes(permutation), _bytes(kept), len(header))
     return pieces(), sizes
 
 
@@ -184,4 +184,4 @@ def _decoded(predictor: Predictor, parts: Mapping[str, Tensor], bits: Sequence[i
 
 
 def _bytes(tensors: Mapping[str, Tensor]) -> int:
-    return sum(tensorfile.size_of(tensor.dtype, tensor.shape) for tensor in tensors.values())
+    return sum(tensorfile.nbytes_of(tensor.dtype, tensor.shape) for tensor in tensors.values())

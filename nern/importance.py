@@ -31,7 +31,7 @@ PRUNED_NETWORKS = len(SCORES) * len(PARTS) * len(FRACTIONS)
 Weights = Mapping[str, Tensor]
 
 
-def score(original: Tensor, rebuilt: Tensor, by: Score, part: Part, chance: torch.Generator) -> Tensor:
+def score(original: Tensor, rebuilt: Tensor, by: Score, part: Part, rng: torch.Generator) -> Tensor:
     """How important each weight of a layer (filters, channels, ...) is; equal for all weights of one part; same shape.
 
     A weight of zero has no relative error: it does not count in the mean of its part, and alone it is the least important.
@@ -39,7 +39,7 @@ def score(original: Tensor, rebuilt: Tensor, by: Score, part: Part, chance: torc
     axes = {"weight": original.ndim, "kernel": 2, "filter": 1}[part]
     parts, rebuilt_parts = (weight.reshape(*original.shape[:axes], -1) for weight in (original, rebuilt))
     if by == "random":
-        scores = torch.rand(parts.shape[:-1], generator=chance)
+        scores = torch.rand(parts.shape[:-1], generator=rng)
     elif by == "magnitude":
         scores = parts.abs().mean(-1)
     elif by == "absolute error":

@@ -38,7 +38,7 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight: of a convolution (filters, channels, *size), where channels is input channels / groups, or of a linear
+    """One weight: of a convolution (filters, channels, *kernel_size), where channels is input channels / groups, or of a linear
     layer (filters, channels).
     """
 
@@ -55,7 +55,7 @@ class Layer:
         return self.shape[1]
 
     @property
-    def size(self) -> tuple[int, ...]:
+    def kernel_size(self) -> tuple[int, ...]:
         """Extents of a kernel, one for each dimension that the convolution moves in; a linear layer's is 1 x 1."""
         return self.shape[2:] or (1, 1)
 

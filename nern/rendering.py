@@ -13,12 +13,12 @@ from torch import Tensor
 from nern.representation import Representation
 
 # Large enough to keep a matrix product busy, small enough that one kernel is cheap.
-BLOCK = 256
+BLOCK_TILES = 256
 
 
 def blocks_of(tiles: int) -> int:
     """How many blocks a layer of that many tiles has."""
-    return -(-tiles // BLOCK)
+    return -(-tiles // BLOCK_TILES)
 
 
 def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -30,10 +30,10 @@ def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 @torch.inference_mode()
 def render_block(representation: Representation, layer: int, block: int) -> Tensor:
-    """Tiles block * BLOCK and the following of one layer, in the layer's dtype: (at most BLOCK, width, *size)."""
-    first = block * BLOCK
-    count = min(BLOCK, representation.tiles.count(layer) - first)
-    row = torch.arange(BLOCK).clamp_max(count - 1)
+    """The tiles of one block of a layer, in the layer's dtype: (at most BLOCK_TILES, width, *kernel_size)."""
+    first = block * BLOCK_TILES
+    count = min(BLOCK_TILES, representation.tiles.count(layer) - first)
+    row = torch.arange(BLOCK_TILES).clamp_max(count - 1)
     [(_, _, tiles)] = representation.render(representation.tiles.starts[layer] + first + row)
     return narrowed(tiles[:count], representation.layers[layer].dtype).contiguous()
 

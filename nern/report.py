@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from nern import importance, tensorfile
-from nern.artefact import Artefact, Sizes
+from nern.artefact import Artefact, PartBytes
 from nern.training.progress import OnProgress, of_pruning, silently
 from nern.training.selection import Evaluation
 from nern.training.targets import relative_error
@@ -21,7 +21,7 @@ Report = dict[str, Any]
 def make_report(
     trained: Trained,
     artefact: Artefact,
-    sizes: Sizes,
+    sizes: PartBytes,
     state_dict: Mapping[str, Tensor],
     on_progress: OnProgress = silently,
 ) -> Report:
@@ -106,4 +106,4 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensorfile.size_of(tensor.dtype, tensor.shape) for tensor in tensors)
+    return sum(tensorfile.nbytes_of(tensor.dtype, tensor.shape) for tensor in tensors)

@@ -86,9 +86,10 @@ class Representation:
         return self._assigned[start:stop].cpu().long() - start
 
     def render(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Tiles at sorted flat indices (n,), with gradients: for each layer that occurs, its number, the tiles' numbers inside
-        it (m,), and the tiles (m, width, *size) in float32. The indices are best given on the CPU; the results are where the
-        predictor is.
+        """Tiles at sorted flat indices (n,), with gradients, where the predictor is. The indices are best given on the CPU.
+
+        For each layer that occurs: its number, the numbers of the tiles in the layer (m,), and the tiles in float32 (m, width,
+        *kernel_size).
         """
         moved = index.to(self.device)
         features = self.predictor.features(*self.tiles.of(self._assigned[moved].long()))
@@ -106,7 +107,7 @@ class Representation:
         For training: faster than `nern.rendering`, but the last bits depend on what is rendered together.
         """
         rendered = [
-            torch.empty(self.tiles.count(number), self.tiles.width[number], *layer.size, device=self.device)
+            torch.empty(self.tiles.count(number), self.tiles.width[number], *layer.kernel_size, device=self.device)
             for number, layer in enumerate(self.layers)
         ]
         with torch.set_grad_enabled(gradients):

@@ -32,7 +32,7 @@ DTYPES: dict[str, torch.dtype] = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 # As the reference implementation: a larger header is taken for an attack.
-MAX_HEADER = 100_000_000
+MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Entry:
     stop: int
 
 
-def size_of(dtype: torch.dtype, shape: Iterable[int]) -> int:
+def nbytes_of(dtype: torch.dtype, shape: Iterable[int]) -> int:
     """Bytes of a tensor."""
     return math.prod(shape) * dtype.itemsize
 
@@ -73,7 +73,7 @@ def make_header(
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset, places = 0, []
     for name, dtype, shape in tensors:
-        stop = offset + size_of(dtype, shape)
+        stop = offset + nbytes_of(dtype, shape)
         header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [offset, stop]}
         places.append((name, dtype, shape, offset, stop))
         offset = stop
@@ -86,7 +86,7 @@ def make_header(
 def header_length(first_eight: bytes) -> int:
     """How long the JSON header is that follows these eight bytes. Raises BadArtefact."""
     length = int.from_bytes(first_eight, "little")
-    if len(first_eight) < 8 or length > MAX_HEADER:
+    if len(first_eight) < 8 or length > MAX_HEADER_BYTES:
         raise BadArtefact("not a safetensors file")
     return length
 
@@ -104,7 +104,7 @@ def parse_header(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
             entries[name] = Entry(name, DTYPES[entry["dtype"]], tuple(entry["shape"]), start, stop)
             if any(operator.index(extent) < 0 for extent in entry["shape"]):
                 raise BadArtefact(f"tensor {name!r} has a negative extent")
-            if stop - start != size_of(entries[name].dtype, entries[name].shape):
+            if stop - start != nbytes_of(entries[name].dtype, entries[name].shape):
                 raise BadArtefact(f"tensor {name!r} has another size than its shape says")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadArtefact("the header of the safetensors file can't be read") from error

@@ -31,8 +31,8 @@ TILE_WEIGHTS = 16
 class Tiles:
     """The tiles of some layers. Holds a few integers a layer, never a table of all tiles.
 
-    `heads` are the shapes of tiles (channels, *size) that the predictor has to know; `head[l]` says which one the tiles of
-    layer l have, and `width[l]` how many channels they span.
+    `heads` are the shapes of tiles (channels, *kernel_size) that the predictor has to know. The tiles of layer l have the
+    shape `heads[head[l]]` and span `width[l]` channels.
     """
 
     def __init__(self, layers: Sequence[Layer], small: SmallKernels) -> None:
@@ -41,7 +41,7 @@ class Tiles:
         if small == "cropped":
             shapes: list[Shape] = [(1, *_largest_size(layers))] * len(layers)
         else:
-            shapes = [(_width(layer), *layer.size) for layer in layers]
+            shapes = [(_width(layer), *layer.kernel_size) for layer in layers]
         self.heads: tuple[Shape, ...] = tuple(dict.fromkeys(shapes))
         self.head = tuple(self.heads.index(shape) for shape in shapes)
         self.width = tuple(shape[0] for shape in shapes)
@@ -85,20 +85,20 @@ class Tiles:
         for layer, where in self.by_layer(index):
             inside = self.inside(layer, index[where] - self.starts[layer])
             channels = (where.stop - where.start) * self.width[layer] if inside is None else int(inside.sum())
-            count += math.prod(self.layers[layer].size) * channels
+            count += math.prod(self.layers[layer].kernel_size) * channels
         return count
 
     def cut(self, layer: int, weight: Tensor) -> Tensor:
-        """The weight of a layer as tiles: (tiles, width, *size). Where a filter's last tile overhangs, it is zero."""
+        """The weight of a layer as tiles: (tiles, width, *kernel_size). Where a filter's last tile overhangs, it is zero."""
         flat = weight.reshape(self.layers[layer].filters, self.layers[layer].channels, -1)
         over = self.per_filter[layer] * self.width[layer] - flat.shape[1]
         padded = F.pad(flat, (0, 0, 0, over)) if over else flat
-        return padded.reshape(-1, self.width[layer], *self.layers[layer].size)
+        return padded.reshape(-1, self.width[layer], *self.layers[layer].kernel_size)
 
     def join(self, layer: int, tiles: Tensor) -> Tensor:
-        """The inverse of `cut`, for all tiles of a layer or those of some of its filters: (filters, channels, *size)."""
+        """The inverse of `cut`, for all tiles of a layer or those of some of its filters: (filters, channels, *kernel_size)."""
         of_filter = self.per_filter[layer] * self.width[layer]
-        return tiles.reshape(-1, of_filter, *self.layers[layer].size)[:, : self.layers[layer].channels]
+        return tiles.reshape(-1, of_filter, *self.layers[layer].kernel_size)[:, : self.layers[layer].channels]
 
     def inside(self, layer: int, number: Tensor) -> Tensor | None:
         """Which channels of tiles (n,) exist: bool (n, width), or None if no tile of the layer overhangs."""
@@ -110,11 +110,11 @@ class Tiles:
         return channel < self.layers[layer].channels
 
     def crop(self, layer: int, predicted: Tensor) -> Tensor:
-        """What a head predicted, (n, *shape of the head), as tiles of one layer: (n, width, *size).
+        """What a head predicted, (n, *shape of the head), as tiles of one layer: (n, width, *kernel_size).
 
         A smaller kernel takes rows and columns int(K/2 - k/2) to int(K/2 - k/2) + k, as in the authors' code.
         """
-        size = self.layers[layer].size
+        size = self.layers[layer].kernel_size
         whole = self.heads[self.head[layer]][1:]
         corner = [
             slice(int(K / 2 - k / 2), int(K / 2 - k / 2) + k) for K, k in zip(whole, _aligned(size, len(whole)), strict=True)
@@ -123,14 +123,14 @@ class Tiles:
 
 
 def _width(layer: Layer) -> int:
-    weights = math.prod(layer.size)
+    weights = math.prod(layer.kernel_size)
     return 1 if weights >= WHOLE_KERNEL_WEIGHTS else min(layer.channels, -(-TILE_WEIGHTS // weights))
 
 
 def _largest_size(layers: Sequence[Layer]) -> Shape:
     """The smallest extents that every kernel of these layers is a crop of."""
-    dimensions = max(len(layer.size) for layer in layers)
-    return tuple(max(extents) for extents in zip(*(_aligned(layer.size, dimensions) for layer in layers), strict=True))
+    dimensions = max(len(layer.kernel_size) for layer in layers)
+    return tuple(max(extents) for extents in zip(*(_aligned(layer.kernel_size, dimensions) for layer in layers), strict=True))
 
 
 def _aligned(size: Shape, dimensions: int) -> Shape:

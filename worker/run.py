@@ -35,7 +35,7 @@ from worker.reporting import Reporter
 
 log = logging.getLogger(__name__)
 
-PIECE = 2**20
+COPIED_BYTES = 2**20
 
 
 class DeviceFailed(Exception):
@@ -140,7 +140,7 @@ class Worker:
                 architecture=job.architecture,
                 config=trained.plan.request.model_dump(mode="json"),
                 layers=[
-                    {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.size)}
+                    {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.kernel_size)}
                     for index, layer in enumerate(stored.representation.layers)
                 ],
                 report=make_report(trained, stored, sizes, state_dict, reporter),
@@ -193,5 +193,5 @@ def _slice(path: Path, start: int, stop: int) -> bytes:
 
 def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
+        while piece := file.read(COPIED_BYTES):
             yield piece

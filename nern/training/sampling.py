@@ -42,10 +42,10 @@ class UniformOrByMagnitude:
 
     def batch(self, step: int) -> Tensor:
         """The batch of the step-th step, which counts from 0."""
-        chance = generator(self._seed, "tiles", step)
+        rng = generator(self._seed, "tiles", step)
         total = self._cumulative[-1]
-        if torch.rand((), generator=chance) < self._probability and total > 0:
+        if torch.rand((), generator=rng) < self._probability and total > 0:
             # Not torch.multinomial, which takes no more than 2^24 weights.
-            drawn = torch.rand(self._batch, generator=chance, dtype=torch.float64) * total
+            drawn = torch.rand(self._batch, generator=rng, dtype=torch.float64) * total
             return torch.searchsorted(self._cumulative, drawn, right=True).sort().values
-        return torch.randperm(len(self._cumulative), generator=chance)[: self._batch].sort().values
+        return torch.randperm(len(self._cumulative), generator=rng)[: self._batch].sort().values

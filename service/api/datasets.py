@@ -21,7 +21,7 @@ from service.uploads.staging import printable, staged
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 # Of means, and of standard deviations: those of pixels between 0 and 1 are far from both.
-TINY, HUGE = 1e-6, 1e6
+MIN_STD, MAX_MAGNITUDE = 1e-6, 1e6
 
 
 class DatasetOut(BaseModel):
@@ -112,8 +112,10 @@ def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
     if mean is None or std is None:
         raise problems.Invalid("give both mean and std, or neither", errors=[{"pointer": "query:std", "detail": "missing"}])
     given = Normalisation(tuple(map(float, mean.split(","))), tuple(map(float, std.split(","))))
-    if not all(TINY <= value <= HUGE for value in given.std) or not all(abs(value) <= HUGE for value in given.mean):
-        detail = f"must be numbers of at most {HUGE:g}, and std at least {TINY:g}"
+    if not all(MIN_STD <= value <= MAX_MAGNITUDE for value in given.std) or not all(
+        abs(value) <= MAX_MAGNITUDE for value in given.mean
+    ):
+        detail = f"must be numbers of at most {MAX_MAGNITUDE:g}, and std at least {MIN_STD:g}"
         raise problems.Invalid(f"mean and std {detail}", errors=[{"pointer": "query:std", "detail": detail}])
     return given
 

@@ -12,7 +12,7 @@ from service.inspection.refusal import Refusal
 
 def sniff(start: bytes) -> bool:
     """Whether a file with these first bytes may be one."""
-    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= tensorfile.MAX_HEADER
+    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= tensorfile.MAX_HEADER_BYTES
 
 
 def read(file: BinaryIO, nbytes: int) -> StateDict:

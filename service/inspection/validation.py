@@ -34,7 +34,7 @@ def validate(state_dict: StateDict) -> None:
             raise Refusal("non-finite-weights", f"tensor {name!r} holds NaN, infinity or values that no float32 can hold")
     layers = find_layers(state_dict)
     for layer in layers:
-        if max(layer.size) > MAX_KERNEL_SIZE:
+        if max(layer.kernel_size) > MAX_KERNEL_SIZE:
             raise Refusal(
                 "unsupported-tensor", f"the kernels of {layer.name!r} are larger than {MAX_KERNEL_SIZE} in a dimension"
             )

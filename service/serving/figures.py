@@ -17,7 +17,7 @@ rcParams["svg.hashsalt"] = "nern"
 Report = dict[str, Any]
 
 # Of layers beyond that many, the names are left out: drawing them takes longer than anybody waits.
-MANY = 300
+MAX_NAMED_LAYERS = 300
 
 STYLES = {"relative error": "C0-", "absolute error": "C0--", "magnitude": "C1-", "random": "C7:"}
 
@@ -40,7 +40,7 @@ def _layers(figure: Figure, report: Report) -> None:
     # An error that is too large for a number is drawn as none.
     errors = [layer["relative_error"] or 0.0 for layer in error["layers"]]
     axes: Axes
-    if len(errors) > MANY:
+    if len(errors) > MAX_NAMED_LAYERS:
         figure.set_size_inches(9, 5)
         axes = figure.subplots()
         axes.stairs(errors, fill=True, color="C0")

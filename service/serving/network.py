@@ -44,7 +44,7 @@ class NetworkFile:
 
     def _rendered(self, number: int, start: int, stop: int) -> Generator[bytes, None, None]:
         layer = self._served.layers[number]
-        kernel_nbytes = math.prod(layer.size) * layer.dtype.itemsize
+        kernel_nbytes = math.prod(layer.kernel_size) * layer.dtype.itemsize
         first, last = (self._served.block_of(number, at // kernel_nbytes) for at in (start, stop - 1))
         for block in range(first, last + 1):
             offset = self._served.first_kernel(number, block) * kernel_nbytes

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nern.artefact import Artefact
 from nern.layers import Layer
-from nern.rendering import BLOCK, render_block
+from nern.rendering import BLOCK_TILES, render_block
 from service.serving.artefact import stored
 from service.store import predictors
 from service.store.database import Database
@@ -76,8 +76,8 @@ class Served:
         return stored(self._database, self.id, start, stop)
 
     def kernels(self, layer: int, numbers: Tensor) -> Tensor:
-        """Kernels of one layer by their numbers in it (n,), in the layer's dtype: (n, *size)."""
-        kernels = torch.empty(len(numbers), *self.layers[layer].size, dtype=self.layers[layer].dtype)
+        """Kernels of one layer by their numbers in it (n,), in the layer's dtype: (n, *kernel_size)."""
+        kernels = torch.empty(len(numbers), *self.layers[layer].kernel_size, dtype=self.layers[layer].dtype)
         blocks = self.block_of(layer, numbers)
         for block in blocks.unique().tolist():
             chosen = blocks == block
@@ -88,21 +88,21 @@ class Served:
         """In which block of a layer the kernel of that number is."""
         tiles, channels = self.artefact.representation.tiles, self.layers[layer].channels
         tile = number // channels * tiles.per_filter[layer] + number % channels // tiles.width[layer]
-        return tile // BLOCK
+        return tile // BLOCK_TILES
 
     def first_kernel(self, layer: int, block: int) -> int:
         """The number of the first kernel of a block; a block holds the kernels up to the first one of the next block."""
         tiles = self.artefact.representation.tiles
-        filter, place = divmod(block * BLOCK, tiles.per_filter[layer])
+        filter, place = divmod(block * BLOCK_TILES, tiles.per_filter[layer])
         return filter * self.layers[layer].channels + place * tiles.width[layer]
 
     def block(self, layer: int, block: int) -> Tensor:
-        """The kernels of one block in the order of their numbers, in the layer's dtype: (n, *size)."""
+        """The kernels of one block in the order of their numbers, in the layer's dtype: (n, *kernel_size)."""
         key = (self.id, layer, block)
         if (found := self._rendered.find(key)) is not None:
             return found
         tiles = render_block(self.artefact.representation, layer, block)
-        inside = self.artefact.representation.tiles.inside(layer, torch.arange(len(tiles)) + block * BLOCK)
+        inside = self.artefact.representation.tiles.inside(layer, torch.arange(len(tiles)) + block * BLOCK_TILES)
         return self._rendered.keep(key, tiles.flatten(0, 1) if inside is None else tiles[inside])
 
 

@@ -12,7 +12,7 @@ from nern.layers import Layer
 from service import problems
 
 # Kernels handled at a time; bounds the memory of an answer.
-RUN = 4096
+RUN_KERNELS = 4096
 
 MAX_PARTS = 1000
 
@@ -38,16 +38,16 @@ class Slices:
 
     def shapes(self) -> list[tuple[int, tuple[int, ...]]]:
         """How many kernels of which size come one after the other."""
-        counts = ((len(self._filters[n]) * len(self._channels[n]), self._layers[n].size) for n in self._chosen)
+        counts = ((len(self._filters[n]) * len(self._channels[n]), self._layers[n].kernel_size) for n in self._chosen)
         return _merged(counts)
 
     def runs(self) -> Iterator[Run]:
         for layer in self._chosen:
             channels = torch.tensor(self._channels[layer])
-            a_time = max(1, RUN // max(1, len(channels)))
+            a_time = max(1, RUN_KERNELS // max(1, len(channels)))
             for filters in torch.tensor(self._filters[layer]).split(a_time):
                 numbers = filters[:, None] * self._layers[layer].channels + channels
-                for part in numbers.flatten().split(RUN):
+                for part in numbers.flatten().split(RUN_KERNELS):
                     yield Run(layer, part)
 
 
@@ -67,13 +67,13 @@ class Listed:
 
     def shapes(self) -> list[tuple[int, tuple[int, ...]]]:
         """How many kernels of which size come one after the other."""
-        return _merged((1, self._layers[layer].size) for layer, _, _ in self._coordinates)
+        return _merged((1, self._layers[layer].kernel_size) for layer, _, _ in self._coordinates)
 
     def runs(self) -> Iterator[Run]:
         for layer, group in groupby(self._coordinates, key=lambda coordinate: coordinate[0]):
             channels = self._layers[layer].channels
             numbers = torch.tensor([filter * channels + channel for _, filter, channel in group])
-            for part in numbers.split(RUN):
+            for part in numbers.split(RUN_KERNELS):
                 yield Run(layer, part)
 
 

@@ -23,7 +23,7 @@ def test_convolutions_are_found_in_network_order() -> None:
 
 def test_a_linear_layer_has_kernels_of_one_weight() -> None:
     [layer] = find_linear(odd())
-    assert (layer.name, layer.filters, layer.channels, layer.size) == ("head.weight", 2, 4, (1, 1))
+    assert (layer.name, layer.filters, layer.channels, layer.kernel_size) == ("head.weight", 2, 4, (1, 1))
 
 
 def test_the_weight_of_a_layer_norm_is_no_convolution() -> None:

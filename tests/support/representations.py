@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from nern import artefact
-from nern.artefact import Artefact, Sizes
+from nern.artefact import Artefact, PartBytes
 from nern.embedding import EmbeddingConfig
 from nern.layers import StateDict, find_layers
 from nern.permutation import permutations
@@ -32,7 +32,7 @@ def untrained(
     return Representation.untrained(tiles, state_dict, config, permutation=permutation, positions=positions, layer_scaling=0.5)
 
 
-def written(representation: Representation, state_dict: StateDict, **about: Any) -> tuple[bytes, Sizes]:
+def written(representation: Representation, state_dict: StateDict, **about: Any) -> tuple[bytes, PartBytes]:
     """An artefact as bytes."""
     pieces, sizes = artefact.write(representation, state_dict, **about)
     return b"".join(pieces), sizes

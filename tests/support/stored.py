@@ -18,7 +18,7 @@ def store_predictor(database: Database, state_dict: StateDict) -> str:
     predictor = rows.predictor(
         job,
         layers=[
-            {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.size)}
+            {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.kernel_size)}
             for index, layer in enumerate(representation.layers)
         ],
         size=sizes.total,
