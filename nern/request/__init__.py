@@ -1,4 +1,4 @@
-"""What a training can be asked for. Nothing here imports torch."""
+"""Requests: the options of a training, for each recipe. This package does not import torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ __all__ = [
     "read_request",
 ]
 
-# The first one is the default.
+# The first recipe is the default.
 RECIPES: dict[str, type[TrainingRequest]] = {
     "decoupled": DecoupledRequest,
     "regularised": RegularisedRequest,
@@ -28,11 +28,12 @@ RECIPES: dict[str, type[TrainingRequest]] = {
 
 
 def read_request(values: Mapping[str, Any]) -> TrainingRequest:
-    """A request as `model_dump` wrote it, or a part of one. Without a `recipe`, it is the first of RECIPES.
+    """The request with these values, such as `model_dump` of a request writes. Missing options have their defaults.
 
-    Raises ValueError.
+    Without a `recipe`, the recipe is the first of RECIPES. Raises ValueError for an unknown recipe or option, and for a value
+    that is not allowed.
     """
     recipe = values.get("recipe") or next(iter(RECIPES))
     if not isinstance(recipe, str) or recipe not in RECIPES:
-        raise ValueError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}")
+        raise ValueError(f"there is no recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
     return RECIPES[recipe](**values)

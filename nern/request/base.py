@@ -1,4 +1,4 @@
-"""What every recipe can be asked for."""
+"""The request that all recipes extend."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, Self
@@ -10,10 +10,10 @@ from nern.request.phases import PhasePlan
 
 
 class TrainingRequest(BaseModel):
-    """The options that all recipes have. An explicit null stands for the recipe's default.
+    """The options that all recipes have. A null stands for the default of the recipe.
 
-    An option without a default of its own (hidden, ratio, reconstruction_steps, …) gets its value from other options and from
-    the network; see `settled`.
+    Some options, such as hidden, ratio and reconstruction_steps, have no fixed default. Planning derives their values from
+    other options and from the network; see `settled`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -60,29 +60,33 @@ class TrainingRequest(BaseModel):
     @model_validator(mode="after")
     def _has_one_size(self) -> Self:
         if self.hidden is not None and self.ratio is not None:
-            raise ValueError("give hidden or ratio, not both")
+            raise ValueError("hidden and ratio exclude each other: give one of them")
         if self.target is not None and (self.hidden is not None or self.ratio is not None):
-            raise ValueError("a target finds the size: give no hidden or ratio with it")
+            raise ValueError("target excludes hidden and ratio: the search for the target finds the size of the predictor")
         if self.base ** (self.levels - 1) > options.MAX_FREQUENCY_RANGE:
-            raise ValueError(f"base to the power of levels - 1 must not exceed {options.MAX_FREQUENCY_RANGE:.0f}")
+            limit = f"{options.MAX_FREQUENCY_RANGE:.0f}"
+            raise ValueError(f"base to the power of levels - 1 must not exceed {limit}: give a smaller base or fewer levels")
         return self
 
     @abstractmethod
     def settled(self, *, architecture: str | None, distils: bool) -> dict[str, Any]:
-        """The options whose values depend on other options, on the architecture, or on whether there is a teacher.
+        """The values of the options that depend on other options, on the architecture, or on whether there is a teacher.
 
-        Raises InconsistentOptions.
+        `distils` says whether there is a teacher. Raises InconsistentOptions if the values exclude each other.
         """
 
     @abstractmethod
     def phases(self, *, distils: bool) -> list[PhasePlan]:
-        """The phases of a request in which every option has its value, but for the synthesis of images."""
+        """The phases of a request whose values are settled, without the synthesis phase. A phase may have 0 steps."""
 
     @property
     def predictor_bits(self) -> tuple[int, float]:
-        """Bits of a stored weight of the predictor, and the fraction of the weights that are zero."""
+        """The bits of a weight of the stored predictor, and the fraction of its weights that are 0."""
         return 32, 0.0
 
     def with_values(self, values: dict[str, Any]) -> Self:
-        """The same request with some options changed. Raises ValueError (pydantic's) for values that do not go together."""
+        """The same request with other values of some options.
+
+        Raises ValueError (pydantic's ValidationError) for values that are not allowed or exclude each other.
+        """
         return type(self)(**(self.model_dump(exclude_unset=True) | values))

@@ -1,4 +1,7 @@
-"""The decoupled recipe: reconstruction, then distillation (Choi et al., arXiv 2407.00356), then compression if asked for."""
+"""The decoupled recipe: reconstruction, then distillation (Choi et al., arXiv 2407.00356).
+
+With at most 8 bits, a compression phase follows.
+"""
 
 from typing import Any, Literal, Self
 
@@ -15,12 +18,13 @@ from nern.request.phases import (
     warmed_up,
 )
 
-# Defaults: the fraction of all steps that compress, if any do; and the fraction of the other steps that only reconstruct.
+# The default of compression_steps is COMPRESSION_SHARE of all steps, if the predictor is quantised. The default of
+# reconstruction_steps is RECONSTRUCTION_SHARE of the other steps.
 COMPRESSION_SHARE, RECONSTRUCTION_SHARE = 1 / 6, 5 / 6
 
 
 class DecoupledRequest(TrainingRequest):
-    """Reconstruction of the weights first, then distillation of the outputs; the default."""
+    """The default recipe: first reconstruction of the weights, then distillation of the outputs."""
 
     recipe: Literal["decoupled"] = "decoupled"
     distillation_learning_rate: options.DistillationLearningRate = 2e-4
@@ -34,18 +38,18 @@ class DecoupledRequest(TrainingRequest):
         if (self.reconstruction_steps or 0) > self.steps:
             raise ValueError("reconstruction_steps must not exceed steps")
         if not self.quantises and (self.sparsity or self.compression_steps):
-            raise ValueError("sparsity and compression_steps need at most 8 bits")
+            raise ValueError("sparsity and compression_steps need at most 8 bits: only then is the predictor quantised")
         if self.quantises and self.compression_steps == 0:
-            raise ValueError("at most 8 bits need at least one of compression_steps")
+            raise ValueError("with at most 8 bits, compression_steps must be at least 1")
         if (self.reconstruction_steps or 0) + self._compression_steps() > self.steps:
-            raise ValueError("reconstruction_steps and compression_steps must not exceed steps")
+            raise ValueError("the sum of reconstruction_steps and compression_steps must not exceed steps")
         if self._compression_steps() == self.steps:
-            raise ValueError("compression_steps compress what other steps have trained: steps must be more")
+            raise ValueError("compression_steps must be fewer than steps: they compress what other steps have trained")
         return self
 
     @property
     def quantises(self) -> bool:
-        """Whether the predictor's weights are quantised to integers, so that training has to prepare for it."""
+        """Whether the weights of the predictor are quantised to integer codes, which needs quantisation-aware training."""
         return self.bits <= 8
 
     @property

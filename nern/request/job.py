@@ -1,4 +1,4 @@
-"""A job as a client asks for it: a checkpoint, data, and the options of one recipe, side by side in one object."""
+"""The request body of a job: a checkpoint, data, and the options of one recipe, side by side in one object."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Union
@@ -12,7 +12,7 @@ from nern.request.options import NoiseKind
 
 
 class DatasetSource(BaseModel):
-    """Images that were uploaded."""
+    """An uploaded dataset."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -20,7 +20,11 @@ class DatasetSource(BaseModel):
 
 
 class NoiseSource(BaseModel):
-    """Random images: uniform in [-1, 1], standard normal, or matched to what the network's batch norms remember."""
+    """Noise in place of a dataset.
+
+    uniform: uniform noise in [-1, 1]. normal: standard normal noise. matched: images that are made from the network alone, so
+    that their batch-norm statistics match the statistics that the network stores.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,17 +43,21 @@ Source = Annotated[
 
 
 class JobRequest(BaseModel):
-    """What is trained, and on which data. Every recipe adds its options."""
+    """The fields that jobs of all recipes have. Every recipe adds its options."""
 
     recipe: str
     checkpoint_id: str
-    architecture: str | None = Field(None, description="Name of the network; default: as recognised in the checkpoint")
-    data: Source | None = Field(None, description="Images to distil from; none: only the weights are reconstructed")
+    architecture: str | None = Field(
+        None, description="Name of the architecture. Default: the architecture that was recognised in the checkpoint."
+    )
+    data: Source | None = Field(
+        None, description="Dataset or noise to distil on. Without data, only the weights are reconstructed."
+    )
 
     def training(self) -> TrainingRequest:
-        """The options of the recipe alone."""
-        mine = set(JobRequest.model_fields) - {"recipe"}
-        return RECIPES[self.recipe](**self.model_dump(exclude=mine, exclude_unset=True))
+        """The options of the recipe, without the other fields of the job."""
+        other_fields = set(JobRequest.model_fields) - {"recipe"}
+        return RECIPES[self.recipe](**self.model_dump(exclude=other_fields, exclude_unset=True))
 
 
 def _with_options(recipe: type[TrainingRequest]) -> type[BaseModel]:
@@ -65,7 +73,7 @@ _NAMES = [f'"{name}"' for name in RECIPES]
 
 
 class _AnyRecipe:
-    """Validates a job by its recipe."""
+    """The type of a job of any recipe. A job is validated with the options of its recipe."""
 
     @staticmethod
     def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -73,9 +81,9 @@ class _AnyRecipe:
         discriminator = Discriminator(
             _recipe_of,
             custom_error_type="recipe",
-            custom_error_message=f"the recipe is {', '.join(_NAMES[:-1])} or {_NAMES[-1]}",
+            custom_error_message=f"recipe must be {', '.join(_NAMES[:-1])} or {_NAMES[-1]}",
         )
-        return handler.generate_schema(Annotated[Union[members], discriminator])  # noqa: UP007  # not known before it runs
+        return handler.generate_schema(Annotated[Union[members], discriminator])  # noqa: UP007  # the members are not known statically
 
 
 AnyJobRequest = Annotated[JobRequest, _AnyRecipe]

@@ -1,6 +1,7 @@
-"""Every option of a training, once: its type, its range and what it means. Each recipe adds its own default.
+"""The options of a training. Each has its type, its range and its description here. Each recipe adds its own default.
 
-Options are grouped by the component that they configure.
+Options are grouped by the component that they configure. Clients read the descriptions in docs/training.md and in the OpenAPI
+document.
 """
 
 from typing import Annotated, Literal
@@ -10,102 +11,139 @@ from pydantic import BaseModel, ConfigDict, Field
 # The widest predictor. One matrix of such a predictor has 16 million weights.
 MAX_HIDDEN = 4096
 
-# The highest embedding frequency in units of the lowest. Beyond it, the last bit of a power changes the features of the
-# thousandth channel so much that two kinds of processor would rebuild different weights.
+# The largest ratio of the highest embedding frequency to the lowest. With a larger ratio, a rounding error in the last bit of a
+# frequency changes the features of the thousandth channel so much that two kinds of processors would render different weights.
 MAX_FREQUENCY_RANGE = 2.0**20
 
 MAX_STEPS = 10_000_000
 
-# The size of a predictor whose request gives neither hidden, ratio nor target.
+# The ratio of a request that gives neither hidden nor ratio nor target.
 DEFAULT_RATIO = 0.4
 
-# Vocabularies that the method shares with its callers.
+# Values of options that other modules also name.
 SmallKernels = Literal["tiled", "cropped"]
 PermutationKind = Literal["cross-filter", "in-filter", "none"]
 PathKind = Literal["fragments", "nearest"]
 ActivationKind = Literal["relu", "silu"]
 NoiseKind = Literal["uniform", "normal", "matched"]
 
-# Which weights are represented, and as what tiles.
+# The represented layers and their tiles.
 Layers = Annotated[
     Literal["all", "paper"] | Annotated[list[str], Field(min_length=1, fail_fast=True)],
     Field(
-        description="Which weights to represent: all convolutions, the convolutions that the authors of NeRN represent, "
-        "or a list of names, which may include linear layers"
+        description="Layers to represent. all: all convolutions. paper: the convolutions that the authors of NeRN represent. "
+        "A list has the names of the weights, which may be those of linear layers."
     ),
 ]
 SmallKernelOption = Annotated[
     SmallKernels,
     Field(
-        description="How kernels of fewer than nine weights are predicted. tiled: several channels at a time, by a head of "
-        "their own. cropped: one by one, as the centre of a prediction of the largest kernel size"
+        description="How kernels of fewer than nine weights are predicted. tiled: a head of their own predicts several kernels "
+        "of one filter together. cropped: each kernel is the centre of a prediction of the largest kernel size, as published."
     ),
 ]
 
 # The permutation.
-Permutation = Annotated[PermutationKind, Field(description="Which tiles become neighbours, so that predictions are smooth")]
+Permutation = Annotated[
+    PermutationKind,
+    Field(
+        description="How the coordinates of tiles are permuted, so that neighbouring tiles are similar. cross-filter: among "
+        "all tiles of a layer. in-filter: among the tiles of each filter, and among the filters. none: not at all."
+    ),
+]
 Path = Annotated[
     PathKind,
     Field(
-        description="How the order of the tiles is found. fragments: the most similar pairs are joined first. "
-        "nearest: from each tile to the most similar one left, as published"
+        description="How to find the path that the permutation follows. fragments: the most similar tiles are joined first. "
+        "nearest: each tile is followed by the most similar tile that is left, as published."
     ),
 ]
 
 # The predictor.
-Hidden = Annotated[int | None, Field(ge=1, le=MAX_HIDDEN, description="Width of the predictor; excludes ratio")]
+Hidden = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=MAX_HIDDEN,
+        description="Width of the predictor: the number of outputs of each linear layer but the head. Default: the width that "
+        "follows from `ratio`. It excludes `ratio` and `target`.",
+    ),
+]
 Ratio = Annotated[
     float | None,
     Field(
         gt=0,
         le=4,
-        description=f"Parameters of the predictor for each represented weight; {DEFAULT_RATIO} if hidden is null too",
+        description="Size of the predictor: its parameters divided by the number of represented weights. The predictor is the "
+        "widest one that has at most so many parameters. It excludes `hidden` and `target`; without all three, it is "
+        f"{DEFAULT_RATIO}.",
     ),
 ]
-Depth = Annotated[int, Field(ge=2, le=32, description="Linear layers of the predictor, the head included")]
-Activation = Annotated[ActivationKind, Field(description="Activation function between the linear layers")]
+Depth = Annotated[int, Field(ge=2, le=32, description="Number of linear layers of the predictor, the head included.")]
+Activation = Annotated[ActivationKind, Field(description="Activation function between the linear layers of the predictor.")]
 LayerScaling = Annotated[
     float | None,
     Field(
         ge=0,
         le=1,
-        description="Unit of a layer's predictions. 0: the root mean square of all weights. 1: that of the layer's weights. "
-        "Between: the weighted geometric mean of both. Without it, predictions are the weights themselves",
+        description="Exponent s of the layer scales. The predictions for a layer are multiplied by r^(1-s) · r_l^s, where r is "
+        "the root mean square of all represented weights, and r_l that of the layer's weights. Without a value, all layer "
+        "scales are 1.",
     ),
 ]
 
 # The embedding of a coordinate.
-Base = Annotated[float, Field(gt=0, le=4, description="Ratio of neighbouring embedding frequencies")]
-Levels = Annotated[int, Field(ge=1, le=128, description="Embedding frequencies for each axis of the coordinate")]
+Base = Annotated[float, Field(gt=0, le=4, description="Ratio of each frequency of the embedding to the frequency before it.")]
+Levels = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=128,
+        description="Number of frequencies of the embedding, for each axis of the coordinate. `base` to the power of "
+        f"`levels` - 1 must not exceed {MAX_FREQUENCY_RANGE:,.0f}.",
+    ),
+]
 LayerFeatures = Annotated[
-    int, Field(ge=0, le=256, description="Learned features of each layer, in place of frequencies; 0: frequencies")
+    int,
+    Field(
+        ge=0,
+        le=256,
+        description="Number of learned features for each layer. 0: the layer is embedded by frequencies, like the other axes "
+        "of the coordinate.",
+    ),
 ]
 
-# The size, found by a search.
+# The search for a size.
 
 
 class AccuracyTarget(BaseModel):
-    """How much accuracy the predictor may lose."""
+    """The accuracy that the rebuilt network may lose."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    drop: float = Field(gt=0, le=100, description="Points of accuracy (percent) on the held-out set")
+    drop: float = Field(gt=0, le=100, description="Largest loss of accuracy on the held-out set, in percentage points.")
 
 
 Target = Annotated[
     AccuracyTarget | None,
-    Field(description="Accuracy to meet: the smallest of seven sizes is found with three trainings; excludes hidden and ratio"),
+    Field(
+        description="Accuracy target. The search makes three trainings and finds the smallest of seven sizes of predictor that "
+        "loses at most `drop` percentage points of accuracy. It needs labels. It excludes `hidden` and `ratio`."
+    ),
 ]
 
 # Steps and batches.
-Steps = Annotated[int, Field(ge=1, le=MAX_STEPS, description="Optimizer steps of all phases but synthesis and smoothing")]
+Steps = Annotated[
+    int, Field(ge=1, le=MAX_STEPS, description="Number of steps of all phases together, without synthesis and smoothing.")
+]
 ReconstructionSteps = Annotated[
     int | None,
     Field(
         ge=0,
         le=MAX_STEPS,
-        description="Steps at the start that fit the weights and do not distil. Default: five sixths of the steps that do not "
-        "compress; in the paper recipe none, or the published number for the network",
+        description="Number of steps of the reconstruction phase, which needs no images. Default: five sixths of the steps "
+        "that are not `compression_steps`; in the paper recipe 0, or the number that was published for the architecture. "
+        "Without a teacher, the phase also has the steps of the distillation phase.",
     ),
 ]
 KernelBatch = Annotated[
@@ -113,10 +151,13 @@ KernelBatch = Annotated[
     Field(
         ge=1,
         le=2**20,
-        description="Tiles of a step of reconstruction; in the paper recipe, tiles through which all gradients flow",
+        description="Number of tiles in a step of the reconstruction phase and of the first half of the compression phase. In "
+        "the paper recipe, the number of tiles in every step; the gradients of all losses flow through these tiles.",
     ),
 ]
-ImageBatch = Annotated[int, Field(ge=1, le=4096, description="Images of a step of distillation")]
+ImageBatch = Annotated[
+    int, Field(ge=1, le=4096, description="Number of images in a step of the distillation or smoothing phase.")
+]
 
 # Learning rates and loss weights.
 LearningRate = Annotated[
@@ -125,7 +166,8 @@ LearningRate = Annotated[
         gt=0,
         le=1,
         description="Peak learning rate of the reconstruction phase. The first half of the compression phase uses it too, "
-        "multiplied by min(1, e / 0.3)², where e is the relative error that the quantisation introduced",
+        "multiplied by min(1, e / 0.3)², where e is the relative error that quantisation introduced. In the paper recipe, "
+        "this is the peak learning rate of the whole training.",
     ),
 ]
 DistillationLearningRate = Annotated[
@@ -133,56 +175,130 @@ DistillationLearningRate = Annotated[
     Field(
         gt=0,
         le=1,
-        description="Peak learning rate of the distillation phase and of the second half of the compression phase. It is "
-        "multiplied by min(1, e / 0.3)², where e is the relative error of the weights when the phase begins",
+        description="Peak learning rate of the distillation phase and of the second half of the compression phase. In both, it "
+        "is multiplied by min(1, e / 0.3)², where e is the relative error of the rebuilt weights before the first step.",
     ),
 ]
-FeatureMapWeight = Annotated[float, Field(ge=0, le=1e6, description="Weight of the feature map distillation loss (alpha)")]
-LogitWeight = Annotated[float, Field(ge=0, le=1e6, description="Weight of the knowledge distillation loss (beta)")]
-WeightDecay = Annotated[float, Field(ge=0, le=1, description="Decoupled weight decay")]
+FeatureMapWeight = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1e6,
+        description="Weight alpha of the feature map loss. The weight 1 belongs to the reconstruction loss in the paper "
+        "recipe, and to the distillation loss in the other recipes.",
+    ),
+]
+LogitWeight = Annotated[
+    float, Field(ge=0, le=1e6, description="Weight beta of the distillation loss. The reconstruction loss has the weight 1.")
+]
+WeightDecay = Annotated[float, Field(ge=0, le=1, description="Coefficient of decoupled weight decay.")]
 MagnitudeProbability = Annotated[
-    float, Field(ge=0, le=1, description="Fraction of the steps whose tiles are drawn in proportion to their norms")
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Probability that the tiles of a step are drawn in proportion to their norms. The tiles of other steps are "
+        "drawn uniformly.",
+    ),
 ]
 
 # Quantisation-aware training of the predictor.
 Bits = Annotated[
     Literal[2, 3, 4, 5, 6, 7, 8, 16, 32],
-    Field(description="Bits of a predictor's weight. 32 and 16: floating point. 2 to 8: learned scales and entropy coding"),
+    Field(
+        description="Number of bits of each weight of the stored predictor. 32 and 16: floating point. 2 to 8: integer codes "
+        "with learned scales, from quantisation-aware training; the codes are entropy coded, and the first layer has more bits."
+    ),
 ]
 Sparsity = Annotated[
-    float, Field(ge=0, le=0.95, description="Fraction of the predictor's weights to set to zero; needs at most 8 bits")
+    float,
+    Field(
+        ge=0,
+        le=0.95,
+        description="Fraction of the weights in each linear layer of the predictor that are set to 0, the smallest ones. It "
+        "needs `bits` of at most 8.",
+    ),
 ]
 CompressionSteps = Annotated[
     int | None,
     Field(
         ge=0,
         le=MAX_STEPS,
-        description="Steps at the end that train the quantised predictor. The first half fits its predictions to those from "
-        "before the quantisation, the second half distils. Default: with at most 8 bits a sixth of all steps, else none",
+        description="Number of steps of the compression phase, the last one, which is quantisation-aware training. The first "
+        "half fits the quantised predictor to the predictions before quantisation. The second half distils; without a teacher, "
+        "it goes on with the fit. Default: a sixth of `steps` if `bits` is at most 8, otherwise 0.",
     ),
 ]
 
 # Fine-tuning of the original network for smoothness.
-SmoothingSteps = Annotated[int, Field(ge=1, le=MAX_STEPS, description="Steps of fine-tuning, before all other phases")]
-SmoothingWeight = Annotated[
-    float, Field(ge=0, le=1e6, description="Weight of the summed cosines of neighbouring tiles (lambda)")
+SmoothingSteps = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_STEPS,
+        description="Number of steps of the smoothing phase, which fine-tunes the original network before the reconstruction.",
+    ),
 ]
-SmoothingLearningRate = Annotated[float, Field(gt=0, le=1, description="Peak learning rate of the fine-tuning")]
+SmoothingWeight = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1e6,
+        description="Weight lambda of the sum of the cosines of neighbouring tiles in the smoothing phase. The distillation "
+        "loss has the weight 1.",
+    ),
+]
+SmoothingLearningRate = Annotated[float, Field(gt=0, le=1, description="Peak learning rate of the smoothing phase.")]
 
 # Data.
-Augment = Annotated[bool, Field(description="Mirror the images at random and shift them by up to an eighth of their size")]
+Augment = Annotated[
+    bool,
+    Field(
+        description="Whether the images of a dataset or of matched noise are mirrored at random and shifted at random by up to "
+        "an eighth of their height and width."
+    ),
+]
 HeldOut = Annotated[
     float,
-    Field(gt=0, le=0.5, description="Fraction of the dataset, at most 2,000 images, for model selection and the report"),
+    Field(
+        gt=0,
+        le=0.5,
+        description="Fraction of the dataset in the held-out set, which serves for model selection and for the report. The "
+        "held-out set has at most 2,000 images.",
+    ),
 ]
 SynthesisedImages = Annotated[
-    int, Field(ge=1, le=1_000_000, description="Images to make if the data is matched noise, besides the held-out set")
+    int,
+    Field(
+        ge=1,
+        le=1_000_000,
+        description="Number of images to synthesise for the training if the data is matched noise. The held-out set has at "
+        "least 128 further images.",
+    ),
 ]
-SynthesisSteps = Annotated[int, Field(ge=1, le=100_000, description="Steps for each group of at most 128 such images")]
-SynthesisLearningRate = Annotated[float, Field(gt=0, le=1, description="Peak learning rate of these steps")]
+SynthesisSteps = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=100_000,
+        description="Number of steps of the synthesis for each group of images. A group has at most 128 images.",
+    ),
+]
+SynthesisLearningRate = Annotated[float, Field(gt=0, le=1, description="Peak learning rate of the synthesis, for each group.")]
 
-# The rest.
+# The report, and random numbers.
 Importance = Annotated[
-    bool, Field(description="Measure which weights matter, by pruning the original network, as a part of the report")
+    bool,
+    Field(
+        description="Whether the report says which weights are important. To find out, parts of the original network are "
+        "pruned, and the accuracy is measured. Without a teacher, the option has no effect."
+    ),
 ]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1, description="Seed of everything random but the search for paths")]
+Seed = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=2**63 - 1,
+        description="Seed of all random numbers, except those of the search for paths, which are always the same.",
+    ),
+]

@@ -1,4 +1,4 @@
-"""The published recipe: all losses at once (Ashkenazi et al., arXiv 2212.13554)."""
+"""The paper recipe: the published training, with all losses at once (Ashkenazi et al., arXiv 2212.13554)."""
 
 from typing import Any, Literal, Self
 
@@ -9,7 +9,7 @@ from nern.request import options
 from nern.request.base import TrainingRequest
 from nern.request.phases import Cosine, Joint, PhasePlan
 
-# The published options, where they differ from those of the CIFAR ResNet-20 (arXiv 2212.13554, appendix).
+# Published options that differ from the defaults, which are those of the CIFAR ResNet-20 (arXiv 2212.13554, appendix).
 PUBLISHED: dict[str, dict[str, Any]] = {
     "cifar/resnet56": {"feature_map_weight": 1e-5, "logit_weight": 1e-5, "reconstruction_steps": 10_000},
     "torchvision/resnet18": {
@@ -27,7 +27,7 @@ FLOOR = 1e-6
 
 
 class PaperRequest(TrainingRequest):
-    """The published recipe; its defaults are those of the CIFAR ResNet-20, and two other networks have their own."""
+    """The published recipe. Its defaults are those of the CIFAR ResNet-20. Two other networks have defaults of their own."""
 
     recipe: Literal["paper"] = "paper"
     small_kernels: options.SmallKernelOption = "cropped"
@@ -54,7 +54,11 @@ class PaperRequest(TrainingRequest):
         return self
 
     def settled(self, *, architecture: str | None, distils: bool) -> dict[str, Any]:
-        """The published number of reconstruction steps belongs to the published number of steps: it is not used with others."""
+        """The values that were published for the architecture, for options that the request does not give.
+
+        The published reconstruction_steps belong to the published steps. If the request gives steps, the published
+        reconstruction_steps are not used.
+        """
         given = self.model_fields_set | ({"reconstruction_steps"} if "steps" in self.model_fields_set else set())
         values = {name: value for name, value in PUBLISHED.get(architecture or "", {}).items() if name not in given}
         steps = values.get("steps", self.steps)

@@ -1,4 +1,4 @@
-"""What a recipe is made of: the phases of a training, as numbers. `nern.training.phases` carries them out."""
+"""The plans of the phases of a training: what recipes consist of. `nern.training.phases` carries the phases out."""
 
 import math
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ PhaseName = Literal["synthesis", "smoothing", "reconstruction", "distillation", 
 
 @dataclass(frozen=True)
 class Cosine:
-    """A learning rate schedule: a linear rise over `warm_up` steps, and half a cosine from `peak` to `floor` over `steps`.
+    """A learning rate schedule: half a cosine from `peak` to `floor` over `steps` steps.
 
-    The schedule is entered at step `first`.
+    The rate of the first `warm_up` steps is multiplied by a factor that rises linearly to 1. A phase that uses the schedule
+    begins at its step `first`.
     """
 
     peak: float
@@ -21,20 +22,20 @@ class Cosine:
     first: int = 0
 
     def __call__(self, step: int) -> float:
-        """The learning rate of a step that counts from 0."""
+        """The learning rate of a step of the phase. Steps count from 0."""
         step += self.first
         rise = min(1.0, (step + 1) / (self.warm_up + 1))
         return rise * (self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
 
 
 def warmed_up(peak: float, steps: int) -> Cosine:
-    """A cosine schedule whose first fiftieth is warm-up."""
+    """A cosine schedule that ends at 0. A fiftieth of its steps is warm-up."""
     return Cosine(peak, steps, warm_up=steps // 50)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePlan:
-    """One phase. `evaluations` says how often, over the phase, the whole network is evaluated."""
+    """The plan of one phase. `evaluations` is the number of evaluations of the rebuilt network that the phase aims at."""
 
     name: PhaseName
     steps: int
@@ -43,13 +44,16 @@ class PhasePlan:
 
     @property
     def distils(self) -> bool:
-        """Whether the phase makes the predictor follow the teacher's outputs."""
+        """Whether the phase makes the student's outputs follow the teacher's."""
         return False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesis(PhasePlan):
-    """Makes the images of matched noise, one group after the other; the schedule is that of one group."""
+    """Makes the images of matched noise, one group after the other. Each group takes `group_steps` steps.
+
+    The learning rate schedule begins anew with each group.
+    """
 
     name: PhaseName = "synthesis"
     group_steps: int
@@ -58,7 +62,7 @@ class Synthesis(PhasePlan):
 
 @dataclass(frozen=True, kw_only=True)
 class Smoothing(PhasePlan):
-    """Fine-tunes the original network so that neighbouring tiles become similar while the outputs stay the same."""
+    """Fine-tunes the original network so that neighbouring tiles become similar and the outputs stay the same."""
 
     name: PhaseName = "smoothing"
     smoothness_weight: float
@@ -67,7 +71,7 @@ class Smoothing(PhasePlan):
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction(PhasePlan):
-    """Fits batches of `kernel_batch` tiles to the weights."""
+    """Fits the predictor to the weights, in batches of `kernel_batch` tiles."""
 
     name: PhaseName = "reconstruction"
     kernel_batch: int
@@ -76,7 +80,7 @@ class Reconstruction(PhasePlan):
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation(PhasePlan):
-    """Makes the outputs follow the teacher's. The stream of images is entered at batch `first_batch`."""
+    """Makes the student's outputs follow the teacher's. The batches of inputs are numbered from `first_batch`."""
 
     name: PhaseName = "distillation"
     feature_map_weight: float
@@ -89,7 +93,10 @@ class Distillation(PhasePlan):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisedReconstruction(PhasePlan):
-    """Quantises the predictor, and fits batches of tiles to the predictions from before the quantisation."""
+    """Quantises the predictor, and fits it to the predictions that it made before.
+
+    The batches of `kernel_batch` tiles are numbered from `first_batch`.
+    """
 
     name: PhaseName = "compression"
     kernel_batch: int
@@ -101,7 +108,7 @@ class QuantisedReconstruction(PhasePlan):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisedDistillation(Distillation):
-    """Distils with quantised weights, which it first moves to the centres of their quantisation intervals."""
+    """Distils with a quantised predictor. Before the first step, every weight is set to the value that it is quantised to."""
 
     name: PhaseName = "compression"
     bits: int
@@ -110,9 +117,9 @@ class QuantisedDistillation(Distillation):
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(PhasePlan):
-    """All losses at once, with a gradient that flows through a batch of `kernel_batch` tiles, as published.
+    """Minimises all losses at once, as published. The gradient flows through a batch of `kernel_batch` tiles.
 
-    A loss of weight 0 is not computed. Batches are counted from `first_batch`.
+    A loss of weight 0 is not computed. The batches of tiles are numbered from `first_batch`.
     """
 
     kernel_batch: int

@@ -1,4 +1,4 @@
-"""The reference of all options, in Markdown. `python -m nern.request.reference FILE` brings FILE up to date."""
+"""The reference of all options, in Markdown. `python -m nern.request.reference FILE` updates the reference in FILE."""
 
 import sys
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ BEGIN, END = "<!-- options: python -m nern.request.reference docs/training.md --
 
 
 def updated(text: str) -> str:
-    """The text with the reference between its markers. Raises ValueError if they are missing."""
+    """The text with the present reference between BEGIN and END. Raises ValueError if these are missing."""
     before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"the file has no lines {BEGIN} and {END}")
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"the file has no line {BEGIN} with a line {END} after it")
     return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
 
 
 def reference() -> str:
-    """A table for the options that all recipes have, and one for each other set of recipes that share options."""
+    """One table of the options that all recipes have, and one for each smaller set of recipes that share options."""
     properties = {recipe: model.model_json_schema()["properties"] for recipe, model in RECIPES.items()}
     owners: dict[str, list[str]] = {}
     for recipe, options in properties.items():
@@ -54,7 +54,7 @@ def _default(option: str, schema: dict[str, Any]) -> str:
 
 
 def _range(schema: dict[str, Any]) -> str:
-    """The values that a schema allows. A null, which stands for the default, is left out."""
+    """The values that a schema allows, without null, which stands for the default."""
     if members := schema.get("anyOf"):
         return "; ".join(_range(member) for member in members if member.get("type") != "null")
     if "enum" in schema:

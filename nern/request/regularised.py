@@ -1,4 +1,4 @@
-"""The regularised recipe: the decoupled one after a fine-tuning for smoothness (arXiv 2212.13554, section 4.2)."""
+"""The regularised recipe: fine-tuning for smoothness (arXiv 2212.13554, section 4.2), then the decoupled recipe."""
 
 from typing import Literal, Self
 
@@ -10,14 +10,14 @@ from nern.request.phases import PhasePlan, Smoothing, warmed_up
 
 
 class RegularisedRequest(DecoupledRequest):
-    """The original network is fine-tuned first, so that neighbouring tiles are similar; then as in "decoupled".
+    """First the original network is fine-tuned, so that neighbouring tiles become similar. Then the decoupled recipe follows.
 
-    The unchanged network is the teacher of all phases.
+    The teacher of all phases is the network as it was before the fine-tuning.
     """
 
     needs_teacher = True
 
-    recipe: Literal["regularised"] = "regularised"  # type: ignore[assignment]  # another recipe
+    recipe: Literal["regularised"] = "regularised"  # type: ignore[assignment]  # a recipe narrows the type
     permutation: options.Permutation = "none"
     smoothing_steps: options.SmoothingSteps = 300
     smoothing_weight: options.SmoothingWeight = 1e-4
@@ -26,7 +26,9 @@ class RegularisedRequest(DecoupledRequest):
     @model_validator(mode="after")
     def _fits_the_smoothed_weights(self) -> Self:
         if self.reconstruction_steps == 0:
-            raise ValueError("the regularised recipe needs reconstruction_steps, which fit the smoothed weights")
+            raise ValueError(
+                "the regularised recipe needs at least 1 of reconstruction_steps, which fit the fine-tuned weights"
+            )
         return self
 
     def phases(self, *, distils: bool) -> list[PhasePlan]:
