@@ -1,1 +1,1 @@
-"""Neural representations of convolutional networks: the method, as a library."""
+"""Neural representations of convolutional networks: the method as a library. docs/method.md describes it."""

@@ -1,9 +1,15 @@
-"""The artefact: one safetensors file from which the whole network can be rebuilt.
+"""The artefact: a safetensors file from which the whole network can be rebuilt.
 
-Tensors `predictor.*` (as they are, or coded: see `_coded`), `permutation.{layer}` as packed bits, and `kept.*`: the tensors
-of the state_dict that are not represented, in its order. The metadata entry `nern` is a JSON object: version, architecture,
-layers (each with its place in the state_dict), small_kernels, predictor, bits (of each coded layer of the predictor), scales
-and permutation.
+The file has these tensors:
+
+- `predictor.*`: the state_dict of the predictor. If the predictor is quantised, each linear layer has entropy-coded codes
+  `predictor.*.codes` and scales `predictor.*.steps` in place of its weight.
+- `permutation.{number of the layer}`: the packed permutation of each layer (see `nern.permutation.pack`), uint8.
+- `kept.*`: the tensors of the state_dict that are not represented, in the order of the state_dict.
+
+The metadata entry `nern` is a JSON object with these members: `version`; `architecture`; `layers`, each with its place in the
+state_dict; `small_kernels`; `predictor`, the configuration of the predictor; `bits`, those of each linear layer of a quantised
+predictor; `scales`, one for each layer; and `permutation`, the kind of permutation.
 """
 
 import json
@@ -26,12 +32,12 @@ from nern.tiles import Tiles
 VERSION = 3
 
 Read = Callable[[int, int], bytes]
-"""Bytes start..stop of a file."""
+"""Reads the bytes of a file from the offset `start` to before the offset `stop`."""
 
 
 @dataclass(frozen=True)
 class PartBytes:
-    """Bytes of the artefact's parts; `header` is what the container itself takes."""
+    """The number of bytes of each part of an artefact. `header` is the header of the safetensors file."""
 
     predictor: int
     permutation: int
@@ -46,7 +52,10 @@ class PartBytes:
 def write(
     representation: Representation, state_dict: Mapping[str, Tensor], *, architecture: str | None = None
 ) -> tuple[Iterator[bytes], PartBytes]:
-    """The artefact of a representation of `state_dict`, piece by piece, and its size."""
+    """The bytes of the artefact, one tensor at a time, and the number of bytes of its parts.
+
+    `state_dict` is the whole network that `representation` represents.
+    """
     tiles = representation.tiles
     represented = {layer.name for layer in representation.layers}
     place = {name: number for number, name in enumerate(state_dict)}
@@ -85,18 +94,20 @@ def write(
         ((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()), {"nern": json.dumps(about)}
     )
 
-    def pieces() -> Iterator[bytes]:
+    def content() -> Iterator[bytes]:
         yield header
         yield from (tensorfile.to_bytes(tensor) for tensor in tensors.values())
 
     sizes = PartBytes(_bytes(predictor), _bytes(permutation), _bytes(kept), len(header))
-    return pieces(), sizes
+    return content(), sizes
 
 
 class Artefact:
-    """Reads an artefact through `read`; kept tensors stay where they are until they are asked for.
+    """An artefact that is read through `read`.
 
-    Raises BadArtefact.
+    The representation is read at once, a kept tensor only when it is asked for. `names` has the names of the state_dict in
+    order, `entries` the tensors of the file. Raises BadArtefact if the file is not an artefact, is damaged, or has another
+    version.
     """
 
     def __init__(self, read: Read) -> None:
@@ -106,7 +117,7 @@ class Artefact:
         try:
             about = json.loads(metadata["nern"])
             if about["version"] != VERSION:
-                raise BadArtefact(f"artefact version {about['version']}; this release reads version {VERSION}")
+                raise BadArtefact(f"the artefact has version {about['version']}; this release reads version {VERSION}")
             self.architecture: str | None = about["architecture"]
             self.names = [name.removeprefix("kept.") for name in self.entries if name.startswith("kept.")]
             for layer in sorted(about["layers"], key=lambda layer: int(layer["place"])):
@@ -132,11 +143,11 @@ class Artefact:
         self.representation = Representation(tiles, predictor, permutation=kind, positions=positions, scales=scales)
 
     def kept(self, name: str) -> Entry:
-        """Where a tensor that is not represented lies in the file."""
+        """The place in the file of a kept tensor, by its name in the state_dict."""
         return self.entries[f"kept.{name}"]
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor of the file, by its name there."""
+        """One tensor of the file, by its name in the file, in the shape and dtype of its entry. Raises BadArtefact."""
         entry = self.entries[name]
         data = self._read(entry.start, entry.stop)
         if len(data) != entry.stop - entry.start:
@@ -144,7 +155,7 @@ class Artefact:
         return tensorfile.from_bytes(data, entry.dtype, entry.shape)
 
     def state_dict(self) -> StateDict:
-        """The whole network: represented tensors rendered, the others as they were, in the original order."""
+        """The whole network, in the original order: the represented layers rendered, the kept tensors as they were."""
         number = {layer.name: number for number, layer in enumerate(self.representation.layers)}
         return {
             name: render_layer(self.representation, number[name]) if name in number else self.tensor(f"kept.{name}")
@@ -153,14 +164,17 @@ class Artefact:
 
 
 def _narrowed(tensor: Tensor) -> Tensor:
-    """A float32 tensor as float16, if that loses nothing."""
+    """A float32 tensor as float16 if float16 can hold its values exactly, otherwise the tensor itself."""
     if tensor.dtype == torch.float32 and torch.equal((half := tensor.half()).float(), tensor):
         return half
     return tensor
 
 
 def _coded(predictor: Predictor) -> dict[str, Tensor]:
-    """Of a quantised predictor, the entropy-coded `codes` and the scales (`steps` in the file) of each layer, and all else."""
+    """The tensors of a quantised predictor: `codes` and `steps` of each linear layer, and the other tensors in float16.
+
+    In the file, the scales of a layer are called `steps`.
+    """
     parts = {
         name: tensor.half()
         for name, tensor in predictor.state_dict().items()
@@ -175,7 +189,7 @@ def _coded(predictor: Predictor) -> dict[str, Tensor]:
 
 
 def _decoded(predictor: Predictor, parts: Mapping[str, Tensor], bits: Sequence[int]) -> dict[str, Tensor]:
-    """The state_dict of a predictor whose layers were coded in so many bits: a weight is its code times its row's scale."""
+    """The state_dict of a quantised predictor from its tensors in the file and the bits of each linear layer."""
     state_dict = {name: tensor.float() for name, tensor in parts.items() if not name.endswith(("codes", "steps"))}
     for (name, layer), width in zip(predictor.linear(), bits, strict=True):
         codes = coding.decode(parts[f"{name}.codes"], tuple(layer.weight.shape), width)

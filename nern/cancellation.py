@@ -1,4 +1,7 @@
-"""How work that takes long is ended from outside: the work calls a cancellation now and then, which raises to end it."""
+"""Cancellation of work that takes long.
+
+A *cancellation* is a function that such work calls now and then. To end the work, the function raises an exception.
+"""
 
 from collections.abc import Callable
 
@@ -6,4 +9,4 @@ Cancellation = Callable[[], None]
 
 
 def never() -> None:
-    """A cancellation that ends nothing."""
+    """A cancellation that never raises."""

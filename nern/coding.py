@@ -1,7 +1,10 @@
-"""Entropy coding of small integers: the Huffman part of DEFLATE (RFC 1951) alone, which any language can read.
+"""Entropy coding of the codes of quantised weights with the Huffman coding of DEFLATE (RFC 1951).
 
-Huffman codes come within a few percent of the entropy of codes that are not very skewed, and take no state to describe.
-Symbols are bytes. Integers of more than eight bits are the symbols of their upper eight, and then, packed, what is left.
+The result is a raw DEFLATE stream without repeated strings. Libraries of every language can decode such streams. If no code
+is much more frequent than all others, the stream is a few percent longer than the entropy of the codes.
+
+The symbols of the Huffman coding are bytes. An integer of up to eight bits is one symbol. The upper eight bits of a longer
+integer are one symbol; the lower bits of all integers follow after the last symbol, packed as in `nern.packing`.
 """
 
 import zlib
@@ -16,7 +19,7 @@ SYMBOL_BITS = 8
 
 
 def encode(codes: Tensor, bits: int) -> Tensor:
-    """Signed integers of so many bits, int16, as a string of bytes, uint8."""
+    """The stream of signed integers of `bits` bits: int16 of any shape to uint8 (nbytes,)."""
     rest = max(0, bits - SYMBOL_BITS)
     upper = (codes.flatten() >> rest).to(torch.int8).view(torch.uint8)
     symbols = torch.cat([upper, packing.pack(codes.flatten(), rest)])
@@ -26,16 +29,19 @@ def encode(codes: Tensor, bits: int) -> Tensor:
 
 
 def decode(data: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
-    """The inverse of `encode`. Raises BadArtefact unless there are exactly as many codes as the shape says."""
+    """The inverse of `encode`: uint8 (nbytes,) to int16 of `shape`.
+
+    Raises BadArtefact if `data` is not a DEFLATE stream, or does not hold exactly as many integers as `shape` has elements.
+    """
     count, rest = torch.Size(shape).numel(), max(0, bits - SYMBOL_BITS)
     expected = count + packing.nbytes(count, rest)
     decompressor = zlib.decompressobj(wbits=-15)
     try:
         symbols = decompressor.decompress(data.numpy().tobytes(), expected + 1)
     except zlib.error as error:
-        raise BadArtefact("coded weights of the predictor are damaged") from error
+        raise BadArtefact("the coded weights of the predictor are damaged: they are not a DEFLATE stream") from error
     if len(symbols) != expected or not decompressor.eof or decompressor.unused_data:
-        raise BadArtefact(f"coded weights of the predictor: {count} were expected")
+        raise BadArtefact(f"the coded weights of the predictor are damaged: {count} weights were expected")
     upper, lower = torch.frombuffer(bytearray(symbols), dtype=torch.uint8).tensor_split([count])
     codes = (upper.view(torch.int8).to(torch.int16) << rest) + packing.unpack(lower, count, rest).to(torch.int16)
     return codes.view(shape)

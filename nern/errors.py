@@ -1,13 +1,14 @@
-"""Everything that this library raises on purpose."""
+"""The exceptions that this library raises for its callers."""
 
 
 class NernError(Exception):
-    """Base of all errors below; its text is a sentence for the person who caused it."""
+    """The base of all errors below. The text says what is wrong, to the person who asked for it."""
 
 
 class ImpossibleRequest(NernError):
-    """A training can't be done as it was asked for. `pointer` is the field at fault, as a JSON Pointer (RFC 6901) into the job
-    that asks for it; it is empty if no single field is at fault.
+    """A training can't be done as it was requested.
+
+    `pointer` is a JSON Pointer (RFC 6901) to the field of the job that is at fault. It is empty if no single field is.
     """
 
     def __init__(self, detail: str, pointer: str = "") -> None:
@@ -16,36 +17,36 @@ class ImpossibleRequest(NernError):
 
 
 class InconsistentOptions(ImpossibleRequest, ValueError):
-    """Two options contradict each other for this network."""
+    """The values of two options exclude each other for this network."""
 
 
 class NotRepresentable(ImpossibleRequest):
-    """The network, or the selection of layers asked for, has nothing that a predictor could stand for."""
+    """The network or the requested layers have no weights that can be represented, or have a tensor that can't be stored."""
 
 
 class NoStateDict(NernError):
-    """What was loaded holds no state_dict."""
+    """The content of a checkpoint holds no state_dict."""
 
 
 class UnknownArchitecture(ImpossibleRequest):
-    """No architecture of that name, or the checkpoint does not match it."""
+    """There is no architecture of this name, or the checkpoint does not match the architecture."""
 
 
 class UnusableImages(ImpossibleRequest):
-    """The images do not suit the network or the request, or there are too few of them."""
+    """The images or their labels do not suit the network or the request, or there are too few or too many images."""
 
 
 class OtherTraining(NernError, ValueError):
-    """A snapshot belongs to another training."""
+    """A snapshot is of another training than the one that should go on from it."""
 
 
 class BadSnapshot(NernError):
-    """The bytes are not a snapshot of this library, or one of another version."""
+    """A file is not a snapshot, is damaged, or has a version that this release can't read."""
 
 
 class TrainingDiverged(NernError):
-    """A loss stopped being finite."""
+    """A loss became infinite or NaN, or no evaluation of the rebuilt network was finite."""
 
 
 class BadArtefact(NernError):
-    """The bytes are not an artefact of this library, or one of a later version."""
+    """A file is not an artefact or a safetensors file, is damaged, or has a version that this release can't read."""

@@ -1,4 +1,4 @@
-"""How well a rebuilt network does what the original did."""
+"""Comparison of a rebuilt network with the original network on held-out inputs."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two networks on the same inputs.
+    """The outputs of two networks for the same inputs, compared.
 
-    `agreement` is the fraction of inputs that both classify alike, `divergence` the mean KL(original || rebuilt) in nats;
-    the accuracies are None without labels.
+    `images` is the number of inputs. `agreement` is the fraction of inputs for which both networks have the same most probable
+    class. `divergence` is the mean KL(original || rebuilt) of the softmax outputs, in nats. `original_accuracy` and
+    `accuracy`, of the rebuilt network, are the fractions of inputs that are classified as labelled; None without labels.
     """
 
     images: int
@@ -34,32 +35,37 @@ class Comparison:
 
     @property
     def drop(self) -> float:
-        """Points of accuracy (percent) that the rebuilt network loses; there must be labels."""
+        """Accuracy that the rebuilt network loses, in percentage points. Only for inputs with labels."""
         assert self.original_accuracy is not None
         assert self.accuracy is not None
-        # Ten of 2,000 images are half a point, and not a little more as in binary fractions.
+        # Ten of 2,000 images are exactly half a point. The rounding removes the error of binary fractions.
         return round(100 * (self.original_accuracy - self.accuracy), 6)
 
 
 @dataclass(frozen=True)
 class HeldOutSet:
-    """Inputs kept back from training, in a fixed order and without augmentation: batches (B, channels, height, width)."""
+    """Inputs that are kept back from the training, in a fixed order and without augmentation.
+
+    `batches` returns the inputs in batches, float32 (B, channels, height, width). `labels` are int64 (inputs,), or None.
+    """
 
     batches: Callable[[], Iterable[Tensor]]
     labels: Tensor | None = None
 
     @classmethod
     def of(cls, images: Images) -> "HeldOutSet":
-        """All images of a dataset."""
+        """A held-out set of all these images."""
         return cls(
             lambda: (images.normalised(pixels) for pixels in images.pixels_NHWC.split(EVALUATION_BATCH)), images.labels_N
         )
 
 
 class Evaluator:
-    """Compares rebuilt weights with the original network. The outputs of the original network are computed once.
+    """Compares networks with rebuilt weights with the original network on a held-out set.
 
-    `cancellation` is called for every microbatch. Raises UnusableImages if the images or the labels do not fit the network.
+    The outputs of the original network are computed once. `cancellation` is called before every microbatch. Raises
+    UnusableImages if the network can't take the inputs or gives outputs that are not finite, or if a label is not one of the
+    network's classes.
     """
 
     def __init__(self, network: nn.Module, held_out: HeldOutSet, cancellation: Cancellation = never) -> None:
@@ -73,7 +79,7 @@ class Evaluator:
                 raise
             raise UnusableImages(f"the network can't take these images: {str(error).splitlines()[0]}") from error
         if not logits.isfinite().all():
-            raise UnusableImages("what the network itself says of these images are no finite numbers")
+            raise UnusableImages("the outputs of the original network for these images are not finite")
         if held_out.labels is not None and held_out.labels.max() >= logits.shape[1]:
             raise UnusableImages(f"a label is {int(held_out.labels.max())}, but the network has only {logits.shape[1]} classes")
 
@@ -82,7 +88,7 @@ class Evaluator:
         return self._logits({}, self.held_out.batches())
 
     def compare(self, weights: Mapping[str, Tensor]) -> Comparison:
-        """The network with these tensors, by name, in place of its own against the network itself."""
+        """Compares the network in which `weights`, by name, replace the original tensors with the original network."""
         rebuilt, labels = self._logits(weights, self.held_out.batches()), self.held_out.labels
         return Comparison(
             images=len(rebuilt),
@@ -95,12 +101,12 @@ class Evaluator:
     @torch.no_grad()
     def _logits(self, weights: Mapping[str, Tensor], batches: Iterable[Tensor]) -> Tensor:
         device = next(self.network.parameters()).device
-        theirs = {name: weight.to(device) for name, weight in weights.items()}
-        answers: list[Tensor] = []
-        for some in chain.from_iterable(microbatches(batch) for batch in batches):
+        moved = {name: weight.to(device) for name, weight in weights.items()}
+        logits: list[Tensor] = []
+        for microbatch in chain.from_iterable(microbatches(batch) for batch in batches):
             self._cancellation()
-            answers.append(functional_call(self.network, theirs, (some.to(device),)))
-        return torch.cat(answers).float().cpu()
+            logits.append(functional_call(self.network, moved, (microbatch.to(device),)))
+        return torch.cat(logits).float().cpu()
 
 
 def _fraction(left: Tensor, right: Tensor) -> float:

@@ -1,15 +1,15 @@
-"""What kind of fault a failing torch operation is."""
+"""Classification of the exceptions that torch operations raise."""
 
 import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the host or of a device; torch, cuBLAS and cuDNN may say so with a plain RuntimeError."""
+    """Whether the memory of the host or of a GPU is exhausted. torch, cuBLAS and cuDNN may raise a plain RuntimeError then."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(phrase in str(error) for phrase in ("can't allocate memory", "out of memory", "ALLOC_FAILED"))
 
 
 def is_device_fault(error: BaseException) -> bool:
-    """Whether a GPU failed, so that nothing which this process does on it will succeed any more."""
+    """Whether a GPU failed. After such a fault, every operation of the process on this GPU fails."""
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

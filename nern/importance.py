@@ -1,8 +1,9 @@
-"""Which weights matter? (arXiv 2212.13554, section 5.) What a predictor rebuilds badly tends to be unimportant.
+"""The importance of weights, by pruning (arXiv 2212.13554, section 5).
 
-Every weight of the original network gets a score; the lowest-scored ones are set to zero, and what that costs is measured. The
-published scores are the reconstruction errors, negated: absolute, or relative to the weight. Random scores and magnitudes
-are what to compare with. Structured variants score whole kernels or filters by the mean of their weights' scores.
+The authors found that weights with a large reconstruction error tend to be unimportant. To test this, every weight of the
+original network gets a score. The weights with the lowest scores are set to 0, and the pruned network is compared with the
+original network. The published scores are the negated reconstruction errors, absolute or relative to the weight. Magnitudes
+and random numbers are scores to compare with. A whole kernel or filter is scored by the mean of the scores of its weights.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,19 +23,21 @@ Part = Literal["weight", "kernel", "filter"]
 SCORES: tuple[Score, ...] = get_args(Score)
 PARTS: tuple[Part, ...] = get_args(Part)
 
-# Of the weights, that are set to zero.
+# Fractions of the represented weights that are pruned.
 FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
-# Networks that are compared in all.
+# The number of pruned networks that are compared with the original network.
 PRUNED_NETWORKS = len(SCORES) * len(PARTS) * len(FRACTIONS)
 
 Weights = Mapping[str, Tensor]
 
 
 def score(original: Tensor, rebuilt: Tensor, by: Score, part: Part, rng: torch.Generator) -> Tensor:
-    """How important each weight of a layer (filters, channels, ...) is; equal for all weights of one part; same shape.
+    """The scores of the weights of a layer: two tensors (filters, channels, ...) to one of the same shape.
 
-    A weight of zero has no relative error: it does not count in the mean of its part, and alone it is the least important.
+    A higher score means a more important weight. All weights of one kernel or filter have the same score if `part` says so. A
+    weight of 0 has no relative error. It does not count in the mean of its kernel or filter. As a single weight, or in a
+    kernel or filter of zeros, it has the lowest score.
     """
     axes = {"weight": original.ndim, "kernel": 2, "filter": 1}[part]
     parts, rebuilt_parts = (weight.reshape(*original.shape[:axes], -1) for weight in (original, rebuilt))
@@ -51,14 +54,15 @@ def score(original: Tensor, rebuilt: Tensor, by: Score, part: Part, rng: torch.G
 
 
 def pruned(weights: Weights, scores: Sequence[Tensor], fraction: float) -> dict[str, Tensor]:
-    """The weights with that fraction of all, the lowest-scored ones of the whole network, at zero.
+    """The weights by name, in which the fraction of all weights that has the lowest scores is set to 0; same shapes.
 
-    Parts of equal score stay together, so that a little more or less than the fraction may go.
+    `scores` has a tensor in the shape of each weight. All weights with a score up to the threshold are pruned, so that a little
+    more than the fraction may be pruned.
     """
-    every = torch.cat([one.flatten() for one in scores])
-    count = round(fraction * len(every))
-    threshold = every.kthvalue(count).values if count else every.new_tensor(-torch.inf)
-    return {name: weight * (one > threshold) for (name, weight), one in zip(weights.items(), scores, strict=True)}
+    all_scores = torch.cat([of_layer.flatten() for of_layer in scores])
+    count = round(fraction * len(all_scores))
+    threshold = all_scores.kthvalue(count).values if count else all_scores.new_tensor(-torch.inf)
+    return {name: weight * (of_layer > threshold) for (name, weight), of_layer in zip(weights.items(), scores, strict=True)}
 
 
 def curves(
@@ -69,9 +73,10 @@ def curves(
     seed: int,
     on_step: Callable[[int], None],
 ) -> dict[str, Any]:
-    """What pruning costs: accuracy (without labels: agreement with the original network) by part, score and fraction.
+    """The accuracy of the pruned networks by part, score and fraction; without labels, the agreement with the original network.
 
-    `on_step` is called with the number of networks that have been compared.
+    `original` and `rebuilt` have the weights of the layers by name. `compare` compares a network of such weights with the
+    original network. `on_step` is called with the number of networks that have been compared.
     """
     named = {layer.name: original[layer.name].float() for layer in layers}
     results: dict[str, dict[str, list[float]]] = {part: {by: [] for by in SCORES} for part in PARTS}

@@ -1,8 +1,8 @@
-"""Which tensors of a state_dict a predictor can stand for.
+"""The tensors of a state_dict that a predictor can represent.
 
-A *kernel* is addressed by (layer, filter, channel): it connects input channel `channel` to output channel `filter` of
-the `layer`-th represented layer. A transposed convolution stores its weight the other way round, so that there `filter`
-is the input channel.
+The coordinate of a *kernel* is (layer, filter, channel). The kernel connects the input channel `channel` to the output channel
+`filter` of the represented layer with the number `layer`. A transposed convolution stores its input channels in the first
+dimension of its weight. For such a layer, `filter` is the input channel.
 """
 
 import math
@@ -19,7 +19,7 @@ StateDict = dict[str, Tensor]
 
 
 class Described(Protocol):
-    """A tensor, or what is known of one without its values."""
+    """A tensor, or a description that has the shape and the dtype of a tensor."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -30,7 +30,7 @@ class Described(Protocol):
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """What is known of a tensor without its values."""
+    """The shape and the dtype of a tensor, without its values."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -38,8 +38,10 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight: of a convolution (filters, channels, *kernel_size), where channels is input channels / groups, or of a linear
-    layer (filters, channels).
+    """The name, shape and dtype of the weight of a convolution or of a linear layer.
+
+    The weight of a convolution has the shape (filters, channels, *kernel_size), where channels is the number of input channels
+    divided by the number of groups. The weight of a linear layer has the shape (filters, channels).
     """
 
     name: str
@@ -56,7 +58,7 @@ class Layer:
 
     @property
     def kernel_size(self) -> tuple[int, ...]:
-        """Extents of a kernel, one for each dimension that the convolution moves in; a linear layer's is 1 x 1."""
+        """Extents of a kernel, one for each spatial dimension of the convolution. For a linear layer: (1, 1)."""
         return self.shape[2:] or (1, 1)
 
     @property
@@ -71,21 +73,21 @@ class Layer:
 def find_layers(state_dict: Mapping[str, Described]) -> list[Layer]:
     """All convolutions (1-D, 2-D, 3-D, transposed, grouped), in the order of the state_dict.
 
-    They are recognised by their shape: a floating-point weight with three to five dimensions, and no bias of the same shape,
-    which layer norms have.
+    A convolution is recognised by its tensors: a floating-point weight with three to five dimensions, without a bias of the
+    same shape. Layer norms have such a bias.
     """
     return _weights(state_dict, range(3, 6))
 
 
 def find_linear(state_dict: Mapping[str, Described]) -> list[Layer]:
-    """All matrices: linear layers, and tables of embeddings, which look the same."""
+    """All linear layers, in the order of the state_dict. Tables of embeddings have the same shape and are among them."""
     return _weights(state_dict, range(2, 3))
 
 
 def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
     """The layers of these names, in the order of `layers`.
 
-    Raises NotRepresentable for a name that is not there, and when nothing is left.
+    Raises NotRepresentable for a name that no layer has, and if no layer is selected.
     """
     wanted = set(names)
     if unknown := wanted - {layer.name for layer in layers}:

@@ -1,6 +1,6 @@
-"""The losses (arXiv 2212.13554, sections 4.1 and 4.2). None of them needs a label.
+"""The losses of the method (arXiv 2212.13554, sections 4.1 and 4.2). None of them needs labels. Each result is a scalar.
 
-B is the batch, C the classes; a feature map is any tensor whose first dimension is the batch.
+In the shapes, B is the batch and C the classes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def reconstruction(errors: Sequence[Tensor], weights: int) -> Tensor:
-    """L_rec: the root of the summed squared `errors` of all represented weights over their number."""
+    """L_rec: the root mean square of the errors of so many represented weights. The errors may have any shapes."""
     return torch.cat([error.flatten() for error in errors]).square().sum().div(weights).sqrt()
 
 
 def distillation(teacher_BC: Tensor, student_BC: Tensor, eps: float = 0.0) -> Tensor:
-    """L_kd: KL(teacher || student) of the softmax of logits, mean over the batch, temperature 1.
+    """L_kd: KL(teacher || student) of the softmax of the logits (B, C), at temperature 1: the mean over the batch.
 
-    `eps` is added to the student's probabilities, as the authors do with 1e-4, so that it bounds the loss.
+    `eps` is added to the student's probabilities, which bounds the loss. The authors' code adds 1e-4.
     """
     teacher, student = teacher_BC.log_softmax(1), student_BC.log_softmax(1)
     if eps:
@@ -27,15 +27,21 @@ def distillation(teacher_BC: Tensor, student_BC: Tensor, eps: float = 0.0) -> Te
 
 
 def feature_maps(teacher: Sequence[Tensor], student: Sequence[Tensor], eps: float = 1e-3) -> Tensor:
-    """L_fmd: squared distance of each sample's normalised maps, summed over maps, mean over the batch."""
+    """L_fmd: the squared distance of the normalised feature maps, summed over all maps: the mean over the batch.
+
+    Every map has a shape (B, ...). The map of each input is divided by its norm plus `eps`.
+    """
     pairs = zip(_normalised(student, eps), _normalised(teacher, eps), strict=True)
-    return torch.stack([F.mse_loss(ours, theirs, reduction="sum") for ours, theirs in pairs]).sum() / len(student[0])
+    return torch.stack([F.mse_loss(of_student, of_teacher, reduction="sum") for of_student, of_teacher in pairs]).sum() / len(
+        student[0]
+    )
 
 
 def smoothness(tiles_FTW: Tensor, eps: float = 1e-6) -> Tensor:
-    """The sum of the cosines of neighbouring tiles along both axes: F filters of T tiles of W weights each.
+    """The sum of the cosines of neighbouring tiles along both axes, for F filters of T tiles of W weights each.
 
-    Tiles of less than `eps` of the largest norm, such as pruned ones, have no direction: their cosines are 0 and constant.
+    A tile whose norm is at most `eps` times the largest norm, such as a pruned tile, has no direction. The cosines of such a
+    tile are 0, and so are their gradients.
     """
     norms = tiles_FTW.norm(dim=2, keepdim=True)
     unit = tiles_FTW / norms.where(norms > eps * norms.detach().amax(), torch.inf)
@@ -44,8 +50,8 @@ def smoothness(tiles_FTW: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def _normalised(maps: Sequence[Tensor], eps: float) -> Iterator[Tensor]:
-    # Not flattened, which would copy maps that have their channels last in memory.
+    # Flattening would copy the maps whose channels come last in memory.
     norms = [torch.linalg.vector_norm(map, dim=tuple(range(1, map.ndim)), keepdim=True) for map in maps]
-    # Together, since a GPU takes as long to be told of an operation on few numbers as of one on many.
+    # One operation for all maps: on a GPU, the launch of an operation takes longer than the operation on so few numbers.
     factors = (torch.cat([norm.flatten() for norm in norms]) + eps).reciprocal().split([len(map) for map in maps])
     return (map * factor.view_as(norm) for map, factor, norm in zip(maps, factors, norms, strict=True))

@@ -1,4 +1,4 @@
-"""The optimizers that torch does not have, or not like this: Muon, and Ranger of the published recipe."""
+"""Two optimizers: Muon, which differs from the one in torch, and Ranger, which the published recipe uses."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -6,19 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of a quintic that takes all singular values in (0, 1] to about 1 in a few iterations.
+# Coefficients of x, x³ and x⁵. A few iterations of this polynomial take every singular value in (0, 1] to about 1. The values
+# are those of Jordan et al.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
-# Rows or columns above which Muon's steps shrink, with the square root.
+# Muon makes smaller steps in matrices with more rows or columns than this. The step is divided by the square root of the
+# width over this number.
 FULL_STEP_WIDTH = 100
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix is made orthogonal before each step (Jordan et al., kellerjordan.github.io/posts/muon).
+    """Gradient descent with momentum, in which each step is made orthogonal (Jordan et al., kellerjordan.github.io/posts/muon).
 
-    Only for matrices. The spectral norm of a step is about the learning rate. It is smaller in matrices wider than
-    FULL_STEP_WIDTH, because wide predictors diverge otherwise (bench/NOTEBOOK.md). torch.optim.Muon differs: its steps grow
-    with the width, and it iterates in bfloat16, which many processors only emulate.
+    All parameters must be matrices. The spectral norm of a step is about the learning rate. The step is smaller for matrices
+    wider than FULL_STEP_WIDTH, because wide predictors diverge otherwise (bench/NOTEBOOK.md). torch.optim.Muon differs: its
+    steps grow with the width, and it computes in bfloat16, which many processors only emulate.
     """
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict[str, Any]], *, lr: float = 0.1, momentum: float = 0.95) -> None:
@@ -41,7 +43,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """About U V^T of the singular value decomposition U S V^T, by Newton-Schulz iterations: same shape."""
+    """An orthogonal matrix near a matrix (m, n), of the same shape.
+
+    For a matrix with the singular value decomposition U S V^T, the result is about U V^T. It is found by Newton-Schulz
+    iterations.
+    """
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     out: Tensor = matrix.mT if tall else matrix
@@ -53,9 +59,10 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Ranger(torch.optim.RAdam):
-    """RAdam (arXiv 1908.03265) on centralised gradients (arXiv 2004.01461), with Lookahead (arXiv 1907.08610).
+    """RAdam (arXiv 1908.03265) with gradient centralisation (arXiv 2004.01461) and Lookahead (arXiv 1907.08610).
 
-    Every `lookahead` steps the slow weights move by `alpha` towards the fast ones, which then start again from there.
+    RAdam updates the fast weights. After every `lookahead` steps, the slow weights move towards the fast weights by the
+    fraction `alpha` of the difference. The fast weights then take the values of the slow weights.
     """
 
     def __init__(

@@ -1,20 +1,20 @@
-"""Numbers of a fixed width in bits, one after the other, the lowest bit first."""
+"""Packing of integers of a fixed width in bits. Integers follow each other without gaps, the lowest bit of each first."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Numbers turned into bits at a time; a multiple of eight, so that a batch is whole bytes.
+# So many numbers are converted at a time. This bounds the memory. It is a multiple of eight, so that a batch fills its bytes.
 BATCH_NUMBERS = 2**16
 
 
 def nbytes(count: int, width: int) -> int:
-    """Bytes that so many numbers take."""
+    """The number of bytes of `count` numbers of `width` bits."""
     return -(-count * width // 8)
 
 
 def pack(numbers: Tensor, width: int) -> Tensor:
-    """Integers (n,), of which the lowest `width` bits are stored, as a string of bytes, uint8."""
+    """Packs the lowest `width` bits of each integer: int (n,) to uint8 (nbytes(n, width),)."""
     shifts = np.arange(width)
     batches = [
         np.packbits(((batch.numpy()[:, None] >> shifts) & 1).astype(np.uint8), bitorder="little")
@@ -24,7 +24,10 @@ def pack(numbers: Tensor, width: int) -> Tensor:
 
 
 def unpack(packed: Tensor, count: int, width: int) -> Tensor:
-    """The inverse of `pack`, int64 (count,). Raises ValueError if there are more or fewer bytes than that takes."""
+    """The inverse of `pack`: uint8 (nbytes(count, width),) to int64 (count,), none of them negative.
+
+    Raises ValueError for another number of bytes.
+    """
     if packed.numel() != nbytes(count, width):
         raise ValueError(f"{packed.numel()} bytes are not {count} numbers of {width} bits")
     values = 1 << np.arange(width, dtype=np.int64)

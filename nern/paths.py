@@ -1,4 +1,7 @@
-"""Paths through unit vectors along which neighbours are similar: the two that permutations are made of."""
+"""Two ways to find a path through unit vectors along which neighbours are similar. Permutations are made from such paths.
+
+A *path* visits every vector once. It is an int64 tensor (n,) of row numbers, in the order of the visits.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -12,31 +15,33 @@ from nern.cancellation import Cancellation, never
 from nern.randomness import generator
 from nern.request.options import PathKind
 
-# Steps of the nearest-neighbour path between two calls of the cancellation.
+# The nearest-neighbour path calls its cancellation once in so many steps.
 CANCELLATION_STEPS = 256
 
-# Candidates for each vector. Up to EXACT_VECTORS vectors the search is exact. Beyond, it looks into the PROBED_CELLS
-# nearest cells of about CELL_VECTORS vectors each.
+# The fragment path considers so many nearest neighbours of each vector. Up to EXACT_VECTORS vectors, the search for them is
+# exact. For more vectors, the search looks into the PROBED_CELLS nearest cells, each of about CELL_VECTORS vectors.
 NEIGHBOURS = 5
 EXACT_VECTORS = 4096
 CELL_VECTORS = 64
 PROBED_CELLS = 96
 
-# Rows of similarities held at a time.
+# The search computes the similarities of so many vectors at a time. This bounds its memory.
 BATCH_ROWS = 2048
 
-# Of the length of a vector; changes cosines by some 1e-5, which float32 can still tell apart.
+# Standard deviation of the noise that is added to each element of a unit vector. For each element, the noise lowers the
+# cosine of two equal vectors by about 1e-5. float32 resolves such a difference.
 JITTER_NORM = 3e-3
 
-# Below every cosine.
+# Marks pairs that must not be joined.
 BELOW_EVERY_COSINE = -2.0
 
 
 def nearest_path(vectors: Tensor, cancellation: Cancellation = never) -> Tensor:
-    """The nearest-neighbour path, as the authors of NeRN build it; int64 (n,).
+    """The nearest-neighbour path through unit vectors (n, d), as the authors of NeRN build it: int64 (n,).
 
-    Starts at row 0 and always goes on to the unvisited row of largest dot product (ties: the lowest). Takes n
-    matrix-vector products, so time grows with n squared and memory with n.
+    The path starts at row 0. Each step goes to the row of largest dot product that was not visited yet; among rows of equal
+    dot product, to the lowest. A path takes n matrix-vector products: time grows with n squared, and memory with n.
+    `cancellation` is called once in CANCELLATION_STEPS steps.
     """
     rows: npt.NDArray[np.float32] = vectors.float().numpy()
     path = np.zeros(len(rows), dtype=np.int64)
@@ -51,16 +56,21 @@ def nearest_path(vectors: Tensor, cancellation: Cancellation = never) -> Tensor:
 
 
 def fragment_path(vectors: Tensor, cancellation: Cancellation = never) -> Tensor:
-    """The multiple-fragment path (Bentley, "Fast algorithms for geometric traveling salesman problems", 1992); int64 (n,).
+    """The multiple-fragment path through vectors (n, d): int64 (n,).
 
-    The most similar pairs are joined first, as long as that leaves paths: it ends up smoother than the nearest-neighbour
-    path, whose last steps are long, and its time grows little faster than n. Candidates for joining are each end's nearest
-    other ends; when these are used up, they are looked for again among the ends that are left. Beyond 4,096 vectors they
-    are found by cells, which misses some. Raises ValueError for vectors that are not finite.
+    The heuristic is from Bentley, "Fast algorithms for geometric traveling salesman problems", 1992. Every vector begins as a
+    path of its own, a *fragment*. The ends of fragments are joined, the most similar pair first, until one path is left. A
+    pair is skipped if joining it would make a fork or a ring. The candidates of an end are the nearest ends of other
+    fragments. When all candidates have been tried, new ones are searched for among the ends that are left. With more than
+    4,096 vectors, the search goes by cells and misses some candidates.
+
+    This path is smoother than the nearest-neighbour path, whose last steps are long. Time grows little faster than n.
+    `cancellation` is called during the searches. Raises ValueError for vectors that are not finite.
     """
     if not vectors.isfinite().all():
-        raise ValueError("vectors that are not finite have no path")
-    # Equal vectors, such as a pruned layer's zeros, would all have the same nearest ones and be joined one by one.
+        raise ValueError("there is no path through vectors that are not finite")
+    # Equal vectors, such as the zeros of a pruned layer, would all have the same candidates. Each search would then join very
+    # few of them. The noise makes their candidates differ.
     rows = F.normalize(vectors.float() + JITTER_NORM * torch.randn(vectors.shape, generator=generator(0, "jitter")), dim=1)
     fragments = _Fragments(len(rows))
     while fragments.joins_left:
@@ -74,26 +84,26 @@ PATHS: dict[PathKind, Callable[[Tensor, Cancellation], Tensor]] = {"fragments": 
 
 
 class _Fragments:
-    """Vertices joined into paths."""
+    """Paths that cover all vertices 0, 1, …: at first one path for each vertex, later longer and fewer paths."""
 
     def __init__(self, count: int) -> None:
         self.joins_left = count - 1
-        # Neighbours of a vertex on its path; -1 where there is none yet. `one` is filled first.
+        # The two neighbours of each vertex on its path; -1 where there is none yet. `_one` is set before `_two`.
         self._one = [-1] * count
         self._two = [-1] * count
-        # Of an end: the other end of its path.
+        # For each end of a path: the other end of the same path.
         self._other = list(range(count))
 
     def ends(self) -> Tensor:
-        """Vertices that can be joined to one more."""
+        """The vertices that have fewer than two neighbours: int64 (ends,)."""
         return (torch.tensor(self._two) < 0).nonzero()[:, 0]
 
     def owners(self, ends: Tensor) -> Tensor:
-        """A number for the path of each end: the same for both ends of a path."""
+        """The number of the path of each end, which is the lower of its two ends: int64 (ends,)."""
         return torch.minimum(torch.tensor(self._other)[ends], ends)
 
     def join(self, left: list[int], right: list[int]) -> None:
-        """Joins the pairs in this order, except those that would make a fork or a ring."""
+        """Joins left[i] to right[i], in this order. Skips pairs that would make a fork or a ring."""
         one, two, other = self._one, self._two, self._other
         for u, v in zip(left, right, strict=True):
             if two[u] < 0 and two[v] < 0 and other[u] != v:
@@ -107,7 +117,7 @@ class _Fragments:
                 self.joins_left -= 1
 
     def path(self) -> Tensor:
-        """The one path that is left, from its lower end."""
+        """The only path that is left, from its lower end: int64 (n,)."""
         before, current = -1, int(self.ends()[0])
         path = [current]
         while len(path) < len(self._one):
@@ -118,23 +128,25 @@ class _Fragments:
 
 
 def _closest_pairs(ends: Tensor, owner: Tensor, cancellation: Cancellation) -> tuple[Tensor, Tensor]:
-    """Pairs of ends of different fragments, most similar first: every end with its nearest ones."""
+    """Pairs of each end with its nearest ends of other fragments, the most similar pair first.
+
+    `ends` are unit vectors (ends, d), and `owner` has the fragment of each end. Returns two int64 tensors (pairs,) of rows.
+    """
     neighbours = min(NEIGHBOURS, len(ends) - 1)
     lefts, rights, cosines = [], [], []
     for rows, candidates in _searches(ends):
         cancellation()
-        mates = owner[candidates]
-        for some in rows.split(BATCH_ROWS):
-            similarity = ends[some] @ ends[candidates].T
-            similarity.masked_fill_(owner[some][:, None] == mates, BELOW_EVERY_COSINE)
-            found = similarity.topk(min(neighbours, len(candidates)))
-            lefts.append(some[:, None].expand_as(found.indices).flatten())
-            rights.append(candidates[found.indices].flatten())
-            cosines.append(found.values.flatten())
+        for batch in rows.split(BATCH_ROWS):
+            similarity = ends[batch] @ ends[candidates].T
+            similarity.masked_fill_(owner[batch][:, None] == owner[candidates], BELOW_EVERY_COSINE)
+            nearest = similarity.topk(min(neighbours, len(candidates)))
+            lefts.append(batch[:, None].expand_as(nearest.indices).flatten())
+            rights.append(candidates[nearest.indices].flatten())
+            cosines.append(nearest.values.flatten())
     left, right, cosine = torch.cat(lefts), torch.cat(rights), torch.cat(cosines)
     allowed = cosine > BELOW_EVERY_COSINE
     left, right, cosine = left[allowed], right[allowed], cosine[allowed]
-    # By falling similarity, then by number, so that the path does not depend on how the search is split up.
+    # Pairs of equal similarity are ordered by their rows, so that the path does not depend on how the search is split up.
     low, high = torch.minimum(left, right), torch.maximum(left, right)
     pair = (low * len(ends) + high).unique(return_inverse=True)
     first = torch.empty_like(pair[0]).scatter_(0, pair[1], torch.arange(len(low)))
@@ -143,7 +155,10 @@ def _closest_pairs(ends: Tensor, owner: Tensor, cancellation: Cancellation) -> t
 
 
 def _searches(vectors: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows, and the candidates among which their nearest ones are looked for; together all rows once."""
+    """The searches that together find the candidates of every vector: (rows, rows among which their candidates are found).
+
+    Every row is in one search.
+    """
     if len(vectors) <= EXACT_VECTORS:
         yield torch.arange(len(vectors)), torch.arange(len(vectors))
         return

@@ -1,4 +1,4 @@
-"""A plan: what a training will do, for one network and one dataset, with every number filled in."""
+"""A plan: a request for one network and one dataset, with every number filled in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,11 @@ from nern.tiles import Tiles
 
 @dataclass(frozen=True)
 class Plan:
-    """One training. `request` is the request with the value of every option, as it is shown to whoever asked.
+    """The plan of one training.
 
-    `pruned_networks` is the number of networks that are evaluated after the last step, to find out which weights matter.
+    `request` has the value of every option; answers to clients show it. `held_out_images` is the number of held-out images or
+    noise inputs. `bits` and `sparsity` are those of the stored predictor. `pruned_networks` is the number of pruned networks
+    that are evaluated after the last step for the report.
     """
 
     request: TrainingRequest
@@ -28,29 +30,29 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of all phases."""
+        """The number of optimizer steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
     @property
     def distils(self) -> bool:
-        """Whether any phase makes the predictor follow the teacher's outputs."""
+        """Whether a phase makes the student's outputs follow the teacher's."""
         return any(phase.distils for phase in self.phases)
 
     @property
     def synthesises(self) -> bool:
-        """Whether the images have to be made first."""
+        """Whether a phase makes images."""
         return any(isinstance(phase, Synthesis) for phase in self.phases)
 
     def tiles(self) -> Tiles:
-        """The layers, cut into tiles."""
+        """The tiles of the layers."""
         return Tiles(self.layers, self.request.small_kernels)
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search for the smallest predictor that loses at most `drop` points of accuracy: one plan for each size."""
+    """The plan of a search for the smallest predictor that loses at most `drop` percentage points of accuracy."""
 
     request: TrainingRequest
     drop: float
     candidates: Sequence[tuple[float, Plan]]
-    """Parameters for each represented weight, and the plan of that size."""
+    """The plan for each size of predictor, from small to large. A size is in parameters for each represented weight."""

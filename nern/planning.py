@@ -1,6 +1,7 @@
-"""The one place that decides what a training will do, or that it is impossible.
+"""Planning: from a request and facts about the network and the data to a plan, or to a refusal.
 
-The service asks before it accepts a job, and the training asks again before it starts.
+This module decides whether a training is possible, as far as the facts tell. The service calls `make_plan` before it accepts a
+job. The training calls `make_plan` again before the first step.
 """
 
 from collections.abc import Mapping
@@ -23,13 +24,16 @@ from nern.tiles import Tiles
 MAX_HELD_OUT_IMAGES = 2000
 HELD_OUT_NOISE_INPUTS = 256
 
-# Parameters of a predictor for each represented weight: the sizes that a search for an accuracy target chooses from.
+# The sizes that a search for an accuracy target chooses from, in parameters of the predictor for each represented weight.
 SEARCHED_RATIOS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.9)
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What is known of a network without its weights: its tensors by name, in the order of the state_dict."""
+    """Facts about a network that need no weights.
+
+    `tensors` has the shapes and dtypes by name, in the order of the state_dict. `architecture` is None if it is unknown.
+    """
 
     tensors: Mapping[str, Described]
     architecture: str | None
@@ -37,7 +41,11 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a dataset without its images; `classes` is the largest label + 1, or None without labels."""
+    """Facts about a dataset that need no images.
+
+    `images` and `channels` are numbers of images and of colour channels. `classes` is the largest label + 1, or None without
+    labels.
+    """
 
     images: int
     channels: int
@@ -46,7 +54,7 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class NoiseFacts:
-    """Noise in place of a dataset."""
+    """The kind of noise that a job uses in place of a dataset."""
 
     kind: NoiseKind
 
@@ -55,14 +63,15 @@ DataFacts = DatasetFacts | NoiseFacts
 
 
 def make_plan(request: TrainingRequest, network: NetworkFacts, data: DataFacts | None) -> Plan | SearchPlan:
-    """What a training of this network on this data will do. Nothing is distilled without a known architecture or without data.
+    """The plan of a training of this network with this data, or of a search if the request has an accuracy target.
 
-    Raises ImpossibleRequest, with a pointer to the field at fault.
+    Without a known architecture or without data, the plan has no distillation. Raises ImpossibleRequest with a pointer to the
+    field at fault.
     """
     layers = choose_layers(network, request)
     for name, tensor in network.tensors.items():
         if tensor.dtype not in tensorfile.NAMES:
-            raise NotRepresentable(f"{name!r} is of {tensor.dtype}, which can't be stored")
+            raise NotRepresentable(f"{name!r} is of {tensor.dtype}, a dtype that can't be stored")
     if network.architecture is not None:
         _validate_data(request, network.architecture, network.tensors, data)
     distils = network.architecture is not None and data is not None
@@ -85,7 +94,7 @@ def make_plan(request: TrainingRequest, network: NetworkFacts, data: DataFacts |
 
 
 def choose_layers(network: NetworkFacts, request: TrainingRequest) -> list[Layer]:
-    """The weights that a request wants to be represented. Raises NotRepresentable."""
+    """The layers that a request asks to represent, in the order of the state_dict. Raises NotRepresentable."""
     convolutions = find_layers(network.tensors)
     if isinstance(request.layers, list):
         known = {layer.name: layer for layer in convolutions + find_linear(network.tensors)}
@@ -101,10 +110,12 @@ def _validate_data(
 ) -> None:
     match = architectures.match(architecture, architectures.shapes_of(tensors))
     if isinstance(data, NoiseFacts) and data.kind == "matched" and not any(name.endswith("running_mean") for name in tensors):
-        raise UnusableImages("the network has no batch norm whose statistics images could be matched to", "/data/noise")
+        raise UnusableImages(
+            "matched noise needs running statistics, but the network has no batch norm that stores them", "/data/noise"
+        )
     if isinstance(data, DatasetFacts):
         if data.images < 2:
-            detail = f"the dataset has {data.images} image; at least 2 are needed, because one is held out"
+            detail = f"the dataset has {data.images} image, but at least 2 are needed, because one is held out"
             raise UnusableImages(detail, "/data/dataset_id")
         if data.channels != match.channels:
             channels = f"they have {data.channels} channels, but the network takes {match.channels}"

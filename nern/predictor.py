@@ -1,4 +1,4 @@
-"""The predictor: a small MLP from an embedded coordinate to the weights of one tile."""
+"""The predictor: an MLP that maps the embedding of a coordinate to the weights of a tile."""
 
 import math
 from bisect import bisect_right
@@ -17,13 +17,18 @@ from nern.tiles import Tiles
 
 ACTIVATIONS: dict[ActivationKind, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
-# Of the first linear layer, at least, and how many more than the others': rounding it hurts some seventeen times as much as
-# rounding another one, weight for weight, and each bit makes that four times less.
+# The first linear layer has at least FIRST_BITS bits, and MORE_BITS bits more than the other layers. With equal bits, a weight
+# of the first layer contributes about 17 times as much to the error as another weight (bench/NOTEBOOK.md). Each further bit
+# divides the contribution by four.
 FIRST_BITS, MORE_BITS = 8, 2
 
 
 class PredictorConfig(BaseModel):
-    """Linear layers with an activation between them: width of the embedding -> hidden (x depth - 1) -> weights of a tile."""
+    """The shape of a predictor: `depth` linear layers with activation functions between them.
+
+    The layers map the embedding to `hidden` numbers, these to `hidden` numbers again, and so on. The last layer is a head; it
+    maps `hidden` numbers to the weights of a tile.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,23 +39,24 @@ class PredictorConfig(BaseModel):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of the embedding and of the hidden layers."""
+        """The width of the embedding, followed by the width of each hidden layer."""
         return (self.embedding.width, *[self.hidden] * (self.depth - 1))
 
     @property
     def activations(self) -> int:
-        """How many numbers a backward pass needs for each tile."""
+        """The number of activations that a backward pass needs for each tile."""
         return self.embedding.width + 2 * self.hidden * (self.depth - 1)
 
     def parameters(self, tiles: Tiles) -> int:
-        """How many parameters the predictor of these tiles has."""
+        """The number of parameters of a predictor for these tiles, the learned part of the embedding included."""
         trunk = sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.widths))
         heads = (self.hidden + 1) * sum(math.prod(shape) for shape in tiles.heads)
         return trunk + heads + self.embedding.parameters(len(tiles.layers))
 
     def within(self, ratio: float, tiles: Tiles) -> "PredictorConfig":
-        """The widest predictor, up to MAX_HIDDEN, that has at most `ratio` parameters for each represented weight (or 1 hidden
-        unit).
+        """The widest predictor that has at most `ratio` parameters for each represented weight.
+
+        The width is at least 1 and at most MAX_HIDDEN.
         """
         budget = ratio * sum(layer.weights for layer in tiles.layers)
         widths = range(1, 1 + MAX_HIDDEN)
@@ -59,7 +65,7 @@ class PredictorConfig(BaseModel):
 
 
 class Predictor(nn.Module):
-    """Predicts tiles in the shapes that `Tiles.heads` lists, with one head for each."""
+    """Predicts tiles from their coordinates. There is one head for each shape of tile in `Tiles.heads`."""
 
     def __init__(self, config: PredictorConfig, tiles: Tiles) -> None:
         super().__init__()
@@ -74,16 +80,17 @@ class Predictor(nn.Module):
 
     @property
     def quantised(self) -> bool:
-        """Whether the weights are quantised to few bits; see `quantise`."""
+        """Whether `quantise` was called."""
         return any(layer.bits for _, layer in self.linear())
 
     def linear(self) -> Iterator[tuple[str, Linear]]:
-        """The linear layers by name, from the embedding to the heads."""
+        """The linear layers and their names, from the first layer to the heads."""
         return ((name, module) for name, module in self.named_modules() if isinstance(module, Linear))
 
     def quantise(self, bits: int, sparsity: float) -> None:
-        """Rounds all weights to `bits` bits from now on, those of the first layer to more, and keeps that fraction of each
-        layer's smallest ones at zero.
+        """Begins to quantise the weights of all layers to `bits` bits; the first layer has more (FIRST_BITS, MORE_BITS).
+
+        In each layer, the fraction `sparsity` of the weights is pruned: the smallest weights stay 0.
         """
         for number, (_, layer) in enumerate(self.linear()):
             magnitude = layer.weight.detach().abs().flatten()
@@ -92,14 +99,16 @@ class Predictor(nn.Module):
             layer.quantise(bits if number else max(FIRST_BITS, bits + MORE_BITS), smallest)
 
     def centre(self) -> None:
-        """Puts every weight in the middle of what is quantised like it; the predictions stay as they are."""
+        """Sets every weight to the value that it is quantised to. The predictions do not change."""
         for _, layer in self.linear():
             layer.centre()
 
     @torch.no_grad()
     def halve(self) -> None:
-        """Rounds all parameters to what float16 can hold, but for tensors whose values it can't; of a quantised predictor those
-        that have no codes.
+        """Rounds the parameters to what float16 can hold.
+
+        A tensor with a value outside the range of float16 is not rounded. In a quantised predictor, weights and scales are not
+        rounded, because each forward pass quantises them.
         """
         for name, parameter in self.named_parameters():
             coded = self.quantised and name.endswith(("weight", "log_scales"))
@@ -108,7 +117,7 @@ class Predictor(nn.Module):
 
     @contextmanager
     def halved(self) -> Iterator[None]:
-        """Meanwhile, the predictor is as an artefact in half precision has it."""
+        """A context in which the parameters are rounded as `halve` does it. At its end they are restored."""
         exact = {name: tensor.clone() for name, tensor in self.state_dict().items()}
         self.halve()
         try:
@@ -117,11 +126,11 @@ class Predictor(nn.Module):
             self.load_state_dict(exact)
 
     def features(self, layer: Tensor, filter: Tensor, tile: Tensor) -> Tensor:
-        """What the heads see of n coordinates, three int64 tensors of shape (n,): float32 (n, hidden)."""
+        """The inputs of the heads for n coordinates: three int64 tensors (n,) to float32 (n, hidden)."""
         out: Tensor = self.trunk(self.embedding(layer, filter, tile))
         return out
 
     def predict(self, head: int, features: Tensor) -> Tensor:
-        """Tiles (n, *shape of the head) from features (n, hidden)."""
+        """The tiles that one head predicts: features, float32 (n, hidden), to float32 (n, *shape of the head)."""
         out: Tensor = self.heads[head](features)
         return out.view(-1, *self.shapes[head])

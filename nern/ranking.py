@@ -1,8 +1,11 @@
-"""Permutations in fewer bits than their indices take.
+"""Encoding of permutations in fewer bits than their numbers take.
 
-The numbers 0, 1, … are cut into runs of sixteen. Of every number it is stored, in the order of the permutation, which run it is
-of; and of every run, in which of the 16! orders its numbers occur (Lehmer's code): 45 bits, where indices inside the run would
-take 64. The least there can be for n numbers is log2(n!) bits, for large n another quarter of a bit each below this.
+The numbers 0, 1, … are divided into *runs* of sixteen consecutive numbers. The encoding has two parts. The first part has the
+run of each number, in the order of the permutation. The second part says for each run in which of the 16! possible orders its
+numbers occur (Lehmer code). This takes 45 bits for each run. The numbers within the run, four bits each, would take 64 bits.
+
+No encoding can take fewer than log2(n!) bits for all permutations of n numbers. For large n, this encoding takes a quarter of
+a bit more for each number.
 """
 
 import math
@@ -16,12 +19,12 @@ RUN_LENGTH = 16
 
 
 def nbytes(permutations: int, n: int) -> int:
-    """Bytes that so many permutations of n numbers take."""
+    """The number of bytes of so many permutations of n numbers."""
     return sum(packing.nbytes(count, width) for count, width in _fields(permutations, n))
 
 
 def encode(permutations: Tensor) -> Tensor:
-    """Permutations of 0 … n - 1, int64 (permutations, n), as a string of bytes, uint8."""
+    """The bytes of permutations of 0 … n - 1: int64 (permutations, n) to uint8 (nbytes(permutations, n),)."""
     count, n = permutations.shape
     run = permutations // RUN_LENGTH
     inside = (permutations % RUN_LENGTH).gather(1, run.argsort(dim=1, stable=True))
@@ -31,7 +34,10 @@ def encode(permutations: Tensor) -> Tensor:
 
 
 def decode(packed: Tensor, permutations: int, n: int) -> Tensor:
-    """The inverse of `encode`. Raises ValueError for bytes that are no such permutations."""
+    """The inverse of `encode`: uint8 (nbytes(permutations, n),) to int64 (permutations, n).
+
+    Raises ValueError if the bytes are not so many permutations of n numbers.
+    """
     fields = _fields(permutations, n)
     sizes = [packing.nbytes(*field) for field in fields]
     if packed.numel() != sum(sizes):
@@ -41,13 +47,16 @@ def decode(packed: Tensor, permutations: int, n: int) -> Tensor:
     order = run.argsort(dim=1, stable=True)
     first = (torch.arange(n) // RUN_LENGTH * RUN_LENGTH).expand_as(run)
     if not torch.equal(run.gather(1, order) * RUN_LENGTH, first):
-        raise ValueError("the bits are no permutation: a run has too few or too many numbers")
+        raise ValueError("the bytes are not a permutation: a run has too few or too many numbers")
     inside = torch.cat([_unrank(whole, RUN_LENGTH).view(permutations, -1), _unrank(rest, n % RUN_LENGTH)], dim=1)
     return torch.empty_like(run).scatter_(1, order, first + inside)
 
 
 def _fields(permutations: int, n: int) -> list[tuple[int, int]]:
-    """How many numbers of how many bits are stored: runs, orders of whole runs, and the orders of what is left."""
+    """The three arrays of the encoding, as (how many numbers, bits of each).
+
+    These are the runs of all numbers, the orders of the whole runs, and the orders of the last runs, which may be shorter.
+    """
     return [
         (permutations * n, _width(-(-n // RUN_LENGTH))),
         (permutations * (n // RUN_LENGTH), _width(math.factorial(RUN_LENGTH))),
@@ -60,7 +69,10 @@ def _width(values: int) -> int:
 
 
 def _rank(orders: Tensor) -> Tensor:
-    """Of orders (m, n) of 0 … n - 1 the numbers, below n!: in base n, n - 1, … 1, how many smaller ones follow each."""
+    """The Lehmer codes, below n!, of orders of 0 … n - 1: int64 (m, n) to int64 (m,).
+
+    The digits of a code are in base n, n - 1, … 1. A digit is how many smaller numbers follow a number.
+    """
     numbers = orders.new_zeros(len(orders))
     for at in range(orders.shape[1]):
         numbers = numbers * (orders.shape[1] - at) + (orders[:, at + 1 :] < orders[:, at : at + 1]).sum(1)
@@ -68,12 +80,12 @@ def _rank(orders: Tensor) -> Tensor:
 
 
 def _unrank(numbers: Tensor, n: int) -> Tensor:
-    """The inverse of `_rank`: int64 (m, n)."""
+    """The inverse of `_rank`: int64 (m,) to int64 (m, n). Raises ValueError for a code of n! or more."""
     orders = numbers.new_zeros(len(numbers), n)
     for at in reversed(range(n)):
         orders[:, at] = numbers % (n - at)
         numbers = numbers // (n - at)
         orders[:, at + 1 :] += orders[:, at + 1 :] >= orders[:, at : at + 1]
     if numbers.any():
-        raise ValueError("the bits are no permutation: a run has no such order")
+        raise ValueError("the bytes are not a permutation: a run has no such order")
     return orders

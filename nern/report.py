@@ -1,4 +1,4 @@
-"""An honest account of what a representation keeps and what it loses, measured on the artefact itself."""
+"""The report of a predictor: how well the rebuilt network does what the original network does, and at how many bytes."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -25,12 +25,11 @@ def make_report(
     state_dict: Mapping[str, Tensor],
     on_progress: OnProgress = silently,
 ) -> Report:
-    """Rebuilds the network from the artefact, as clients will, and compares it with the original.
+    """Rebuilds the network from the artefact, as clients do, and compares the rebuilt network with the original.
 
-    If the configuration wants to know which weights matter, that goes on reporting progress where the training ended.
-
-    Relative errors are norms of the error over norms of the weights; sizes are bytes; `original` counts all tensors of
-    the state_dict and `represented` those that the predictor stands for.
+    docs/report.md explains every field. A relative error is the norm of the error over the norm of the weights. Under `bytes`,
+    `original` counts all tensors of the state_dict, and `represented` the tensors that the predictor represents. If the plan
+    has pruned networks, their evaluation is reported to `on_progress` after the last step of the training.
     """
     started = time.monotonic()
     rebuilt = artefact.state_dict()
@@ -52,8 +51,8 @@ def make_report(
         "relative_error": {
             "overall": finite(relative_error(*zip(*pairs, strict=True))),
             "layers": [
-                {"index": index, "name": layer.name, "relative_error": finite(relative_error([ours], [theirs]))}
-                for index, (layer, (ours, theirs)) in enumerate(zip(layers, pairs, strict=True))
+                {"index": index, "name": layer.name, "relative_error": finite(relative_error([weight], [target]))}
+                for index, (layer, (weight, target)) in enumerate(zip(layers, pairs, strict=True))
             ],
         },
         "bytes": {
@@ -81,7 +80,7 @@ def _target(search: SearchResult) -> dict[str, Any]:
 def _importance(
     trained: Trained, original: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor], on_progress: OnProgress
 ) -> dict[str, Any]:
-    assert trained.evaluator is not None, "a plan without a teacher prunes no networks"
+    assert trained.evaluator is not None, "only plans with a teacher have pruned networks"
     started, plan = time.monotonic(), trained.plan
 
     def report(networks: int) -> None:
@@ -92,7 +91,7 @@ def _importance(
 
 
 def finite(value: float | None) -> float | None:
-    """The value, or None where JSON has no word for it."""
+    """The value, or None if it is not finite. JSON (RFC 8259) has neither infinity nor NaN."""
     return value if value is not None and isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""A neural representation: the tiles it stands for, the predictor, and what turns its predictions into weights."""
+"""A neural representation: tiles, predictor, permutations and layer scales. Weights are rendered from it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
@@ -12,12 +12,16 @@ from nern.predictor import Predictor, PredictorConfig
 from nern.request.options import PermutationKind
 from nern.tiles import Tiles
 
-# Tiles rendered at a time.
+# So many tiles are rendered at a time. This bounds the memory of a step.
 RENDER_BATCH_TILES = 16_384
 
 
 class Representation:
-    """Predicts every tile of some layers: what the predictor says at its permuted coordinate, times the layer's scale."""
+    """Renders the weights of the represented layers.
+
+    A tile is the prediction for the coordinate that the permutation assigns to the tile, times the scale of the layer.
+    `positions` has the permutation of each layer, int64 (tiles of the layer,); see `nern.permutation`.
+    """
 
     def __init__(
         self,
@@ -32,7 +36,7 @@ class Representation:
         self.predictor = predictor
         self.permutation: PermutationKind = permutation
         self.scales = tuple(scales)
-        # Flat index -> flat index of the coordinate assigned: four bytes a tile, where a tile itself has 36 or more.
+        # For each tile, the index of the assigned coordinate. It takes four bytes. The weights of a tile take 36 bytes or more.
         assigned = [(start + position.cpu()).int() for start, position in zip(tiles.starts, positions, strict=False)]
         self._assigned = torch.cat(assigned).to(self.device)
 
@@ -47,10 +51,11 @@ class Representation:
         positions: Sequence[Tensor],
         layer_scaling: float | None,
     ) -> "Representation":
-        """A predictor with fresh weights, from torch's global generator.
+        """A representation whose predictor has random weights, drawn from torch's global generator.
 
-        A layer's scale is the root mean square of all weights to the power of 1 - `layer_scaling`, times that of its own to
-        the power of `layer_scaling`; of a layer of zeros it is the former, and without `layer_scaling` it is 1.
+        The scale of a layer is r^(1 - s) r_l^s, where s is `layer_scaling`, r is the root mean square of all represented
+        weights, and r_l is the root mean square of the layer's weights. The scale of a layer of zeros is r. Without
+        `layer_scaling`, every scale is 1.
         """
         magnitudes = [root_mean_square([state_dict[layer.name]]) for layer in tiles.layers]
         whole = root_mean_square([state_dict[layer.name] for layer in tiles.layers]) or 1.0
@@ -70,26 +75,27 @@ class Representation:
 
     @property
     def nbytes(self) -> int:
-        """Of memory: the predictor, its embedding's tables and the permutation."""
+        """The memory of the predictor, the tables of its embedding and the permutations, in bytes."""
         tensors = chain(self.predictor.parameters(), self.predictor.buffers(), [self._assigned])
         return sum(tensor.nbytes for tensor in tensors)
 
     def to(self, device: torch.device) -> "Representation":
-        """The same representation, on `device`."""
+        """Moves the representation to `device`, and returns it."""
         self.predictor.to(device)
         self._assigned = self._assigned.to(device)
         return self
 
     def positions(self, layer: int) -> Tensor:
-        """The permutation of one layer; see `nern.permutation`."""
+        """The permutation of one layer, int64 (tiles of the layer,) on the CPU; see `nern.permutation`."""
         start, stop = self.tiles.starts[layer : layer + 2]
         return self._assigned[start:stop].cpu().long() - start
 
     def render(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Tiles at sorted flat indices (n,), with gradients, where the predictor is. The indices are best given on the CPU.
+        """Renders the tiles at sorted indices, int64 (n,), with gradients, on the device of the predictor.
 
-        For each layer that occurs: its number, the numbers of the tiles in the layer (m,), and the tiles in float32 (m, width,
-        *kernel_size).
+        Yields three values for each layer that occurs: the number of the layer; the numbers of the tiles within the layer,
+        int64 (m,); and the tiles, float32 (m, width, *kernel_size). With a GPU, indices on the CPU are faster than indices on
+        the GPU.
         """
         moved = index.to(self.device)
         features = self.predictor.features(*self.tiles.of(self._assigned[moved].long()))
@@ -102,9 +108,10 @@ class Representation:
                 yield layer, moved[where] - self.tiles.starts[layer], tiles * self.scales[layer]
 
     def render_all(self, *, gradients: bool = False) -> list[Tensor]:
-        """All represented weights in float32, in the shapes of the layers.
+        """All represented weights, in the shapes of the layers: float32 (filters, channels, *kernel_size) each.
 
-        For training: faster than `nern.rendering`, but the last bits depend on what is rendered together.
+        This is for training. It is faster than `nern.rendering`, but the last bits of a weight depend on the other weights
+        that are rendered with it.
         """
         rendered = [
             torch.empty(self.tiles.count(number), self.tiles.width[number], *layer.kernel_size, device=self.device)
@@ -112,18 +119,18 @@ class Representation:
         ]
         with torch.set_grad_enabled(gradients):
             for index in render_batches(torch.arange(len(self.tiles))):
-                for layer, number, some in self.render(index):
-                    rendered[layer][number] = some
+                for layer, number, tiles in self.render(index):
+                    rendered[layer][number] = tiles
             return [self.tiles.join(number, rendered[number]).reshape(layer.shape) for number, layer in enumerate(self.layers)]
 
 
 def render_batches(index: Tensor) -> Sequence[Tensor]:
-    """Flat indices in parts to be rendered at a time: bounds the memory of a step, whatever the network's size."""
+    """Splits indices, int64 (n,), into batches of at most RENDER_BATCH_TILES."""
     parts: Sequence[Tensor] = index.split(RENDER_BATCH_TILES)
     return parts
 
 
 def root_mean_square(weights: Iterable[Tensor]) -> float:
-    """Of all elements of all tensors; 0 for zeros."""
+    """The root mean square of all elements of tensors of any shapes."""
     norms, counts = zip(*((weight.double().norm().item(), weight.numel()) for weight in weights), strict=True)
     return hypot(*norms) / sqrt(sum(counts))

@@ -1,4 +1,4 @@
-"""Finding the state_dict in what people save around it."""
+"""Finding the state_dict in the content of a checkpoint."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,8 @@ from torch import Tensor
 from nern.errors import NoStateDict
 from nern.layers import StateDict
 
-# Where training scripts put the weights, the better ones first: averaged weights are what gets evaluated.
+# The keys under which training scripts save a state_dict. Averaged weights come first, because authors report the accuracy of
+# these.
 WRAPPERS = (
     "state_dict_ema",
     "model_ema",
@@ -24,12 +25,15 @@ WRAPPERS = (
     "module",
 )
 
-# What wrappers put in front of every name.
+# The prefixes that wrapper modules, such as DataParallel and torch.compile, put before every name.
 PREFIX = re.compile(r"(?:module|_orig_mod|model|net|network)\.")
 
 
 def find_state_dict(loaded: object) -> StateDict:
-    """The state_dict inside a checkpoint, without common prefixes. Raises NoStateDict."""
+    """The state_dict in the content of a checkpoint, without the prefixes of wrapper modules.
+
+    Raises NoStateDict if there is none.
+    """
     found = next(_candidates(loaded), None)
     if found is None:
         raise NoStateDict("the file was read, but it holds no state_dict: save model.state_dict()")

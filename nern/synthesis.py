@@ -1,7 +1,8 @@
-"""Images out of a network itself: inputs that give its batch norms the statistics which they remember.
+"""Synthesis of images from a network: matched noise (DeepInversion, Yin et al., arXiv 1912.08795).
 
-After DeepInversion (Yin et al., arXiv 1912.08795): noise is changed by gradient descent until the mean and variance of every
-channel that enters a batch norm are those of the training data, and every image is of a class that was drawn for it.
+Gradient descent changes normal noise until two things are so. In every channel that enters a batch norm, the mean and the
+variance are those that the batch norm stores, the running statistics of the training data. The network classifies every image
+as the class that was drawn for it.
 """
 
 import math
@@ -20,19 +21,20 @@ from nern.images import CPU, microbatch_inputs, mirror_and_shift
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-# Images whose statistics are matched together; fewer of large ones (see nern.images.microbatches). As many are held out.
+# The most images in a group. The statistics are those of one group. A group of large images has fewer, because a group is one
+# microbatch (see nern.images). At least so many images are held out.
 GROUP_IMAGES = 128
 
-# Numbers in all images of a pool: 4 GiB in float32.
+# The most numbers in the training images of a pool. They take 4 GiB in float32.
 MAX_POOL_ELEMENTS = 2**30
 
-# Weight of the classes' cross-entropy beside the statistics.
+# Weight of the cross-entropy of the classes. The weight of the statistics is 1.
 CLASS_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
 class PoolSizes:
-    """How many images form a group, and how many groups are for training and held out."""
+    """The number of images in a group, the number of groups for the training, and the number of held-out groups."""
 
     group_images: int
     training_groups: int
@@ -40,10 +42,13 @@ class PoolSizes:
 
     @classmethod
     def of(cls, shape: tuple[int, int, int], images: int) -> "PoolSizes":
-        """For at least `images` training images of a shape. Raises UnusableImages if a pool may not hold so many."""
-        most = MAX_POOL_ELEMENTS // math.prod(shape)
-        if images > most:
-            detail = f"{images} images of shape {list(shape)} are too many to make: at most {most} are"
+        """The sizes of a pool with at least `images` training images of a shape (channels, height, width).
+
+        Raises UnusableImages for more images than MAX_POOL_ELEMENTS allows.
+        """
+        limit = MAX_POOL_ELEMENTS // math.prod(shape)
+        if images > limit:
+            detail = f"{images} images of shape {list(shape)} are too many to synthesise: at most {limit} are possible"
             raise UnusableImages(detail, "/synthesised_images")
         group_images = min(GROUP_IMAGES, microbatch_inputs(shape))
         return cls(group_images, -(-images // group_images), -(-GROUP_IMAGES // group_images))
@@ -54,7 +59,10 @@ class PoolSizes:
 
 
 class ImagePool(nn.Module):
-    """A pool of images (n, channels, height, width) in groups; the last ones are held out from `batch`."""
+    """A source of synthesised images. The images are in groups of shape (group_images, channels, height, width).
+
+    The last groups are held out: `batch` does not draw from them. The images begin as normal noise.
+    """
 
     def __init__(
         self,
@@ -65,8 +73,10 @@ class ImagePool(nn.Module):
         *,
         augment: bool = True,
     ) -> None:
-        """At least `images` of them besides those held out, for classes that `network` knows. `augment` mirrors and shifts
-        what is drawn. Raises UnusableImages.
+        """A pool of at least `images` training images of a shape (channels, height, width), and of held-out images.
+
+        Each image gets a class of `network`, drawn at random. With `augment`, drawn images are mirrored and shifted at random.
+        Raises UnusableImages for too many images, and for a network that can't take them or has no batch norm with statistics.
         """
         super().__init__()
         sizes = PoolSizes.of(shape, images)
@@ -84,7 +94,7 @@ class ImagePool(nn.Module):
         self.classes = torch.randint(classes, (sizes.groups, sizes.group_images), generator=generator)
 
     def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`size` images drawn with replacement, on `device`: (size, channels, height, width)."""
+        """`size` training images drawn with replacement, on `device`: float32 (size, channels, height, width)."""
         group_images = self.sizes.group_images
         chosen = torch.randint(self.sizes.training_groups * group_images, (size,), generator=generator).tolist()
         inputs = torch.stack([self.groups[number // group_images][number % group_images].detach() for number in chosen]).to(
@@ -93,16 +103,17 @@ class ImagePool(nn.Module):
         return mirror_and_shift(inputs, generator) if self.augment else inputs
 
     def held_out(self) -> Iterator[Tensor]:
-        """The groups that are not drawn from."""
+        """The held-out groups: float32 (group_images, channels, height, width) each."""
         for group in self.groups[self.sizes.training_groups :]:
             yield group.detach()
 
 
 def follow_statistics(network: nn.Module, pool: ImagePool, group: int, generator: torch.Generator) -> dict[str, float]:
-    """Fills the gradients of one group of images and returns the losses.
+    """Computes the gradients of one group of images, and returns the losses.
 
-    The statistics' loss is dimensionless: squared differences of means over variances, and of variances as ratios, each the
-    mean over the channels and the sum over the batch norms.
+    The loss of the statistics is the sum over all batch norms of the means over the channels of two terms. One term is the
+    squared difference of the means over the stored variance. The other term is (variance / stored variance - 1)². The loss of
+    the classes is the cross-entropy.
     """
     device = next(network.parameters()).device
     with statistics(network) as differences:
@@ -115,9 +126,10 @@ def follow_statistics(network: nn.Module, pool: ImagePool, group: int, generator
 
 @contextmanager
 def statistics(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects how far the inputs of each batch norm are from what it remembers, during forward passes.
+    """A context that collects the loss of the statistics of each batch norm during forward passes; see `follow_statistics`.
 
-    Raises UnusableImages if no batch norm of the network remembers anything.
+    The list has one float32 scalar for each batch norm that a forward pass uses. Raises UnusableImages if no batch norm of the
+    network stores statistics.
     """
     differences: list[Tensor] = []
 
@@ -129,7 +141,7 @@ def statistics(network: nn.Module) -> Iterator[list[Tensor]]:
 
     norms = [module for module in network.modules() if isinstance(module, NORMS) and module.running_mean is not None]
     if not norms:
-        raise UnusableImages("the network has no batch norm whose statistics images could be matched to")
+        raise UnusableImages("matched noise needs running statistics, but the network has no batch norm that stores them")
     hooks = [norm.register_forward_pre_hook(compare) for norm in norms]
     try:
         yield differences

@@ -1,7 +1,8 @@
-"""The safetensors layout (https://github.com/huggingface/safetensors, "Format"), for files that are made as they are read.
+"""Reading and writing of safetensors files (https://github.com/huggingface/safetensors, section "Format").
 
-Eight bytes give the length of a JSON header, little-endian; the header names each tensor's dtype, shape and place in the
-data that follows it.
+A file begins with eight bytes, the length of a JSON header as a little-endian integer. The header has the dtype, the shape and
+the place of each tensor. The data follows the header. The functions of this module also serve for files that are computed
+while a client reads them: the header can be made before any tensor exists.
 """
 
 import json
@@ -31,13 +32,13 @@ DTYPES: dict[str, torch.dtype] = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-# As the reference implementation: a larger header is taken for an attack.
+# The limit of the reference implementation. A larger header is taken for an attack.
 MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor in a file: its bytes are start..stop of the whole file."""
+    """One tensor of a file. Its bytes begin at offset `start` of the file and end before offset `stop`."""
 
     name: str
     dtype: torch.dtype
@@ -47,19 +48,19 @@ class Entry:
 
 
 def nbytes_of(dtype: torch.dtype, shape: Iterable[int]) -> int:
-    """Bytes of a tensor."""
+    """The number of bytes of a tensor."""
     return math.prod(shape) * dtype.itemsize
 
 
 def to_bytes(tensor: Tensor) -> bytes:
-    """The tensor's elements, row-major and little-endian."""
+    """The elements of a tensor of any shape, row-major and little-endian."""
     flat = tensor.detach().resolve_neg().cpu().contiguous().flatten()
-    # Of a single element, torch keeps whatever stride it had.
+    # A contiguous tensor of one element may have any stride, but `view` to another dtype needs a stride of 1.
     return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy().tobytes()
 
 
 def from_bytes(data: bytes | bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of `to_bytes`; the tensor owns its memory, which is that of `data` if that is a bytearray."""
+    """The inverse of `to_bytes`: a tensor of this dtype and shape. If `data` is a bytearray, the tensor shares its memory."""
     if not data:
         return torch.empty(shape, dtype=dtype)
     owned = data if isinstance(data, bytearray) else bytearray(data)
@@ -69,7 +70,10 @@ def from_bytes(data: bytes | bytearray, dtype: torch.dtype, shape: tuple[int, ..
 def make_header(
     tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]
 ) -> tuple[bytes, list[Entry]]:
-    """The first bytes of a file with these tensors in this order, and where each tensor goes."""
+    """The first bytes of a file with these tensors (name, dtype, shape), in this order, and the place of each tensor.
+
+    The first bytes are everything before the data of the first tensor.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset, places = 0, []
     for name, dtype, shape in tensors:
@@ -84,7 +88,10 @@ def make_header(
 
 
 def header_length(first_eight: bytes) -> int:
-    """How long the JSON header is that follows these eight bytes. Raises BadArtefact."""
+    """The length in bytes of the JSON header that follows the first eight bytes of a file.
+
+    Raises BadArtefact for fewer than eight bytes and for a header of more than MAX_HEADER_BYTES.
+    """
     length = int.from_bytes(first_eight, "little")
     if len(first_eight) < 8 or length > MAX_HEADER_BYTES:
         raise BadArtefact("not a safetensors file")
@@ -92,7 +99,10 @@ def header_length(first_eight: bytes) -> int:
 
 
 def parse_header(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
-    """The tensors by name and the metadata of a file whose JSON header is `text`. Raises BadArtefact."""
+    """The tensors, by name, and the metadata of a file whose JSON header is `text`.
+
+    Raises BadArtefact for a header that is not valid, or has a dtype that is not in DTYPES.
+    """
     try:
         header = json.loads(text, object_pairs_hook=_without_repeats)
         metadata = header.pop("__metadata__", {})
@@ -100,37 +110,37 @@ def parse_header(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
         for name, entry in header.items():
             start, stop = (8 + len(text) + operator.index(offset) for offset in entry["data_offsets"])
             if entry["dtype"] not in DTYPES:
-                raise BadArtefact(f"tensor {name!r} is {entry['dtype']}, which can't be read here")
+                raise BadArtefact(f"tensor {name!r} has the dtype {entry['dtype']}, which can't be read")
             entries[name] = Entry(name, DTYPES[entry["dtype"]], tuple(entry["shape"]), start, stop)
             if any(operator.index(extent) < 0 for extent in entry["shape"]):
-                raise BadArtefact(f"tensor {name!r} has a negative extent")
+                raise BadArtefact(f"tensor {name!r} has a negative number in its shape")
             if stop - start != nbytes_of(entries[name].dtype, entries[name].shape):
-                raise BadArtefact(f"tensor {name!r} has another size than its shape says")
+                raise BadArtefact(f"tensor {name!r} has another number of bytes than its shape needs")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadArtefact("the header of the safetensors file can't be read") from error
     return entries, metadata
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
+    if len(unique := dict(pairs)) < len(pairs):
         raise BadArtefact("the header of the safetensors file has a name twice")
-    return found
+    return unique
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, in the order of its header. Raises BadArtefact."""
+    """All tensors of a file by name, in the order of its header. Raises BadArtefact."""
     tensors, _ = load_with_metadata(path)
     return tensors
 
 
 def load_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file, in the order of its header, and its metadata. Raises BadArtefact."""
+    """All tensors of a file by name, in the order of its header, and the metadata of the file. Raises BadArtefact."""
     with path.open("rb") as file:
         entries, metadata = parse_header(file.read(header_length(file.read(8))))
         tensors = {}
         for name, entry in entries.items():
             file.seek(entry.start)
-            # Read in place: a dataset may take half of the memory.
+            # The bytes are read into the memory of the tensor. A dataset may take half of the memory, so a copy may not fit.
             data = bytearray(entry.stop - entry.start)
             if file.readinto(data) < len(data):
                 raise BadArtefact(f"the file ends inside the tensor {name!r}")

@@ -1,11 +1,12 @@
-"""What the predictor predicts at one coordinate.
+"""Tiles: the weights that the predictor predicts for one coordinate.
 
-A *tile* is some consecutive channels of one filter, predicted together: usually one kernel, but of kernels with few
-weights as many as make sixteen. Tiles are addressed by (layer, filter, tile) and numbered flat, layer by layer and
-row-major; that number is called `index` throughout. A *head* is the last layer of the predictor for one shape of tile.
+A *tile* is a number of consecutive channels of one filter that are predicted together. A kernel of at least nine weights is one
+tile. Smaller kernels are grouped into tiles of about sixteen weights. The coordinate of a tile is (layer, filter, tile). All
+tiles are numbered layer by layer, and in each layer filter by filter; this number is the *index* of the tile. A *head* is the
+last layer of the predictor for one shape of tile.
 
-With small kernels "cropped", as the authors of NeRN do it, a tile is always one kernel and there is one head, for the
-largest kernel; smaller ones are its centre.
+With the option small_kernels "cropped", a tile is always one kernel, as in the authors' code. There is one head, for the
+largest kernel size. A smaller kernel is the centre of the prediction.
 """
 
 import math
@@ -21,18 +22,23 @@ from nern.request.options import SmallKernels
 
 Shape = tuple[int, ...]
 
-# A kernel of fewer weights than a 3x3 one is not worth a pass through the predictor, nor an index in the permutation.
+# A kernel of at least so many weights is a tile of its own. Smaller kernels are grouped, because each tile needs a pass through
+# the predictor and a number in the permutation.
 WHOLE_KERNEL_WEIGHTS = 9
 
-# What a tile of such kernels has instead; it divides most numbers of channels.
+# Weights of a tile of smaller kernels. Most numbers of channels are multiples of sixteen.
 TILE_WEIGHTS = 16
 
 
 class Tiles:
-    """The tiles of some layers. Holds a few integers a layer, never a table of all tiles.
+    """The tiles of the represented layers. This class stores a few integers for each layer, and no table of all tiles.
 
-    `heads` are the shapes of tiles (channels, *kernel_size) that the predictor has to know. The tiles of layer l have the
-    shape `heads[head[l]]` and span `width[l]` channels.
+    heads: the shapes of tiles (width, *kernel_size) that the predictor needs a head for.
+    head: for each layer, the number of its head.
+    width: for each layer, the number of channels in a tile.
+    per_filter: for each layer, the number of tiles in a filter. The last tile may have more channels than the filter has left;
+        it then *overhangs*, and its excess weights are ignored.
+    starts: for each layer, the index of its first tile, followed by the number of all tiles.
     """
 
     def __init__(self, layers: Sequence[Layer], small: SmallKernels) -> None:
@@ -54,18 +60,18 @@ class Tiles:
         return self.starts[-1]
 
     def count(self, layer: int) -> int:
-        """How many tiles one layer has."""
+        """The number of tiles of one layer."""
         return self.starts[layer + 1] - self.starts[layer]
 
     @property
     def extents(self) -> tuple[int, int, int]:
-        """How many values each axis of (layer, filter, tile) can have."""
+        """The number of values of each axis of the coordinate (layer, filter, tile)."""
         return len(self.layers), max(layer.filters for layer in self.layers), max(self.per_filter)
 
     def of(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Layer, filter and tile of flat indices; three int64 tensors of the same shape, on the same device."""
+        """The layers, filters and tiles at indices, int64 (n,): three int64 tensors (n,) on the same device."""
         if index.device not in self._tables:
-            # Kept, because whatever is copied to a GPU makes it wait.
+            # The table is kept for each device, because a copy to a GPU waits until the GPU has finished all earlier work.
             self._tables[index.device] = torch.tensor([self.starts[:-1], self.per_filter], device=index.device)
         starts, per_filter = self._tables[index.device]
         layer = torch.searchsorted(starts, index, right=True) - 1
@@ -73,14 +79,14 @@ class Tiles:
         return layer, within // tiles, within % tiles
 
     def by_layer(self, index: Tensor) -> Iterator[tuple[int, slice]]:
-        """Cuts sorted flat indices at the layers' borders: (layer, the slice of `index`)."""
+        """Splits sorted indices, int64 (n,), by layer: yields the layer and the slice of `index` that belongs to it."""
         borders = torch.searchsorted(index, torch.tensor(self.starts)).tolist()
         for layer, (first, last) in enumerate(pairwise(borders)):
             if first < last:
                 yield layer, slice(first, last)
 
     def count_weights(self, index: Tensor) -> int:
-        """How many weights the tiles at sorted flat indices have, without what overhangs."""
+        """The number of weights in the tiles at sorted indices, int64 (n,), without weights that overhang."""
         count = 0
         for layer, where in self.by_layer(index):
             inside = self.inside(layer, index[where] - self.starts[layer])
@@ -89,19 +95,28 @@ class Tiles:
         return count
 
     def cut(self, layer: int, weight: Tensor) -> Tensor:
-        """The weight of a layer as tiles: (tiles, width, *kernel_size). Where a filter's last tile overhangs, it is zero."""
+        """The weight of a layer, (filters, channels, *kernel_size), as tiles: (tiles, width, *kernel_size).
+
+        Weights that overhang are 0.
+        """
         flat = weight.reshape(self.layers[layer].filters, self.layers[layer].channels, -1)
         over = self.per_filter[layer] * self.width[layer] - flat.shape[1]
         padded = F.pad(flat, (0, 0, 0, over)) if over else flat
         return padded.reshape(-1, self.width[layer], *self.layers[layer].kernel_size)
 
     def join(self, layer: int, tiles: Tensor) -> Tensor:
-        """The inverse of `cut`, for all tiles of a layer or those of some of its filters: (filters, channels, *kernel_size)."""
-        of_filter = self.per_filter[layer] * self.width[layer]
-        return tiles.reshape(-1, of_filter, *self.layers[layer].kernel_size)[:, : self.layers[layer].channels]
+        """The inverse of `cut`: tiles (tiles, width, *kernel_size) to a weight (filters, channels, *kernel_size).
+
+        The tiles are those of all filters, or of some whole filters, of the layer.
+        """
+        channels = self.per_filter[layer] * self.width[layer]
+        return tiles.reshape(-1, channels, *self.layers[layer].kernel_size)[:, : self.layers[layer].channels]
 
     def inside(self, layer: int, number: Tensor) -> Tensor | None:
-        """Which channels of tiles (n,) exist: bool (n, width), or None if no tile of the layer overhangs."""
+        """Which channels of tiles do not overhang: tile numbers within the layer, int64 (n,), to bool (n, width).
+
+        None if no tile of the layer overhangs.
+        """
         over = self.per_filter[layer] * self.width[layer] - self.layers[layer].channels
         if not over:
             return None
@@ -110,9 +125,10 @@ class Tiles:
         return channel < self.layers[layer].channels
 
     def crop(self, layer: int, predicted: Tensor) -> Tensor:
-        """What a head predicted, (n, *shape of the head), as tiles of one layer: (n, width, *kernel_size).
+        """The tiles of one layer in predictions of its head: (n, *shape of the head) to (n, width, *kernel_size).
 
-        A smaller kernel takes rows and columns int(K/2 - k/2) to int(K/2 - k/2) + k, as in the authors' code.
+        Along each axis, a kernel of extent k takes k numbers from position int(K/2 - k/2) of the K predicted numbers, as in the
+        authors' code.
         """
         size = self.layers[layer].kernel_size
         whole = self.heads[self.head[layer]][1:]
@@ -128,7 +144,7 @@ def _width(layer: Layer) -> int:
 
 
 def _largest_size(layers: Sequence[Layer]) -> Shape:
-    """The smallest extents that every kernel of these layers is a crop of."""
+    """The largest extent of all kernels of these layers, for each axis."""
     dimensions = max(len(layer.kernel_size) for layer in layers)
     return tuple(max(extents) for extents in zip(*(_aligned(layer.kernel_size, dimensions) for layer in layers), strict=True))
 

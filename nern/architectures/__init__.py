@@ -1,6 +1,7 @@
-"""Network architectures: recognised by the names and shapes of a state_dict, rebuilt with its tensors.
+"""Network architectures: recognising them in a state_dict, and building networks from a state_dict.
 
-What is known of each architecture comes from `table.json`, so that all but `build` does without torch.
+An architecture is recognised by the names and shapes of the tensors. The facts about each architecture come from `table.json`.
+Only `build` imports torch.
 """
 
 from collections.abc import Mapping
@@ -36,9 +37,9 @@ __all__ = [
 
 
 def build(name: str, state_dict: "Mapping[str, Tensor]") -> "nn.Module":
-    """The network in eval mode with these weights, float32.
+    """The network of this architecture with these weights, in float32 and in eval mode. Its parameters have no gradients.
 
-    Raises UnknownArchitecture if there is no such name or the state_dict is of another network.
+    Raises UnknownArchitecture if there is no architecture of this name or the state_dict does not match it.
     """
     from nern.architectures import networks  # imports torch
 

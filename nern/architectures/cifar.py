@@ -1,4 +1,7 @@
-"""The CIFAR residual networks (He et al., arXiv 1512.03385, section 4.2): depth 6n + 2, three stages of n basic blocks."""
+"""The residual networks for CIFAR (He et al., arXiv 1512.03385, section 4.2).
+
+A network of depth 6n + 2 has three stages of n basic blocks.
+"""
 
 from typing import Literal
 
@@ -11,7 +14,10 @@ Shortcut = Literal["A", "B"]
 
 
 class PadShortcut(nn.Module):
-    """Option A, without parameters: every second pixel, new channels zero, half of them before and half after."""
+    """The shortcut of option A, without parameters: (B, C, H, W) to (B, C + new_channels, H/2, W/2), rounded up.
+
+    It takes every second pixel. The new channels are 0. Half of them come before the channels of the input, half after.
+    """
 
     def __init__(self, new_channels: int) -> None:
         super().__init__()
@@ -23,6 +29,8 @@ class PadShortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
+    """Two convolutions and a shortcut: (B, inputs, H, W) to (B, outputs, H/stride, W/stride), rounded up."""
+
     def __init__(self, inputs: int, outputs: int, *, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
@@ -45,7 +53,10 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Takes images (batch, channels, height, width), returns logits (batch, classes)."""
+    """A residual network: images (batch, channels, height, width) to logits (batch, classes).
+
+    Raises ValueError for a depth that is not in DEPTHS.
+    """
 
     def __init__(self, depth: int, *, classes: int = 10, channels: int = 3, shortcut: Shortcut = "A") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Architectures that a state_dict matches, by the names and shapes of its tensors. Needs no torch."""
+"""Matching of architectures by the names and shapes of the tensors of a state_dict. This module does not import torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Protocol
 from nern.architectures.table import Entry, Shape, read
 from nern.errors import NotRepresentable, UnknownArchitecture
 
-# Batch norm counts its batches since torch 0.4.1; the number plays no part in evaluation.
+# Batch norms have a counter of batches since torch 0.4.1. It has no effect in eval mode, and a state_dict may lack it.
 COUNTER = "num_batches_tracked"
 
 
 class Shaped(Protocol):
-    """A tensor, or a description of one."""
+    """A tensor, or a description that has the shape of a tensor."""
 
     @property
     def shape(self) -> Sequence[int]: ...
@@ -20,10 +20,12 @@ class Shaped(Protocol):
 
 @dataclass(frozen=True)
 class Match:
-    """How a state_dict matches an architecture: `variant` of those in the table, and what shapes say about both ends.
+    """A match of a state_dict with an architecture.
 
-    `image_size` is the height and width of the images that the variant was made for, in pixels; `groups` are those of every
-    convolution, by the name of its weight.
+    variant: the number of the variant in the table.
+    classes, channels: the numbers of classes and of input channels, from the shapes of the state_dict.
+    image_size: the height and width, in pixels, of the images that the variant is made for.
+    groups: the number of groups of every convolution, by the name of its weight.
     """
 
     architecture: str
@@ -35,30 +37,30 @@ class Match:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images that the architecture was made for."""
+        """The channels, height and width of the images that the variant is made for."""
         return self.channels, self.image_size, self.image_size
 
 
 def architectures() -> list[str]:
-    """All names: `cifar/resnet20`, ..., `torchvision/resnet18`, ..."""
+    """The names of all architectures: `cifar/resnet20`, …, `torchvision/resnet18`, …"""
     return list(read())
 
 
 def shapes_of(tensors: Mapping[str, Shaped]) -> dict[str, Shape]:
-    """The names and shapes of a state_dict, or of what describes one."""
+    """The shapes of tensors, or of descriptions of tensors, by name."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def recognise(shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """The architectures whose state_dict has exactly these names and shapes, up to classes and input channels."""
+    """The names of the architectures that have these names and shapes. Classes and input channels may differ."""
     given = _counted(shapes)
     return [name for name, entries in read().items() if any(_matches(entry, given) for entry in entries)]
 
 
 def match(name: str, shapes: Mapping[str, Sequence[int]]) -> Match:
-    """How names and shapes match an architecture.
+    """The match of names and shapes with an architecture.
 
-    Raises UnknownArchitecture if there is no such name or the names and shapes are of another network.
+    Raises UnknownArchitecture if there is no architecture of this name, or its names and shapes differ.
     """
     if name not in read():
         raise UnknownArchitecture(f"there is no architecture {name!r}", "/architecture")
@@ -78,35 +80,36 @@ def groups(name: str, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, int]:
 
 
 def input_shape(name: str, shapes: Mapping[str, Sequence[int]]) -> tuple[int, int, int]:
-    """Channels, height and width of the images that the architecture was made for. Raises UnknownArchitecture."""
+    """The channels, height and width of the images that the architecture is made for. Raises UnknownArchitecture."""
     return match(name, shapes).input_shape
 
 
 def paper_layers(name: str | None, convolutions: Mapping[str, Sequence[int]]) -> list[str]:
-    """The convolutions that the authors of NeRN predict: all of a CIFAR network, the 3x3 ones of an ImageNet ResNet.
+    """The names of the convolutions that the authors of NeRN represent.
 
-    Raises NotRepresentable for networks that they did not represent.
+    In networks for CIFAR these are all convolutions, in ResNets for ImageNet all 3x3 convolutions. Raises NotRepresentable for
+    other networks.
     """
     if name is not None and name.startswith("cifar/"):
         return list(convolutions)
     if name is not None and name.startswith("torchvision/resnet"):
         return [layer for layer, shape in convolutions.items() if tuple(shape[2:]) == (3, 3)]
-    detail = 'layers "paper" is defined for cifar/resnet* and torchvision/resnet* only; use "all" or names'
+    detail = 'layers "paper" is only possible for cifar/resnet* and torchvision/resnet*; use "all" or a list of names'
     raise NotRepresentable(detail, "/layers")
 
 
 def _counted(shapes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
-    """Without the counters of batch norms."""
+    """The shapes by name, without the counters of batch norms."""
     return {name: tuple(shape) for name, shape in shapes.items() if not name.endswith(COUNTER)}
 
 
 def _matches(entry: Entry, given: Mapping[str, Shape]) -> bool:
-    # Most architectures are told apart by how many tensors they have, without their shapes being put together.
+    # The number of tensors, which needs no reading of the shapes, excludes most architectures.
     return len(given) == entry.tensors and given.keys() >= {entry.stem, *entry.heads} and given == _expected(entry, given)
 
 
 def _expected(entry: Entry, given: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The shapes of an architecture with as many classes and channels as the given shapes have."""
+    """The shapes of an architecture with the classes and the input channels of the given shapes."""
     classes, channels = _ends(entry, given)
     expected = dict(entry.shapes)
     first = expected[entry.stem]
@@ -117,7 +120,7 @@ def _expected(entry: Entry, given: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def _ends(entry: Entry, given: Mapping[str, Shape]) -> tuple[int, int]:
-    """Classes and input channels, or the architecture's own where the given shapes are of another network."""
+    """The classes and input channels of the given shapes; where they do not tell, those of the architecture."""
     head, stem = given.get(entry.heads[0], ()), given.get(entry.stem, ())
     classes = head[0] if head else 0
     channels = stem[1] if len(stem) == 4 else 0

@@ -1,4 +1,4 @@
-"""Building networks without their weights."""
+"""Building networks without allocating their weights."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# What modules initialise their parameters with. On the meta device that does nothing, at half of a network's time.
+# The functions with which modules initialise parameters. On the meta device they have no effect, but take half of the time.
 _INITIALISERS = {
     getattr(Tensor, name) for name in ("normal_", "uniform_", "zero_", "fill_", "erfinv_", "mul_", "add_", "clamp_")
 }
 
 
 class _ParametersOnMeta(TorchFunctionMode):
-    """Puts uninitialised and constant tensors, which is how modules allocate parameters, on the meta device.
+    """A mode in which torch.empty, torch.zeros and torch.ones, which modules allocate parameters with, use the meta device.
 
-    `torch.device("meta")` would also move the small tensors that some builders compute their widths with.
+    The context `torch.device("meta")` would also move other tensors. Some networks compute their widths with such tensors.
     """
 
     def __torch_function__(
@@ -31,6 +31,6 @@ class _ParametersOnMeta(TorchFunctionMode):
 
 
 def skeleton(build: Callable[[], nn.Module]) -> nn.Module:
-    """What `build` returns, with parameters that have a shape and a dtype but no storage."""
+    """The network that `build` builds. Its parameters are on the meta device: they have shapes and dtypes, but no values."""
     with _ParametersOnMeta():
         return build()

@@ -1,7 +1,7 @@
-"""What is known of every architecture before any network is built: a table that is made with each release.
+"""The table of facts about every architecture, so that no network has to be built to recognise one.
 
-`table.json` lists the variants of each architecture. Equal modules, such as the blocks of a network, are in the table once,
-under a digest of their content. `python -m nern.architectures.tabulate` makes the table.
+`table.json` has the variants of each architecture. Equal modules, such as the blocks of a network, are in the table once, under
+a digest of their content. `python -m nern.architectures.tabulate` makes the table; each release has a new one.
 """
 
 import json
@@ -13,16 +13,22 @@ from typing import Any
 
 Shape = tuple[int, ...]
 
-# A module by the names of its children: the digest of a module; or a tensor's shape, and the groups of a convolution's weight.
+# The children of a module by name. A child is the digest of a module, the shape of a tensor, or the shape of a convolution's
+# weight with the number of groups.
 Module = Mapping[str, str | list[int] | tuple[list[int], int]]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One variant of an architecture, as it is built by default.
+    """One variant of an architecture, with its default number of classes. Counters of batch norms are left out.
 
-    `stem` is the weight of the first convolution, whose second extent is the number of input channels; the first extent of
-    `heads` is the number of classes. `tensors` counts the names in `shapes`. Counters of batch norms are left out.
+    image_size: the height and width of the images, in pixels.
+    classes: the default number of classes.
+    stem: the name of the weight of the first convolution. Its second extent is the number of input channels.
+    heads: the names of the tensors whose first extent is the number of classes.
+    tensors: the number of tensors.
+    module: the digest of the whole network in `modules`.
+    modules: all modules of the table by digest.
     """
 
     image_size: int
@@ -35,12 +41,12 @@ class Entry:
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
-        """The shapes of all tensors by name."""
+        """The shape of every tensor by name."""
         return {name: tuple(shape) for name, shape, _ in self._leaves(self.module, "")}
 
     @cached_property
     def groups(self) -> dict[str, int]:
-        """The number of groups of all convolutions, by the name of the weight."""
+        """The number of groups of every convolution, by the name of its weight."""
         return {name: groups for name, _, groups in self._leaves(self.module, "") if groups}
 
     def _leaves(self, module: str, prefix: str) -> Iterator[tuple[str, list[int], int]]:
@@ -55,7 +61,7 @@ class Entry:
 
 @cache
 def read() -> dict[str, list[Entry]]:
-    """The variants of every architecture by its name."""
+    """The variants of every architecture, by the name of the architecture."""
     content = json.loads((files("nern.architectures") / "table.json").read_text())
     return {
         name: [Entry(**fields, modules=content["modules"]) for fields in variants]

@@ -1,6 +1,6 @@
-"""Makes `table.json` from the installed torchvision: a release is made with the newest that the constraints allow.
+"""Makes `table.json` from the installed torchvision: `python -m nern.architectures.tabulate`.
 
-python -m nern.architectures.tabulate
+A release is made with the newest torchvision that the constraints allow.
 """
 
 import hashlib
@@ -20,21 +20,22 @@ PATH = Path(__file__).with_name("table.json")
 
 
 def main() -> None:
+    """Writes the table."""
     PATH.write_text(tabulate())
 
 
 def tabulate() -> str:
-    """The content of the table. Builds every network, without its weights."""
+    """The content of `table.json`. Builds every network without its weights."""
     modules: dict[str, Any] = {}
     architectures = {name: [describe(variant, modules) for variant in variants(name)] for name in names()}
-    # One variant and one module a line, so that a new release of torchvision shows what it changes.
+    # Each variant and each module has a line, so that the diff shows what a new release of torchvision changes.
     lines = [f"{json.dumps(name)}: [\n{_lines(entries)}\n]" for name, entries in architectures.items()]
     parts = [f"{json.dumps(digest)}: {json.dumps(module)}" for digest, module in modules.items()]
     return '{"architectures": {\n' + ",\n".join(lines) + '\n},\n"modules": {\n' + ",\n".join(parts) + "\n}}\n"
 
 
 def describe(variant: Variant, modules: dict[str, Any]) -> dict[str, Any]:
-    """The table's fields of one variant; its modules are added to `modules`."""
+    """The entry of one variant in the table. Adds the modules of the variant to `modules`."""
     network, other = (skeleton(partial(variant.build, classes)) for classes in (variant.classes, variant.classes + 1))
     shapes, others = _shapes(network), _shapes(other)
     groups = {f"{path}.weight": conv.groups for path, conv in network.named_modules() if isinstance(conv, _ConvNd)}
@@ -60,10 +61,10 @@ def _shapes(network: nn.Module) -> dict[str, list[int]]:
 
 
 def _add(tree: dict[str, Any], modules: dict[str, Any]) -> str:
-    """Adds a module and those inside it; its digest."""
+    """Adds a module and its submodules to `modules`, and returns the digest of the module."""
     module = {child: _add(content, modules) if isinstance(content, dict) else content for child, content in tree.items()}
     digest = hashlib.blake2b(json.dumps(module).encode(), digest_size=4).hexdigest()
-    assert modules.setdefault(digest, module) == module, "two modules have the same digest: make it longer"
+    assert modules.setdefault(digest, module) == module, "two modules have the same digest: make digests longer"
     return digest
 
 

@@ -1,4 +1,4 @@
-"""Training predictors."""
+"""Training of predictors."""
 
 from nern.training.progress import Progress
 from nern.training.selection import Evaluation

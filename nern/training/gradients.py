@@ -1,4 +1,7 @@
-"""Gradients of one step. Each function leaves them in what is trained and returns the losses' values."""
+"""The gradients of one step.
+
+Each function adds the gradients to the `grad` of the trained parameters, and returns the values of the losses by name.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,15 +16,18 @@ from nern.representation import Representation, render_batches
 from nern.training import maps
 from nern.training.targets import Targets
 
-# The most activations of the predictor (float32) that are kept for the backward pass. More are computed a second time.
+# The most activations of the predictor that are kept for the backward pass: 1 GiB in float32. More are computed a second time.
 MAX_KEPT_ACTIVATIONS = 2**28
 
 
 def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
-    """Of the mean squared error over the tiles at sorted flat indices, in units of all weights' root mean square."""
+    """Computes the gradients of the mean squared error of the tiles at sorted indices, int64 (n,).
+
+    The error is in units of the root mean square of all original weights.
+    """
     weights, total = targets.representation.tiles.count_weights(index), 0.0
-    for chunk in render_batches(index):
-        loss = torch.stack([error.square().sum() for error in targets.errors(chunk)]).sum() / weights
+    for batch in render_batches(index):
+        loss = torch.stack([error.square().sum() for error in targets.errors(batch)]).sum() / weights
         loss.backward()
         total += loss.item()
     return {"reconstruction": total}
@@ -29,7 +35,10 @@ def reconstruct(targets: Targets, index: Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The total is their weighted sum; a loss of weight 0 is not computed."""
+    """The weights of the losses. A loss of weight 0 is not computed.
+
+    `logits` is the weight of the distillation loss. `eps` is added to the probabilities of the student in that loss.
+    """
 
     reconstruction: float = 0.0
     feature_maps: float = 0.0
@@ -40,12 +49,17 @@ class LossWeights:
 def all_at_once(
     network: nn.Module | None, targets: Targets, inputs_BCHW: Tensor | None, index: Tensor | None, weights: LossWeights
 ) -> dict[str, float]:
-    """Of all losses that have a weight, as they reach the predictor through the tiles at sorted flat indices, or all tiles.
+    """Computes the gradients of the weighted sum of the losses with respect to the predictor.
 
-    The network is the teacher, and with rendered weights the student; without network and inputs there is only L_rec. First
-    the losses' gradients with respect to all rendered weights are found; then the chosen tiles are rendered once more,
-    unless all are and few enough to have been kept, and the gradients go on from them into the predictor. A tile that is
-    chosen twice counts twice. With all tiles this is the exact gradient, at a memory that does not grow with their number.
+    `network` is the teacher, and with rendered weights the student. `inputs_BCHW` are float32 (B, C, H, W) on the device of the
+    network. Without network and inputs, only the reconstruction loss is possible. `index` has the sorted indices, int64 (n,),
+    of the tiles through which the gradients flow, or is None for all tiles. A tile that occurs twice counts twice. With all
+    tiles, the gradient is exact.
+
+    The gradients are computed in two parts, so that the memory for activations does not grow with the number of tiles. First,
+    the gradients of the losses with respect to all rendered weights are computed. Then the chosen tiles are rendered again,
+    and the gradients flow through these tiles into the predictor. If all tiles are chosen and have at most
+    MAX_KEPT_ACTIVATIONS activations, they are rendered only once.
     """
     representation = targets.representation
     count = len(representation.tiles)
@@ -57,12 +71,12 @@ def all_at_once(
     totals: dict[str, float] = {}
     for share, values in _losses(network, targets, rendered, inputs_BCHW, weights):
         loss = torch.stack([share * factors[name] * value for name, value in values.items()]).sum()
-        # Layers that do nothing for the outputs, such as an auxiliary classifier's, have no gradient.
+        # The loss has no gradient if no represented layer affects the outputs, such as the layers of an auxiliary classifier.
         if loss.requires_grad:
             parts = torch.autograd.grad(loss, rendered, allow_unused=True, materialize_grads=True)
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient += part
-        # All at once, since a GPU is waited for each time.
+        # One `tolist` for all losses, because each one waits for the GPU.
         for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
             totals[name] = totals.get(name, 0.0) + share * value
     if kept:
@@ -79,40 +93,44 @@ def _losses(
     inputs_BCHW: Tensor | None,
     weights: LossWeights,
 ) -> Iterator[tuple[float, dict[str, Tensor]]]:
-    """The losses in parts, as the inputs are taken in microbatches; each with its share of the mean over all inputs."""
+    """The losses, one microbatch of inputs at a time: yields the share of the microbatch in the mean, and scalars by name."""
     layers = targets.representation.layers
     if weights.reconstruction:
-        errors = [ours - theirs for ours, theirs in zip(rendered, targets.weights, strict=True)]
+        errors = [weight - target for weight, target in zip(rendered, targets.weights, strict=True)]
         yield 1.0, {"reconstruction": losses.reconstruction(errors, sum(layer.weights for layer in layers))}
     if network is not None and inputs_BCHW is not None and (weights.feature_maps or weights.logits):
         named = {layer.name: weight for layer, weight in zip(layers, rendered, strict=True)}
-        for some in microbatches(inputs_BCHW):
-            yield len(some) / len(inputs_BCHW), _distillation(network, named, some, weights)
+        for microbatch in microbatches(inputs_BCHW):
+            yield len(microbatch) / len(inputs_BCHW), _distillation(network, named, microbatch, weights)
 
 
 def _distillation(
     network: nn.Module, rendered: dict[str, Tensor], inputs_BCHW: Tensor, weights: LossWeights
 ) -> dict[str, Tensor]:
-    """L_fmd and L_kd, if they have a weight."""
-    with torch.no_grad(), maps.recorded(network, enabled=weights.feature_maps > 0) as theirs:
+    """The feature map loss and the distillation loss of one microbatch, each if it has a weight."""
+    with torch.no_grad(), maps.recorded(network, enabled=weights.feature_maps > 0) as teacher_maps:
         teacher = network(inputs_BCHW)
-    with maps.recorded(network, enabled=weights.feature_maps > 0) as ours:
+    with maps.recorded(network, enabled=weights.feature_maps > 0) as student_maps:
         student = functional_call(network, rendered, (inputs_BCHW,))
-    values = {"feature_maps": losses.feature_maps(theirs, ours)} if weights.feature_maps else {}
+    values = {"feature_maps": losses.feature_maps(teacher_maps, student_maps)} if weights.feature_maps else {}
     return values | ({"distillation": losses.distillation(teacher, student, weights.eps)} if weights.logits else {})
 
 
 def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: float) -> dict[str, float]:
-    """Of L_kd minus `weight` times the targets' smoothness; here the targets' weights are what is trained."""
+    """Computes the gradients of the distillation loss minus `weight` times the smoothness, for the weights of the targets.
+
+    `network` is the teacher, and with the targets' weights the student. `inputs_BCHW` are float32 (B, C, H, W) on the device
+    of the network.
+    """
     smoothness = torch.stack([losses.smoothness(grid) for grid in targets.grids()]).sum()
     (-weight * smoothness).backward()
     total = 0.0
-    for some in microbatches(inputs_BCHW):
+    for microbatch in microbatches(inputs_BCHW):
         with torch.no_grad():
-            teacher = network(some)
-        student = functional_call(network, targets.named(), (some,))
-        loss = losses.distillation(teacher, student) * (len(some) / len(inputs_BCHW))
-        # The outputs may depend on none of the layers, such as those of an auxiliary classifier.
+            teacher = network(microbatch)
+        student = functional_call(network, targets.named(), (microbatch,))
+        loss = losses.distillation(teacher, student) * (len(microbatch) / len(inputs_BCHW))
+        # The loss has no gradient if no represented layer affects the outputs, such as the layers of an auxiliary classifier.
         if loss.requires_grad:
             loss.backward()
         total += loss.item()
@@ -120,11 +138,14 @@ def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: fl
 
 
 def pull_back(representation: Representation, gradients: Sequence[Tensor], index: Tensor) -> None:
-    """Carries gradients with respect to all rendered weights on into the predictor, through the tiles at `index`."""
+    """Computes the gradients of the predictor from the gradients of all rendered weights, in the shapes of the layers.
+
+    The gradients flow through the tiles at sorted indices, int64 (n,).
+    """
     cut = [representation.tiles.cut(layer, gradient) for layer, gradient in enumerate(gradients)]
-    for chunk in render_batches(index):
-        tiles, theirs = [], []
-        for layer, number, rendered in representation.render(chunk):
+    for batch in render_batches(index):
+        tiles, tile_gradients = [], []
+        for layer, number, rendered in representation.render(batch):
             tiles.append(rendered)
-            theirs.append(cut[layer][number])
-        torch.autograd.backward(tiles, theirs)
+            tile_gradients.append(cut[layer][number])
+        torch.autograd.backward(tiles, tile_gradients)

@@ -1,4 +1,4 @@
-"""The training loop: for each phase, for each step: learning rate, gradients, step, evaluation, report."""
+"""The training loop. For each step of each phase: learning rate, gradients, update, evaluation, progress."""
 
 import copy
 import time
@@ -29,13 +29,16 @@ from nern.training.targets import Targets, relative_error
 from nern.training.teacher import Teacher
 from nern.training.trained import Trained
 
-# The fewest steps between two evaluations: with fewer, evaluations would take longer than the steps.
+# The fewest steps between two evaluations. With fewer steps, the evaluations would take longer than the steps.
 MIN_EVALUATION_STEPS = 25
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a training is about: the network, and who teaches and evaluates, if anybody does. `hash` identifies all of it."""
+    """The inputs of a training: the network, its teacher and evaluator if there are any, and the device of the training.
+
+    `hash` returns the identity of a training of these inputs with a plan: equal hashes mean equal trainings.
+    """
 
     state_dict: Mapping[str, Tensor]
     teacher: Teacher | None
@@ -45,13 +48,16 @@ class Subject:
 
 
 class Training:
-    """One training of one predictor, from its first step or from a snapshot. Raises OtherTraining for a snapshot of another."""
+    """A training of one predictor, from its first step or from a snapshot.
+
+    Raises OtherTraining if the snapshot is of another training.
+    """
 
     def __init__(self, subject: Subject, plan: Plan, *, cancellation: Cancellation, snapshot: Snapshot | None) -> None:
         started = time.monotonic()
         self._identity = subject.hash(plan)
         if snapshot and (snapshot.training != self._identity or snapshot.search):
-            raise OtherTraining("the snapshot is of another training")
+            raise OtherTraining("the snapshot is of another training: the network, the data or an option differs")
         self._subject, self._plan, self._cancellation = subject, plan, cancellation
         positions = snapshot.positions if snapshot else None
         representation = _untrained(plan, subject.state_dict, positions, cancellation).to(subject.device)
@@ -64,7 +70,7 @@ class Training:
             self._restore(snapshot)
 
     def run(self, meter: Meter, on_progress: OnProgress) -> Trained:
-        """Makes all steps that are left. Raises TrainingDiverged."""
+        """Makes all steps that are left. Raises TrainingDiverged, and what `on_progress` and the cancellation raise."""
         self._cancellation()
         first = 0
         for phase in self._phases:
@@ -85,7 +91,7 @@ class Training:
         return Trained(representation, self._plan, self._step, best, last_evaluation, evaluator, seconds)
 
     def snapshot(self) -> Snapshot:
-        """The training as it is between two steps."""
+        """A snapshot after the last step that was made. It shares its tensors with the training; see `Snapshot.detached`."""
         targets, pool = self._targets, self._pool
         return Snapshot(
             training=self._identity,
@@ -106,15 +112,14 @@ class Training:
         losses = phase.gradients(number)
         for name, value in losses.items():
             if not isfinite(value):
-                cause = "images that are being made diverged" if phase.plan.name == "synthesis" else suspect(self._targets)
-                raise TrainingDiverged(
-                    f"the {name} loss became {value} at step {self._step + 1} of {self._plan.steps}; {cause}"
-                )
+                cause = "the synthesised images diverged" if phase.plan.name == "synthesis" else suspect(self._targets)
+                step = f"step {self._step + 1} of {self._plan.steps}"
+                raise TrainingDiverged(f"the {name} loss became {value} at {step}; {cause}; a smaller learning rate may help")
         update(self._optimizers)
         return losses
 
     def _evaluate(self) -> Evaluation:
-        """Evaluates the predictor as an artefact will hold it."""
+        """Evaluates the predictor as the artefact would store it."""
         predictor = self._targets.representation.predictor
         with predictor.halved() if self._plan.bits <= 16 else nullcontext():
             return self._selection.add(evaluate(self._targets, self._subject.evaluator, self._step))
@@ -127,7 +132,7 @@ class Training:
         self._optimizers = self._phase_of_last_step().begin(())
         self._targets.restore(snapshot.weights, snapshot.fitted_to)
         for optimizer, state in zip(self._optimizers, snapshot.optimizers, strict=True):
-            optimizer.load_state_dict(copy.deepcopy(dict(state)))  # it would keep the snapshot's own tensors
+            optimizer.load_state_dict(copy.deepcopy(dict(state)))  # the optimizer would change the snapshot's tensors
         self._targets.representation.predictor.load_state_dict(snapshot.predictor)
 
     def _phase_of_last_step(self) -> Phase[PhasePlan]:
@@ -136,7 +141,7 @@ class Training:
             last += phase.plan.steps
             if self._step <= last:
                 return phase
-        raise OtherTraining("the snapshot has more steps than the training")
+        raise OtherTraining("the snapshot is of another training: it has more steps")
 
     @property
     def _pool(self) -> ImagePool | None:
@@ -148,7 +153,11 @@ class Training:
 
 
 def evaluate(targets: Targets, evaluator: Evaluator | None, step: int) -> Evaluation:
-    """Renders the whole network in the dtypes of its layers, and compares it with the original."""
+    """An evaluation after `step` steps.
+
+    The rendered weights are rounded to the dtypes of the layers, as clients get them. Without an evaluator, only the relative
+    error of the weights is computed.
+    """
     layers = targets.representation.layers
     pairs = zip(targets.representation.render_all(), layers, strict=True)
     rendered = [narrowed(weight, layer.dtype).float() for weight, layer in pairs]
@@ -159,24 +168,24 @@ def evaluate(targets: Targets, evaluator: Evaluator | None, step: int) -> Evalua
 
 
 def suspect(targets: Targets) -> str:
-    """Which layer a loss that is not finite may come from."""
+    """A sentence that says which layer a loss that is not finite may come from."""
     for layer, weight in targets.named().items():
         if not weight.isfinite().all():
             return f"the first layer whose smoothed weights are not finite is {layer!r}"
     errors = [
-        (ours - theirs).norm().item() / max(theirs.norm().item(), 1e-30)
-        for ours, theirs in zip(targets.representation.render_all(), targets.weights, strict=True)
+        (weight - target).norm().item() / max(target.norm().item(), 1e-30)
+        for weight, target in zip(targets.representation.render_all(), targets.weights, strict=True)
     ]
     names = [layer.name for layer in targets.representation.layers]
     for name, error in zip(names, errors, strict=True):
         if not isfinite(error):
             return f"the first layer whose rebuilt weights are not finite is {name!r}"
     worst = max(range(len(errors)), key=errors.__getitem__)
-    return f"all rebuilt weights are finite; furthest off is {names[worst]!r}, by {errors[worst]:.3g} of its norm"
+    return f"all rebuilt weights are finite; {names[worst]!r} has the largest relative error, {errors[worst]:.3g}"
 
 
 def _evaluation_due(phase: PhasePlan, made: int) -> bool:
-    """Whether the network is evaluated when so many steps of a phase have been made. The last step always counts."""
+    """Whether an evaluation follows so many steps of a phase. One always follows the last step of a phase with evaluations."""
     if not phase.evaluations:
         return False
     interval = max(MIN_EVALUATION_STEPS, -(-phase.steps // phase.evaluations))
@@ -186,7 +195,7 @@ def _evaluation_due(phase: PhasePlan, made: int) -> bool:
 def _untrained(
     plan: Plan, state_dict: Mapping[str, Tensor], positions: Sequence[Tensor] | None, cancellation: Cancellation
 ) -> Representation:
-    """A representation before its first step. The search for a permutation takes long, so a snapshot brings its positions."""
+    """The representation before the first step. Without the positions of a snapshot, the permutations are searched for."""
     request, tiles = plan.request, plan.tiles()
     if positions is None:
         positions = permutations(tiles, state_dict, request.permutation, request.path, cancellation)

@@ -1,6 +1,6 @@
-"""Feature maps of a network: after each batch norm and after each residual addition, before the activation.
+"""Feature maps of a network: the output of each batch norm, and of each residual addition before its activation.
 
-A network without batch norms has the outputs of its convolutions instead.
+In a network without batch norms, the feature maps are the outputs of its convolutions.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,11 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTran
 
 @contextmanager
 def recorded(network: nn.Module, *, enabled: bool = True) -> Iterator[list[Tensor]]:
-    """Collects the maps of the forward passes inside the context, in the order of computation; none unless `enabled`.
+    """A context that collects the feature maps of forward passes, (B, channels, ...) each, in the order of computation.
 
-    Maps are copied, because networks overwrite them in place. In a residual block (a module with `bn2` and `relu`, as
-    in the CIFAR and torchvision ResNets) the sum is what goes into the block's last activation.
+    Maps are copied, because networks overwrite them in place. A module with `bn2` and `relu`, as in the ResNets for CIFAR and
+    of torchvision, is taken for a residual block. The sum of a block is the input of its last activation. Unless `enabled`,
+    no map is collected.
     """
     maps: list[Tensor] = []
     if not enabled:

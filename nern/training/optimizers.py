@@ -1,4 +1,4 @@
-"""The optimizers of a phase, and how its learning rate reaches them."""
+"""The optimizers of the phases, and the learning rates of their parameter groups."""
 
 import torch
 
@@ -8,20 +8,20 @@ from nern.training.targets import Targets, relative_error
 
 Optimizers = tuple[torch.optim.Optimizer, ...]
 
-# The learning rate of a parameter group is the phase's times this entry of the group, or times 1.
+# The learning rate of a parameter group is the learning rate of the phase times this entry of the group. The default is 1.
 RELATIVE_RATE = "relative_rate"
 
-# The learning rate of everything but matrices, relative to the matrices'.
+# The learning rate of biases and of the embedding, relative to the learning rate of the matrices.
 OTHER_PARAMETERS_RATE = 0.05
 
-# The relative error of the weights from which a phase that goes on from there uses its whole learning rate.
+# A phase that begins with at least this relative error of the weights uses its whole learning rate.
 FULL_RATE_ERROR = 0.3
 
 
 def muon(predictor: Predictor, relative_rate: float = 1.0) -> Optimizers:
-    """Muon for the matrices, and Adam for the other parameters, which have no singular values.
+    """Muon for the matrices of the linear layers, and Adam for the other parameters.
 
-    Muon needs a fraction of the steps that Adam alone needs (bench/NOTEBOOK.md).
+    With Muon, a predictor needs a fraction of the steps that it needs with Adam alone (bench/NOTEBOOK.md).
     """
     matrices = {f"{name}.weight": layer.weight for name, layer in predictor.linear()}
     others = [
@@ -41,9 +41,9 @@ def adam(predictor: Predictor, relative_rate: float) -> Optimizers:
 
 
 def relative_rate(targets: Targets, weights: list[torch.Tensor]) -> float:
-    """min(1, e / 0.3)², where e is the relative error of the rendered weights.
+    """min(1, e / 0.3)², where e is the relative error of the rendered weights with respect to `weights`, one for each layer.
 
-    A well fitted predictor bears only small steps (bench/NOTEBOOK.md).
+    Large steps would destroy a predictor that fits its weights well (bench/NOTEBOOK.md).
     """
     error = relative_error(targets.representation.render_all(), weights)
     return min(1.0, error / FULL_RATE_ERROR) ** 2
@@ -57,10 +57,12 @@ def set_learning_rate(optimizers: Optimizers, rate: float) -> None:
 
 
 def zero_grad(optimizers: Optimizers) -> None:
+    """Removes the gradients of all parameters."""
     for optimizer in optimizers:
         optimizer.zero_grad()
 
 
 def update(optimizers: Optimizers) -> None:
+    """Makes one step of every optimizer."""
     for optimizer in optimizers:
         optimizer.step()

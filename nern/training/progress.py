@@ -1,4 +1,4 @@
-"""How far a training is, and how long it will take."""
+"""The progress of a training, and the estimate of the time that is left."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,14 +11,20 @@ from nern.training.snapshot import Snapshot
 
 
 def _no_snapshot() -> Snapshot:
-    raise ValueError("there is no snapshot of what comes after the last step")
+    raise ValueError("there are no snapshots after the last step of the training")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A training after `step` of `steps`, which count over all phases, all trials and all pruned networks.
+    """The state of a training after a step.
 
-    `evaluation` is there if the network was evaluated after this step. `snapshot` may be called before the next step.
+    step, steps: the steps that were made, and all steps. They count the steps of all phases and all trials, and one step for
+        each pruned network of the report.
+    losses: the losses of this step, by name.
+    evaluation: the evaluation after this step, or None if there was none.
+    steps_per_second: the steps of this phase, divided by their time.
+    seconds_left: an estimate of the time that the remaining steps take.
+    snapshot: returns a snapshot after this step. It may be called only before the next step.
     """
 
     phase: PhaseName
@@ -35,18 +41,23 @@ OnProgress = Callable[[Progress], None]
 
 
 def silently(progress: Progress) -> None:
-    """Reports nothing."""
+    """An `on_progress` that does nothing."""
 
 
 class Meter:
-    """Turns the steps of one trial, which may be the only one, into progress.
+    """Measures the steps of one training, which may be a trial of a search, and reports the progress.
 
-    The time left is estimated from the steps that were made. The current phase keeps its pace. A phase that has not begun
-    has the pace of an earlier phase of its name, or else of the current one. A later trial takes as long as this one.
+    The time left is estimated from the steps that were made, with three assumptions. The rest of the phase takes as long for
+    each step as the phase did so far. A later phase takes as long for each step as an earlier phase of the same name, or else
+    as the current phase. A later trial takes as long as this one.
     """
 
     def __init__(self, plan: Plan, *, trials: int = 1, trials_before: int = 0, steps_before: int = 0) -> None:
-        """`steps_before` are the steps of this trial that another process has made."""
+        """A meter for one of `trials` trials.
+
+        `trials_before` is the number of finished trials. `steps_before` is the number of steps of this trial that were made
+        before the snapshot.
+        """
         self._plan = plan
         self._trials = trials
         self._trials_before = trials_before
@@ -56,7 +67,7 @@ class Meter:
         self._paces: dict[PhaseName, float] = {}
 
     def begin(self) -> None:
-        """A phase begins, or goes on."""
+        """Starts the clock of a phase. To be called before its first step, and before its first step after a snapshot."""
         self._phase_started, self._phase_steps = monotonic(), 0
 
     def step(
@@ -66,7 +77,7 @@ class Meter:
         evaluation: Evaluation | None,
         snapshot: Callable[[], Snapshot],
     ) -> Progress:
-        """One more step of a phase has been made."""
+        """The progress after one more step of `phase`. To be called after every step."""
         self._step += 1
         self._phase_steps += 1
         now = monotonic()
@@ -85,7 +96,7 @@ class Meter:
         )
 
     def _seconds_left_of_trial(self, pace: float) -> float:
-        """Seconds of the steps from here to the end of the last phase."""
+        """The estimated seconds to the end of the last phase. `pace` is that of the current phase, in seconds for each step."""
         left, last = 0.0, 0
         for phase in self._plan.phases:
             first, last = max(last, self._step), last + phase.steps
@@ -95,7 +106,10 @@ class Meter:
 
 
 def of_pruning(plan: Plan, *, steps: int, networks: int, seconds: float) -> Progress:
-    """Progress after the last of `steps`, when some pruned networks have been evaluated in so many seconds."""
+    """The progress after the last of `steps` steps, when `networks` pruned networks have been evaluated.
+
+    `seconds` is the time that these evaluations took.
+    """
     pace = seconds / networks
     return Progress(
         phase="importance",

@@ -1,4 +1,4 @@
-"""Finding the smallest predictor that loses at most so much accuracy."""
+"""The search for the smallest predictor that meets an accuracy target."""
 
 import time
 from collections.abc import Callable
@@ -10,17 +10,18 @@ from nern.training.progress import Meter, OnProgress, Progress, silently
 from nern.training.snapshot import SearchState, Snapshot
 from nern.training.trained import SearchResult, Trained, Trial
 
-# A binary search among seven sizes takes three trials.
+# A binary search among the seven sizes takes three trials.
 TRIALS = 3
 
 RunTrial = Callable[[Plan, Meter, OnProgress, Snapshot | None], Trained]
 
 
 def search(plan: SearchPlan, run: RunTrial, on_progress: OnProgress, snapshot: Snapshot | None) -> Trained:
-    """The smallest size that meets the target, supposing that larger predictors lose less; if none does, the largest one tried.
+    """The training of the smallest size that meets the target. If no size meets it, the training of the largest size.
 
-    Every trial is a whole training. Snapshots carry what earlier trials found. A trial that diverges does not meet the target;
-    raises TrainingDiverged if all do, and OtherTraining for a snapshot of another search.
+    The search is a binary search. It assumes that a larger predictor loses less accuracy. Every trial is a whole training. A
+    trial that diverges does not meet the target. Each snapshot has the results of the earlier trials. Raises TrainingDiverged
+    if all trials diverge, and OtherTraining for a snapshot of another search.
     """
     state, inner = _state_of(snapshot, plan.drop)
     low, high = _bounds(plan, state)
@@ -37,7 +38,7 @@ def search(plan: SearchPlan, run: RunTrial, on_progress: OnProgress, snapshot: S
                 raise
             trial = Trial(ratio, None, None, time.monotonic() - started)
         inner = None
-        # Until a size meets the target, each is larger than those before it.
+        # Until a size meets the target, every trial is larger than the trials before it, and the largest one is kept.
         better = trial.drop is not None and (trial.meets(plan.drop) or not _any_meets(state))
         state = SearchState(plan.drop, (*state.trials, trial), watch.final if better else state.best)
         low, high = _bounds(plan, state)
@@ -54,10 +55,13 @@ def search(plan: SearchPlan, run: RunTrial, on_progress: OnProgress, snapshot: S
 
 
 class _Watch:
-    """Adds what the search knows to the snapshots of a trial, and remembers the trial's end."""
+    """An `on_progress` for one trial. It adds the state of the search to the snapshots.
+
+    `final` is the snapshot after the last step of the trial, or None before.
+    """
 
     def __init__(self, plan: Plan, on_progress: OnProgress, state: SearchState, start: Snapshot | None) -> None:
-        # A trial that starts at its last step has no other end.
+        # A trial that begins at a snapshot after its last step makes no step. That snapshot is then its end.
         self.final = start
         self._last_step = len(state.trials) * plan.steps + plan.steps
         self._on_progress = on_progress
@@ -70,22 +74,26 @@ class _Watch:
 
 
 def drop_of(trained: Trained) -> float:
-    """Points of accuracy lost on the held-out set, at the best evaluation."""
+    """The percentage points of accuracy that the best evaluation lost on the held-out set."""
     assert trained.best.comparison is not None
     return trained.best.comparison.drop
 
 
 def _state_of(snapshot: Snapshot | None, drop: float) -> tuple[SearchState, Snapshot | None]:
-    """What a snapshot says about the search, and about the trial that was under way."""
+    """The state of the search in a snapshot, and the snapshot of the current trial."""
     if snapshot is None:
         return SearchState(drop, (), None), None
     if snapshot.search is None or snapshot.search.drop != drop:
-        raise OtherTraining("the snapshot is of another training")
+        raise OtherTraining("the snapshot is of another training: it is not of a search for this accuracy target")
     return snapshot.search, replace(snapshot, search=None)
 
 
 def _bounds(plan: SearchPlan, state: SearchState) -> tuple[int, int]:
-    """The candidates left: the smallest that meets the target is at `low` or after, and before or at `high`."""
+    """The numbers (low, high) of the candidates that are left.
+
+    The smallest size that meets the target is `low` at the least and `high` at the most. `high` is the number of candidates
+    while no trial has met the target.
+    """
     ratios = [ratio for ratio, _ in plan.candidates]
     low, high = 0, len(ratios)
     for trial in state.trials:

@@ -1,4 +1,7 @@
-"""Everything that a training needs to go on from a step, bit for bit, and its file: safetensors, no pickle."""
+"""Snapshots: the state from which a training goes on after a step, bit for bit.
+
+A snapshot is stored in a safetensors file. No pickle is read or written.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,13 +17,18 @@ from nern.training.trained import Trial
 
 VERSION = 1
 
-# Names of tensors in a file are paths into the snapshot.
+# The name of a tensor in the file is the path to the tensor in the snapshot, such as /predictor/trunk.0.weight.
 SEPARATOR = "/"
 
 
 @dataclass(frozen=True)
 class SearchState:
-    """What a search for a size has found so far: its finished trials, and the end of the best of them."""
+    """The state of a search for an accuracy target.
+
+    drop: the target, in percentage points of accuracy.
+    trials: the finished trials.
+    best: the snapshot after the last step of the best of these trials, or None before there is one.
+    """
 
     drop: float
     trials: tuple[Trial, ...]
@@ -29,16 +37,17 @@ class SearchState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A training after `step` steps. The tensors are the training's own: `detached` makes copies of them.
+    """The state of a training after `step` steps. The training may change the tensors in place; see `detached`.
 
-    training: which training this is, as a hash of the plan and of its inputs.
-    seconds: how long the training has taken.
-    positions: the permutation of each layer.
-    weights: the weights of each layer, if they are not the original ones.
-    fitted_to: the weights that the predictor is fitted to, if they are not `weights`.
-    predictor, optimizers: their state_dicts.
-    selection: the best and the last evaluation, and the predictor at the best one.
-    images: the images made so far, if the data is matched noise.
+    training: the identity of the training, a hash of the plan and of the inputs.
+    seconds: the time that the training has taken.
+    positions: the permutation of each layer, int64 (tiles of the layer,).
+    weights: the target weights, in the shapes of the layers, or None if they are the original weights.
+    fitted_to: the weights that the predictor is fitted to, in the shapes of the layers, or None if they are the target weights.
+    predictor, optimizers: the state_dicts of the predictor and of the optimizers.
+    selection: the state of the model selection; see `Selection.state_dict`.
+    images: the state_dict of the image pool, or None unless the data is matched noise.
+    search: the state of the search, or None unless the training is a trial.
     """
 
     training: str
@@ -54,11 +63,11 @@ class Snapshot:
     search: SearchState | None = None
 
     def detached(self) -> "Snapshot":
-        """The same with copies of all tensors, which the training does not change."""
+        """A copy of the snapshot with tensors of its own, which the training does not change."""
         return _from_plain(_copied(_to_plain(self)))
 
     def write(self, path: Path) -> None:
-        """Writes a file that `read` reads. The file is not synchronised to the disk."""
+        """Writes the snapshot to a file. The file is not synchronised to the disk (fsync)."""
         tensors: dict[str, Tensor] = {}
         about = {"version": VERSION, "snapshot": _take_tensors(_to_plain(self), "", tensors)}
         header, _ = tensorfile.make_header(
@@ -71,7 +80,7 @@ class Snapshot:
 
     @classmethod
     def read(cls, path: Path) -> "Snapshot":
-        """The snapshot in a file. Raises BadSnapshot."""
+        """Reads the snapshot in a file. Raises BadSnapshot if the file is no snapshot, is damaged, or has another version."""
         try:
             tensors, metadata = tensorfile.load_with_metadata(path)
             about = json.loads(metadata["nern"])
@@ -83,7 +92,7 @@ class Snapshot:
 
 
 def _to_plain(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot in dictionaries, lists, tensors and what JSON has."""
+    """The snapshot as nested dictionaries and sequences of tensors, numbers, strings and None."""
     plain = {field.name: getattr(snapshot, field.name) for field in fields(snapshot)}
     if search := snapshot.search:
         plain["search"] = {
@@ -112,7 +121,10 @@ def _copied(value: Any) -> Any:
 
 
 def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """The value as JSON, its tensors moved to `tensors`. A dictionary becomes pairs, since its keys may be numbers."""
+    """The value as JSON. Its tensors are added to `tensors`.
+
+    A dictionary becomes a list of pairs, because its keys may be numbers, and keys in JSON are strings.
+    """
     if isinstance(value, Tensor):
         tensors[name] = value
         return {"tensor": name}

@@ -1,4 +1,4 @@
-"""What the predictor should output, gathered batch by batch: no table of all tiles is made."""
+"""The targets of a training: the weights that the predictor is fitted to."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,11 +9,14 @@ from nern.representation import Representation, root_mean_square
 
 
 class Targets:
-    """The weights to rebuild, in the shapes of the layers (`weights`), and the tiles that the predictor is fitted to
-    (`fitted_tiles`).
+    """The target weights and the tiles that the predictor is fitted to, on the device of the training.
 
-    The weights are the `original` ones, unless a phase trains them (`make_trainable`, then `freeze`). The tiles are cut from
-    the weights, unless the predictor is fitted to others (`fit_to`).
+    original: the original weights of the layers, float32 (filters, channels, *kernel_size) each.
+    weights: the target weights, in the same shapes. They are the original weights, unless the smoothing phase trains them
+        (`make_trainable`, then `freeze`).
+    fitted_tiles: the tiles that the predictor is fitted to, (tiles, width, *kernel_size) for each layer. They are cut from the
+        target weights, unless the predictor is fitted to other weights, `fitted_to` (`fit_to`).
+    unit: the root mean square of the original weights. Errors are in this unit.
     """
 
     def __init__(self, representation: Representation, state_dict: Mapping[str, Tensor], device: torch.device) -> None:
@@ -24,35 +27,39 @@ class Targets:
         self.freeze()
 
     def freeze(self) -> None:
-        """Ends a training of the weights. The predictor is fitted to them as they are."""
+        """Ends the training of the target weights. From here on, the predictor is fitted to the target weights."""
         self.weights = [weight.detach() for weight in self.weights]
         self.fit_to(None)
 
     def fit_to(self, others: Sequence[Tensor] | None) -> None:
-        """From here on the predictor is fitted to other weights of the same shapes; None: to `weights`."""
+        """From here on, the predictor is fitted to other weights, in the shapes of the layers. None: to the target weights."""
         self.fitted_to = others
-        # Views of the weights, unless the last tile of a filter overhangs.
+        # The tiles are views of the weights, unless the last tile of a filter overhangs. They take no memory of their own.
         tiles = self.representation.tiles
         self.fitted_tiles = [tiles.cut(number, weight) for number, weight in enumerate(others or self.weights)]
 
     def make_trainable(self) -> list[Tensor]:
-        """Replaces the weights by copies that have gradients, and returns the copies."""
+        """Replaces the target weights by copies that have gradients, and returns the copies."""
         self.weights = [weight.clone().requires_grad_() for weight in self.weights]
         return self.weights
 
     @property
     def changed(self) -> bool:
-        """Whether the weights are not the original ones."""
-        return any(ours.data_ptr() != theirs.data_ptr() for ours, theirs in zip(self.weights, self.original, strict=True))
+        """Whether the target weights are other tensors than the original weights."""
+        pairs = zip(self.weights, self.original, strict=True)
+        return any(weight.data_ptr() != original.data_ptr() for weight, original in pairs)
 
     def restore(self, weights: Sequence[Tensor] | None, fitted_to: Sequence[Tensor] | None) -> None:
-        """Takes over `weights` (None: the original ones) and `fitted_to` of a snapshot. Trainable weights change in place."""
+        """Restores `weights` and `fitted_to` of a snapshot.
+
+        Trainable weights are changed in place, because an optimizer holds them.
+        """
         device = self.representation.device
         restored = [weight.to(device) for weight in weights or self.original]
         if self.weights[0].requires_grad:
             with torch.no_grad():
-                for ours, theirs in zip(self.weights, restored, strict=True):
-                    ours.copy_(theirs)
+                for weight, value in zip(self.weights, restored, strict=True):
+                    weight.copy_(value)
         else:
             self.weights = restored
             self.freeze()
@@ -60,20 +67,20 @@ class Targets:
             self.fit_to([weight.to(device) for weight in fitted_to])
 
     def named(self) -> dict[str, Tensor]:
-        """The weights by the names of their layers."""
+        """The target weights by the names of their layers."""
         return {layer.name: weight for layer, weight in zip(self.representation.layers, self.weights, strict=True)}
 
     def grids(self) -> Iterator[Tensor]:
-        """Every layer's tiles where the permutation puts them: (filters, tiles, weights), with gradients."""
+        """The tiles of each layer at their assigned coordinates: (filters, tiles, weights), with gradients."""
         tiles = self.representation.tiles
         for number, (layer, weight) in enumerate(zip(tiles.layers, self.weights, strict=True)):
             order = self.representation.positions(number).argsort()
             yield tiles.cut(number, weight).flatten(1)[order].view(layer.filters, tiles.per_filter[number], -1)
 
     def errors(self, index: Tensor) -> list[Tensor]:
-        """Rebuilt minus target at sorted flat indices, in units of the original weights' root mean square, with gradients.
+        """The errors of the rendered tiles at sorted indices, int64 (n,), in units of `unit`, with gradients.
 
-        One tensor for each layer that occurs, with zeros for what overhangs.
+        There is one tensor (m, width, *kernel_size) for each layer that occurs. Weights that overhang have no error.
         """
         errors = []
         for layer, number, tiles in self.representation.render(index):
@@ -84,9 +91,13 @@ class Targets:
 
 
 def relative_error(rebuilt: Sequence[Tensor], weights: Sequence[Tensor]) -> float:
-    """The norm of the error of all layers together over the norm of the weights, or over 1 if that is 0."""
-    # In float64, where squares of small weights are not zero.
-    errors = ((ours.double() - theirs.double()).norm() for ours, theirs in zip(rebuilt, weights, strict=True))
+    """The norm of the error of all layers together over the norm of the weights, in the same shapes.
+
+    If all weights are 0, this is the norm of the error.
+    """
+    # The squares of small weights would be 0 in float32.
+    pairs = zip(rebuilt, weights, strict=True)
+    errors = ((rendered.double() - target.double()).norm() for rendered, target in pairs)
     norms = (weight.double().norm() for weight in weights)
     error, norm = torch.stack([torch.stack(list(values)).norm() for values in (errors, norms)]).tolist()
     return float(error / (norm or 1.0))

@@ -1,4 +1,4 @@
-"""The original network as a teacher, and the data that it teaches and judges with."""
+"""The teacher, the inputs of distillation, and the held-out set."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ Data = Images | Noise
 
 @dataclass(frozen=True)
 class Teacher:
-    """The original network and a source of inputs."""
+    """The original network and the source of its inputs, in batches of `image_batch`."""
 
     network: nn.Module
     images: ImageSource
@@ -25,13 +25,13 @@ class Teacher:
     seed: int
 
     def inputs(self, stream: str, number: int) -> Tensor:
-        """A batch of a stream of inputs, by its number: (B, channels, height, width) on the network's device."""
+        """The batch of this number in a stream of inputs: float32 (B, channels, height, width) on the network's device."""
         device = next(self.network.parameters()).device
         return self.images.batch(self.image_batch, generator(self.seed, stream, number), device)
 
 
 def facts_of(data: Data | None) -> DataFacts | None:
-    """What planning wants to know of the data."""
+    """The facts about the data that planning needs."""
     if isinstance(data, Images):
         classes = None if data.labels_N is None or not len(data) else int(data.labels_N.max()) + 1
         return DatasetFacts(len(data), data.pixels_NHWC.shape[-1], classes)
@@ -39,7 +39,7 @@ def facts_of(data: Data | None) -> DataFacts | None:
 
 
 def split(data: Data, request: TrainingRequest, held_out_images: int, network: nn.Module) -> tuple[ImageSource, HeldOutSet]:
-    """Inputs to distil from, and a held-out set. Raises UnusableImages."""
+    """The source of inputs to distil on, and the held-out set. Raises UnusableImages."""
     rng = generator(request.seed, "held out")
     if isinstance(data, Images):
         images, held_out = data.split(held_out_images, rng, augment=request.augment)
@@ -52,5 +52,5 @@ def split(data: Data, request: TrainingRequest, held_out_images: int, network: n
 
 
 def teacher_of(plan: Plan, network: nn.Module, images: ImageSource) -> Teacher:
-    """The teacher as a plan wants it."""
+    """The teacher of a plan."""
     return Teacher(network, images, plan.request.image_batch, plan.request.seed)

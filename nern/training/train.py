@@ -1,4 +1,4 @@
-"""Training a predictor for a network."""
+"""Training of a predictor for a network: the entry point."""
 
 import hashlib
 from collections.abc import Mapping
@@ -36,12 +36,18 @@ def train(
     cancellation: Cancellation = never,
     snapshot: Snapshot | None = None,
 ) -> Trained:
-    """Trains a predictor for the layers of `state_dict` that the request names, or goes on from a snapshot of such a training.
+    """Trains a predictor for the requested layers of a network, from the first step or from a snapshot.
 
-    Without an architecture or without data there is no distillation. `inputs_hash` identifies network and data, so that a
-    snapshot of another training is refused; without it, the hash is computed. `on_progress` is called after every step.
-    `cancellation` is called now and then before the first step and during evaluations. What they raise ends the training.
-    Raises ImpossibleRequest, TrainingDiverged and OtherTraining.
+    state_dict: the tensors of the network by name, on the CPU.
+    architecture, data: the architecture of the network, and images or noise to distil on. If one of them is None, the training
+        has no distillation.
+    inputs_hash: a hash of the network and the data, by which the snapshots of other trainings are refused. If None, it is
+        computed.
+    on_progress: is called after every step. An exception that it raises ends the training.
+    cancellation: is called during the search for permutations and during evaluations. An exception that it raises ends the
+        training.
+
+    Raises ImpossibleRequest, TrainingDiverged, and OtherTraining if the snapshot is of another training.
     """
     plan = make_plan(request, NetworkFacts(state_dict, architecture), facts_of(data))
     one = plan.candidates[0][1] if isinstance(plan, SearchPlan) else plan
@@ -66,7 +72,7 @@ def train(
 
 
 def digest(state_dict: Mapping[str, Tensor], architecture: str | None, data: Data | None) -> str:
-    """A hash of everything that a training is given, but for its request."""
+    """A hash of all inputs of a training except the request."""
     hash = hashlib.blake2b(f"{architecture}".encode(), digest_size=16)
     for name, tensor in state_dict.items():
         hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -97,7 +103,7 @@ def _teacher_and_evaluator(
     device: torch.device,
     cancellation: Cancellation,
 ) -> tuple[Teacher | None, Evaluator | None]:
-    """Who teaches and who evaluates: both or nobody. Raises UnusableImages."""
+    """The teacher and the evaluator: both or neither. Raises UnusableImages."""
     if architecture is None or data is None:
         return None, None
     network = architectures.build(architecture, dict(state_dict)).to(device)

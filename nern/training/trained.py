@@ -1,4 +1,4 @@
-"""What a training ends in."""
+"""The results of a training."""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +10,12 @@ from nern.training.selection import Evaluation
 
 @dataclass(frozen=True)
 class Trial:
-    """One size of a search: parameters for each represented weight, width, points of accuracy lost, and seconds.
+    """A finished trial of a search.
 
-    The width and the drop are None if the training diverged.
+    ratio: the size of the predictor, in parameters for each represented weight.
+    hidden: the width of the predictor, or None if the training diverged.
+    drop: the loss of accuracy in percentage points, or None if the training diverged.
+    seconds: the time that the trial took.
     """
 
     ratio: float
@@ -21,13 +24,13 @@ class Trial:
     seconds: float = field(default=0.0, compare=False)
 
     def meets(self, drop: float) -> bool:
-        """Whether at most that many points of accuracy were lost."""
+        """Whether at most `drop` percentage points of accuracy were lost."""
         return self.drop is not None and self.drop <= drop
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The drop that was asked for, whether the chosen size meets it, and every trial."""
+    """The result of a search: the target in percentage points, whether the chosen size meets the target, and all trials."""
 
     drop: float
     met: bool
@@ -36,7 +39,14 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Trained:
-    """The representation as it was at the best evaluation of all `steps`, and the evaluator that chose it, if there was one."""
+    """The result of a training.
+
+    representation: the representation of the best evaluation, on the CPU.
+    steps: the number of steps that were made, in all trials.
+    best, last: the best and the last evaluation.
+    evaluator: the evaluator, or None if the training had no teacher.
+    seconds: the time of the training, in all trials.
+    """
 
     representation: Representation
     plan: Plan
@@ -49,5 +59,5 @@ class Trained:
 
     @property
     def distilled(self) -> bool:
-        """Whether the original network was the predictor's teacher in any step."""
+        """Whether any step distilled."""
         return self.evaluator is not None and self.plan.distils

@@ -66,7 +66,7 @@ def test_what_an_artefact_cannot_keep_is_refused_before_training(odd: Tensor, re
 
 def test_a_network_whose_outputs_are_no_numbers_is_refused_before_training() -> None:
     wrong = resnet8() | {"bn1.running_var": -torch.ones(16)}
-    with pytest.raises(UnusableImages, match="no finite numbers"):
+    with pytest.raises(UnusableImages, match="outputs of the original network for these images are not finite"):
         train(wrong, DecoupledRequest(), architecture="cifar/resnet8", data=images())
 
 

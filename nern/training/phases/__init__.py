@@ -1,4 +1,4 @@
-"""The phases of a plan, carried out."""
+"""The phases of a training. Each class carries out one class of phase plans (`nern.request.phases`)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -26,5 +26,5 @@ KINDS: dict[type[plans.PhasePlan], type[Phase[Any]]] = {
 
 
 def make_phases(planned: Iterable[plans.PhasePlan], setting: Setting) -> list[Phase[Any]]:
-    """The phases in order."""
+    """The phases that carry out these plans, in the same order."""
     return [KINDS[type(plan)](plan, setting) for plan in planned]

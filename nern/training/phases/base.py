@@ -1,4 +1,4 @@
-"""What all phases are."""
+"""The base class of all phases."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Planned = TypeVar("Planned", bound=PhasePlan)
 
 @dataclass(frozen=True)
 class Setting:
-    """What the phases of one training work on. Without a teacher nothing distils."""
+    """The objects that the phases of one training share. `teacher` is None in a training without distillation."""
 
     targets: Targets
     teacher: Teacher | None
@@ -29,12 +29,12 @@ class Setting:
 
     @property
     def tiles(self) -> int:
-        """How many tiles there are."""
+        """The number of tiles of all layers."""
         return len(self.targets.representation.tiles)
 
 
 class Phase(ABC, Generic[Planned]):
-    """A part of a training. All methods but `begin` are functions of the number of steps that the phase has behind it."""
+    """A part of a training with one objective. A `step` is the number of steps that the phase made before."""
 
     def __init__(self, plan: Planned, setting: Setting) -> None:
         self.plan = plan
@@ -42,7 +42,7 @@ class Phase(ABC, Generic[Planned]):
 
     @abstractmethod
     def begin(self, optimizers: Optimizers) -> Optimizers:
-        """Makes ready what the phase trains; its optimizers. `optimizers` are those of the phase before."""
+        """Prepares the phase, and returns its optimizers. `optimizers` are those of the phase before."""
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -50,4 +50,4 @@ class Phase(ABC, Generic[Planned]):
 
     @abstractmethod
     def gradients(self, step: int) -> Losses:
-        """Computes the gradients of a step; the values of its losses."""
+        """Computes the gradients of a step, and returns the values of the losses by name."""

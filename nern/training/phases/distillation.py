@@ -1,4 +1,4 @@
-"""Makes the outputs of the rebuilt network follow the teacher's."""
+"""The distillation phase: the outputs of the student follow the outputs of the teacher."""
 
 from nern.request.phases import Distillation
 from nern.training.gradients import LossWeights, all_at_once
@@ -7,7 +7,10 @@ from nern.training.phases.base import Losses, Phase
 
 
 class DistillationPhase(Phase[Distillation]):
-    """Adam on the divergence of the outputs, through all tiles. The better the fit, the smaller the learning rate."""
+    """Minimises the distillation loss with Adam. The gradient flows through all tiles.
+
+    The better the predictor fits the target weights at the beginning, the smaller is the learning rate (`relative_rate`).
+    """
 
     def begin(self, optimizers: Optimizers) -> Optimizers:
         return adam(self.setting.predictor, relative_rate(self.setting.targets, self.setting.targets.weights))

@@ -1,4 +1,4 @@
-"""All losses at once, as published (arXiv 2212.13554)."""
+"""The phases of the paper recipe: all losses at once (arXiv 2212.13554)."""
 
 from nern.optim import Ranger
 from nern.request.phases import Joint
@@ -7,12 +7,12 @@ from nern.training.optimizers import Optimizers
 from nern.training.phases.base import Losses, Phase, Setting
 from nern.training.sampling import UniformOrByMagnitude
 
-# Added to the student's probabilities, as in the authors' code.
+# Is added to the probabilities of the student, as in the authors' code.
 PROBABILITY_EPS = 1e-4
 
 
 class JointPhase(Phase[Joint]):
-    """Ranger on the sum of the losses, whose gradient flows through a batch of tiles."""
+    """Minimises the weighted sum of the losses with Ranger. The gradient flows through a batch of tiles."""
 
     def __init__(self, plan: Joint, setting: Setting) -> None:
         super().__init__(plan, setting)
@@ -20,7 +20,7 @@ class JointPhase(Phase[Joint]):
         self._batches = UniformOrByMagnitude(tiles, plan.kernel_batch, plan.magnitude_probability, setting.seed)
 
     def begin(self, optimizers: Optimizers) -> Optimizers:
-        # Consecutive joint phases share their optimizer.
+        # Reconstruction and distillation are one training in the published code, so both phases share an optimizer.
         if optimizers and isinstance(optimizers[0], Ranger):
             return optimizers
         rate, decay = self.plan.learning_rate.peak, self.plan.weight_decay

@@ -1,4 +1,4 @@
-"""Quantisation-aware training of the predictor: a fit to its own exact predictions, then distillation."""
+"""The compression phase: quantisation-aware training of the predictor, first a fit to its predictions, then distillation."""
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from nern.training.sampling import Shuffled
 
 
 class QuantisedReconstructionPhase(Phase[QuantisedReconstruction]):
-    """Muon on the mean squared distance from the predictions of the predictor before it was quantised."""
+    """Minimises the mean squared error with respect to the predictions before quantisation, with Muon and Adam."""
 
     def __init__(self, plan: QuantisedReconstruction, setting: Setting) -> None:
         super().__init__(plan, setting)
@@ -26,20 +26,23 @@ class QuantisedReconstructionPhase(Phase[QuantisedReconstruction]):
 
 
 class QuantisedDistillationPhase(DistillationPhase):
-    """Distillation of a quantised predictor."""
+    """Minimises the distillation loss of a quantised predictor, with Adam."""
 
     plan: QuantisedDistillation
 
     def begin(self, optimizers: Optimizers) -> Optimizers:
         if not self.setting.predictor.quantised:
             quantise(self.setting, self.plan.bits, self.plan.sparsity)
-        # The fit leaves many weights near a rounding threshold, where small steps would change many codes at once.
+        # After the fit, many weights are near the boundary between two codes. Small steps would change many codes at once.
         self.setting.predictor.centre()
         return super().begin(optimizers)
 
 
 def quantise(setting: Setting, bits: int, sparsity: float) -> list[Tensor]:
-    """Quantises the predictor, and makes its exact predictions, which are returned, what it is fitted to."""
+    """Quantises the predictor, and fits it from here on to the predictions before quantisation.
+
+    Returns these predictions, in the shapes of the layers: float32 (filters, channels, *kernel_size) each.
+    """
     exact = setting.targets.representation.render_all()
     setting.targets.fit_to(exact)
     setting.predictor.quantise(bits, sparsity)

@@ -1,4 +1,4 @@
-"""Fits batches of tiles to the weights, without a teacher."""
+"""The reconstruction phase: the predictor is fitted to the weights. It needs no teacher."""
 
 from nern.request.phases import Reconstruction
 from nern.training.gradients import reconstruct
@@ -8,7 +8,7 @@ from nern.training.sampling import Shuffled
 
 
 class ReconstructionPhase(Phase[Reconstruction]):
-    """Muon on the mean squared error of the tiles."""
+    """Minimises the mean squared error of batches of tiles, with Muon and Adam."""
 
     def __init__(self, plan: Reconstruction, setting: Setting) -> None:
         super().__init__(plan, setting)

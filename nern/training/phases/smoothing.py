@@ -1,4 +1,4 @@
-"""Fine-tunes the original network for smoothness (arXiv 2212.13554, section 4.2)."""
+"""The smoothing phase: fine-tuning of the original network for smoothness (arXiv 2212.13554, section 4.2)."""
 
 import torch
 
@@ -9,7 +9,10 @@ from nern.training.phases.base import Losses, Phase
 
 
 class SmoothingPhase(Phase[Smoothing]):
-    """Trains the target weights: their outputs follow the unchanged network's, and neighbouring tiles become similar."""
+    """Trains the target weights with Adam, so that neighbouring tiles become similar.
+
+    The distillation loss keeps the outputs near those of the unchanged network, which is the teacher.
+    """
 
     def begin(self, optimizers: Optimizers) -> Optimizers:
         return (torch.optim.Adam(self.setting.targets.make_trainable()),)

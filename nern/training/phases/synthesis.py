@@ -1,4 +1,4 @@
-"""Makes the images of matched noise, one group after the other."""
+"""The synthesis phase: making the images of matched noise, one group after the other."""
 
 import torch
 
@@ -11,7 +11,7 @@ from nern.training.teacher import Teacher
 
 
 class SynthesisPhase(Phase[Synthesis]):
-    """Adam on the images of one group at a time. A group without a gradient in a step is left alone."""
+    """Changes the images of one group at a time with Adam. Groups without a gradient in a step do not change."""
 
     def __init__(self, plan: Synthesis, setting: Setting) -> None:
         super().__init__(plan, setting)
@@ -29,6 +29,6 @@ class SynthesisPhase(Phase[Synthesis]):
     def gradients(self, step: int) -> Losses:
         group = step // self.plan.group_steps
         if group:
-            # The moments of a finished group take twice the memory of its images.
+            # The moments that Adam keeps for a group take twice the memory of its images. A finished group needs none.
             self._optimizer.state.pop(self._pool.groups[group - 1], None)
         return follow_statistics(self._network, self._pool, group, generator(self.setting.seed, "synthesis", step))
