@@ -10,7 +10,7 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="nern",
-        description="Neural representations of convolutional networks, as a service. Its settings are environment variables NERN_*",
+        description="Neural representations of convolutional networks, as a service. Settings: environment variables NERN_*",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="run the API and, unless NERN_BROKER_URL is set, a local worker")

@@ -86,8 +86,9 @@ class BadRequest(Problem):
 
 
 class Invalid(Problem):
-    """Fields of the body or parameters of the URL are missing, unknown or out of range. Each item of `errors` has the `pointer`
-    to one of them and a `detail` that says what is wrong. `errors` has at most twenty items."""
+    """A field of the body, a parameter of the URL or a header is missing, unknown or out of range. Each item of `errors` has a
+    `pointer` to one such field, parameter or header, and a `detail` that says what is wrong. `errors` has at most twenty
+    items."""
 
     slug, status, title = "invalid", 422, "Invalid request"
 

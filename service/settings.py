@@ -39,7 +39,8 @@ class Settings(BaseSettings):
     )
     blob_url: str | None = Field(
         None,
-        description="URL of the blob store, file:///… or s3://bucket/prefix. Without it: a folder in the data directory",
+        description="URL of the blob store, file:///… or s3://bucket/prefix with credentials from AWS_*. Without it: the "
+        "folder blobs in the data directory",
     )
     max_upload_bytes: int = Field(
         4 * GIB,
@@ -82,5 +83,5 @@ class Settings(BaseSettings):
 
     @property
     def staging(self) -> Path:
-        """The folder of uploads that are in progress. A file leaves it when the file has been inspected and stored."""
+        """The folder of uploads in progress. A file is removed from this folder when it has been inspected and stored."""
         return self.data_dir.resolve() / "staging"

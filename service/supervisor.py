@@ -48,8 +48,8 @@ class KeepsEnding(Exception):
 class Supervisor:
     """One child process, and the thread that starts the child again when it ends.
 
-    The output of the child is appended to a log file. Its standard input is a pipe that this process holds open. The pipe ends
-    when this process ends, however that happens, so the child can end then too.
+    The output of the child is appended to a log file. The standard input of the child is a pipe that this process holds open.
+    The pipe ends when this process ends, however that happens, so that the child can end then too.
     """
 
     def __init__(

@@ -80,7 +80,7 @@ class Inspectors:
         return found
 
     async def _take(self) -> Inspector:
-        """A process that reads no other file. The caller closes it. Raises Unavailable."""
+        """A process for one file, marked as taken. The caller must close the process. Raises Unavailable."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 inspector = await (self._waiting.get() if self._count else Inspector.start())
@@ -91,7 +91,7 @@ class Inspectors:
         return inspector
 
     async def _keep(self) -> None:
-        """Keeps one process waiting: starts the next one when it is taken or ends. Runs until the task is cancelled."""
+        """Keeps one process waiting: when a process is taken or ends, starts the next one. Runs until the task is cancelled."""
         while True:
             try:
                 inspector = await Inspector.start()

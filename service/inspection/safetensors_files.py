@@ -20,7 +20,7 @@ def read(file: BinaryIO, nbytes: int) -> StateDict:
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if 8 + length > nbytes:
-        raise Refusal("truncated-file", "the file ends inside its header; upload it again")
+        raise Refusal("truncated-file", "the file ends inside its header; upload the file again")
     try:
         entries, _ = tensorfile.parse_header(file.read(length))
     except BadArtefact as error:
@@ -40,6 +40,8 @@ def _validate_layout(entries: list[Entry], *, data: int, nbytes: int) -> None:
             raise Refusal("not-a-checkpoint", f"tensor {entry.name!r} overlaps another tensor, or there is a gap before it")
         end = entry.stop
     if end > nbytes:
-        raise Refusal("truncated-file", f"the file has {nbytes} bytes, but its tensors end at byte {end}; upload it again")
+        raise Refusal(
+            "truncated-file", f"the file has {nbytes} bytes, but its tensors end at byte {end}; upload the file again"
+        )
     if end < nbytes:
         raise Refusal("not-a-checkpoint", f"{nbytes - end} bytes follow the last tensor; write the file again")

@@ -38,10 +38,10 @@ def read(file: BinaryIO, format: Format, nbytes: int) -> StateDict:
     except pickle.UnpicklingError as error:
         raise _refused_pickle(error) from error
     except EOFError as error:
-        raise Refusal("truncated-file", "the file ends too early; upload it again") from error
+        raise Refusal("truncated-file", "the file ends too early; upload the file again") from error
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         if "EOF" in str(error) or "corrupted" in str(error):
-            raise Refusal("truncated-file", "the file ends too early; upload it again") from error
+            raise Refusal("truncated-file", "the file ends too early; upload the file again") from error
         raise Refusal("not-a-checkpoint", f"torch can't read the file; {ADVICE}") from error
     state_dict = find_state_dict(loaded)
     _validate_storages(state_dict, nbytes)

@@ -1,7 +1,7 @@
 """The blob store: uploaded files, and the tensors that were read out of them.
 
-The key of a blob holds the id of one row of the database. If the key were a hash of the content, two rows could share a blob, and
-deleting one row would remove the bytes of the other.
+The key of a blob holds the id of one row of the database. If the key were a hash of the content, two rows could share a blob,
+and deleting one row would remove the bytes of the other.
 """
 
 from collections.abc import Generator, Iterator

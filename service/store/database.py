@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 # How long a transaction that writes to SQLite waits for another one that writes.
 BUSY_MILLISECONDS = 30_000
 
-# Options of libpq. With these options, a connection to a silent PostgreSQL server fails after about twenty seconds. Otherwise the
-# kernel would wait for hours. `tcp_user_timeout` is in milliseconds, the other times are in seconds.
+# Options of libpq. With these options, a connection to a silent PostgreSQL server fails after about twenty seconds. Otherwise
+# the kernel would wait for hours. `tcp_user_timeout` is in milliseconds, the other times are in seconds.
 POSTGRES_TIMEOUTS = {
     "connect_timeout": 5,
     "keepalives_idle": 10,

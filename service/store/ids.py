@@ -18,7 +18,7 @@ def _unix_milliseconds() -> int:
 
 
 class Ids:
-    """A source of UUIDs of version 7 (RFC 9562, section 5.7). Each id is greater than all earlier ids. Threads may share a source.
+    """A source of UUIDs of version 7 (RFC 9562, section 5.7). Threads may share it. Each id is greater than all before it.
 
     An id has 48 bits of Unix milliseconds, a sequence number of 42 bits, and 32 random bits, besides version and variant. The
     sequence number starts at a random value in each millisecond and counts the ids of the millisecond (section 6.2, method 1).

@@ -113,8 +113,7 @@ class Dataset(Base):
 class Job(Base):
     """One training that a client asked for.
 
-    Only the worker that holds the lease may write to the row of a running job, and only under the fence of its claim. docs/jobs.md
-    explains lease and fence.
+    A worker may write to the row only while owner and fence in the row are those of its lease; see docs/jobs.md.
     """
 
     __tablename__ = "job"
@@ -178,7 +177,7 @@ class Predictor(Base):
 
 
 class PredictorChunk(Base):
-    """One chunk of an artefact. All chunks but the last have the same length, so that a range is found without reading the rest."""
+    """One chunk of an artefact. All chunks but the last have the same length, so any range can be read without the rest."""
 
     __tablename__ = "predictor_chunk"
 

@@ -106,7 +106,7 @@ async def file_part(request: Request) -> tuple[str, AsyncIterator[bytes]]:
                 yield parsed
             parts.content.clear()
         if not parts.ended:
-            raise problems.BadRequest("the form ends before its last boundary; send it again")
+            raise problems.BadRequest("the form ends before its last boundary; send the form again")
 
     async for data in body:
         _feed(parser, data)
