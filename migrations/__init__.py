@@ -1,1 +1,1 @@
-"""Alembic migrations; `nern migrate` runs them."""
+"""The Alembic migrations of the database. `nern migrate` runs them."""

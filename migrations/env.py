@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that the caller hands over, or else on the configured database."""
+"""Alembic runs this module to migrate the database of a connection that the caller hands over, or else that of the settings."""
 
 from alembic import context
 from sqlalchemy import Connection
@@ -9,6 +9,7 @@ from service.store.tables import Base
 
 
 def migrate(connection: Connection) -> None:
+    """Runs the migrations on a connection."""
     context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()

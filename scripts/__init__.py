@@ -1,1 +1,1 @@
-"""Programs behind the commands in this folder."""
+"""The commands of this folder, and the Python program of `scripts/demo`."""

@@ -1,6 +1,6 @@
-"""Does the main job over HTTP, as a user would: uploads a network, has a predictor trained, gets the weights back.
+"""Starts the service and uses it over HTTP, as a user would: uploads a network, trains a predictor, and fetches weights.
 
-Without arguments the network is a small residual network trained here, in seconds, on handwritten digits.
+Without arguments, the network is a small residual network. The demo trains it in seconds on handwritten digits.
 """
 
 import argparse
@@ -34,10 +34,14 @@ from nern.state_dicts import find_state_dict
 
 SEED = 0
 POLL_SECONDS = 0.5
-# A job of the demo's own network is this short; somebody else's gets the service's defaults.
+
+# Images of one batch of the final evaluation.
+EVALUATION_IMAGES = 500
+
+# Options of the job for the demo's own network, which needs few steps. Other networks get the defaults of the service.
 DIGITS_JOB = {"steps": 1500, "reconstruction_steps": 1100}
 
-# Where a bar can't move, a line is printed at every so many per cent.
+# If the console is no terminal, a line is printed after every LINE_PERCENT percent.
 LINE_PERCENT = 10
 
 console = Console(stderr=True)
@@ -45,7 +49,11 @@ console = Console(stderr=True)
 
 @dataclass
 class Task:
-    """What goes in, and what the result is judged by."""
+    """The files to upload, and how the result is evaluated.
+
+    `images` (uint8, N x H x W x C) and `labels` (N) are for the final evaluation. The service never gets them. `job` has more
+    options of the job.
+    """
 
     checkpoint: Path
     dataset: Path
@@ -64,9 +72,9 @@ def main() -> None:
         with service(folder / "data", keep=options.keep) as url:
             with httpx.Client(base_url=url, timeout=httpx.Timeout(60, read=600)) as client:
                 result = run(client, task, options)
-            console.print(f"Done in {time.monotonic() - started:.0f} seconds.")
+            console.print(f"The demo took {time.monotonic() - started:.0f} seconds.")
             if options.keep:
-                console.print(f"The service goes on at [bold]{url}[/] (documentation: {url}/docs), its data in {folder}.")
+                console.print(f"The service still runs at [bold]{url}[/] (documentation: {url}/docs). Its data is in {folder}.")
             if options.json:
                 print(json.dumps({"url": url if options.keep else None, **result}))
     except (Failure, httpx.HTTPError) as failure:
@@ -77,22 +85,25 @@ def main() -> None:
 
 
 class Failure(Exception):
-    """Something that the demo can't go on after."""
+    """The demo can't go on."""
 
 
 def parse() -> argparse.Namespace:
+    """The arguments of the command line. Raises SystemExit if they are wrong."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="leave the service running and say where")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="somebody's own network (needs --dataset)")
-    parser.add_argument("--dataset", type=Path, metavar="FILE", help="its images, an .npz with `images` and `labels`")
-    parser.add_argument("--test", type=Path, metavar="FILE", help="images for the final evaluation, never sent to the service")
-    parser.add_argument("--mean", help="subtracted from the images, a number a channel (default: ImageNet's for RGB)")
-    parser.add_argument("--std", help="what the images are divided by, a number a channel")
-    parser.add_argument("--job", type=json.loads, metavar="JSON", help='more fields of the job, as {"ratio": 0.3}')
+    parser.add_argument("--keep", action="store_true", help="leave the service running and print its address")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a network to represent (needs --dataset)")
+    parser.add_argument(
+        "--dataset", type=Path, metavar="FILE", help="images for this network: an .npz file with `images` and `labels`"
+    )
+    parser.add_argument("--test", type=Path, metavar="FILE", help="images for the final evaluation, which are not uploaded")
+    parser.add_argument("--mean", help="mean of each channel, separated by commas (default: ImageNet's for RGB)")
+    parser.add_argument("--std", help="standard deviation of each channel, separated by commas")
+    parser.add_argument("--job", type=json.loads, metavar="JSON", help='more options of the job, as {"ratio": 0.3}')
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     options = parser.parse_args()
     if (options.checkpoint is None) != (options.dataset is None):
-        parser.error("--checkpoint and --dataset belong together")
+        parser.error("give both --checkpoint and --dataset, or neither of them")
     for path in (options.checkpoint, options.dataset, options.test):
         if path is not None and not path.is_file():
             parser.error(f"there is no file {path}")
@@ -100,7 +111,7 @@ def parse() -> argparse.Namespace:
 
 
 def given(options: argparse.Namespace) -> Task:
-    """Somebody's own network and images."""
+    """The network and the images that the arguments name."""
     normalisation = {name: value for name in ("mean", "std") if (value := getattr(options, name))}
     task = Task(options.checkpoint, options.dataset, normalisation, job=options.job)
     if options.test:
@@ -110,7 +121,7 @@ def given(options: argparse.Namespace) -> Task:
 
 
 def digits(folder: Path) -> Task:
-    """Trains a small residual network on 8 x 8 handwritten digits and saves both as a person would."""
+    """Trains a small residual network on handwritten digits of 8 x 8 pixels, and saves the network and the training images."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -130,7 +141,7 @@ def digits(folder: Path) -> Task:
 
 
 def fit(inputs: Tensor, labels: Tensor, epochs: int = 15, batch: int = 64) -> nn.Module:
-    """A trained CIFAR-style ResNet-8 for images of one channel."""
+    """Trains a ResNet-8 of the CIFAR family on normalised images (N, channels, height, width) with labels (N)."""
     torch.manual_seed(SEED)
     network = ResNet(8, channels=inputs.shape[1], classes=int(labels.max()) + 1)
     steps = epochs * (len(inputs) // batch)
@@ -151,7 +162,7 @@ def fit(inputs: Tensor, labels: Tensor, epochs: int = 15, batch: int = 64) -> nn
 
 @contextmanager
 def service(data: Path, *, keep: bool) -> Iterator[str]:
-    """The embedded service on a free port, as a process of its own; its address."""
+    """A block in which the embedded service runs, as a process, on a free port. Yields the address of the service."""
     data.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NERN_")}
     environment |= {"NERN_PORT": "0", "NERN_DATA_DIR": str(data)}
@@ -177,7 +188,7 @@ def service(data: Path, *, keep: bool) -> Iterator[str]:
 
 
 def run(client: httpx.Client, task: Task, options: argparse.Namespace) -> dict[str, Any]:
-    """Upload, train, fetch, compare: the requests that a user would make."""
+    """Makes the requests that a user would make: uploads, trains, fetches and compares. Returns the results."""
     console.rule("Upload")
     with task.checkpoint.open("rb") as file:
         checkpoint = answer(client.post("/v1/checkpoints", files={"file": (task.checkpoint.name, file)}))
@@ -212,7 +223,7 @@ def run(client: httpx.Client, task: Task, options: argparse.Namespace) -> dict[s
 
 
 def answer(response: httpx.Response) -> Any:
-    """The JSON in a response, if it has any. Raises Failure with what the service says went wrong."""
+    """The JSON of a response, or None if it is not JSON. Raises Failure with the problem that the service answers."""
     is_json = "json" in response.headers.get("content-type", "")
     if response.is_error:
         problem = response.json() if is_json else {}
@@ -221,7 +232,7 @@ def answer(response: httpx.Response) -> Any:
 
 
 def follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
-    """Polls a job until it is over, showing how far it is."""
+    """Polls a job until it is over, and shows its progress. Raises Failure unless the job succeeds."""
     percent = -LINE_PERCENT
     with bar("{task.fields[speed]}", "{task.fields[left]}", "{task.fields[quality]}") as progress:
         shown = progress.add_task("waiting", total=1.0, speed="", left="", quality="")
@@ -241,6 +252,7 @@ def follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def time_left(job: dict[str, Any]) -> str:
+    """The time to the estimated end of a job, as text."""
     if not job["estimated_finish_at"]:
         return ""
     left = (datetime.fromisoformat(job["estimated_finish_at"]) - datetime.now(UTC)).total_seconds()
@@ -248,12 +260,13 @@ def time_left(job: dict[str, Any]) -> str:
 
 
 def quality(metrics: dict[str, Any]) -> str:
+    """Losses, accuracy and agreement, as text."""
     names = {"reconstruction": "rec", "distillation": "kd", "accuracy": "accuracy", "agreement": "agreement"}
     return "  ".join(f"{short} {metrics[name]:.4f}" for name, short in names.items() if metrics.get(name) is not None)
 
 
 def show_kernels(client: httpx.Client, predictor_id: str, original: dict[str, Tensor]) -> None:
-    """Fetches a kernel from the start, the middle and the end of the network, and prints it beside the original."""
+    """Fetches one kernel each of the first, the middle and the last layer, and prints them beside the original kernels."""
     layers = answer(client.get(f"/v1/predictors/{predictor_id}/layers"))
     chosen = [layers[0], layers[len(layers) // 2], layers[-1]]
     wanted = [[layer["index"], layer["shape"][0] // 2, layer["shape"][1] // 2] for layer in chosen]
@@ -270,6 +283,7 @@ def show_kernels(client: httpx.Client, predictor_id: str, original: dict[str, Te
 
 
 def matrix(rows: list[list[float]]) -> str:
+    """A kernel, as text."""
     return "\n".join(" ".join(f"{value:+.3f}" for value in row) for row in rows)
 
 
@@ -277,16 +291,16 @@ def matrix(rows: list[list[float]]) -> str:
 def evaluate(
     architecture: str | None, original: dict[str, Tensor], rebuilt: dict[str, Tensor], task: Task, dataset: dict[str, Any]
 ) -> dict[str, float] | None:
-    """Loads both state_dicts into the architecture and runs them on images that the service has never seen."""
+    """Compares the original and the rebuilt network on images that the service never got. None without such images."""
     if architecture is None or task.images is None or task.labels is None:
         return None
     network = architectures.build(architecture, original)
     answers = []
     for state_dict in (original, rebuilt):
         network.load_state_dict(state_dict, strict=set(state_dict) == set(network.state_dict()))
-        chunks = (task.images[rows].float() / 255 for rows in torch.arange(len(task.images)).split(500))
+        batches = (task.images[rows].float() / 255 for rows in torch.arange(len(task.images)).split(EVALUATION_IMAGES))
         mean, std = torch.tensor(dataset["mean"]), torch.tensor(dataset["std"])
-        logits = [network(((chunk - mean) / std).movedim(-1, 1).contiguous()) for chunk in chunks]
+        logits = [network(((batch - mean) / std).movedim(-1, 1).contiguous()) for batch in batches]
         answers.append(torch.cat(logits).argmax(1))
     return {
         "images": len(task.images),
@@ -297,18 +311,18 @@ def evaluate(
 
 
 def table(report: dict[str, Any], measured: dict[str, float] | None, checkpoint: dict[str, Any], seconds: float) -> Table:
-    """What was kept and what was lost."""
+    """A table that compares the original network with the rebuilt one."""
     sizes, accuracy = report["bytes"], report["accuracy"]
     shown = Table("", "original", "rebuilt", title=f"{checkpoint['filename']} as a neural representation")
     if measured:
-        name = f"accuracy, {measured['images']:,} images never uploaded"
+        name = f"accuracy on {measured['images']:,} images that were not uploaded"
         shown.add_row(name, f"{measured['original']:.2%}", f"{measured['rebuilt']:.2%}")
-        shown.add_row("agreement on them", "", f"{measured['agreement']:.2%}")
+        shown.add_row("agreement on these images", "", f"{measured['agreement']:.2%}")
     if accuracy["original"] is not None:
-        name = f"accuracy, {report['images']:,} images held out by the service"
+        name = f"accuracy on {report['images']:,} images held out by the service"
         shown.add_row(name, f"{accuracy['original']:.2%}", f"{accuracy['reconstructed']:.2%}")
     if report["agreement"] is not None:
-        shown.add_row("agreement on them", "", f"{report['agreement']:.2%}")
+        shown.add_row("agreement on these images", "", f"{report['agreement']:.2%}")
     shown.add_row("relative error of the weights", "", f"{report['relative_error']['overall']:.3f}")
     shown.add_section()
     share = (sizes["predictor"] + sizes["permutation"]) / sizes["represented"]
@@ -323,7 +337,7 @@ def table(report: dict[str, Any], measured: dict[str, float] | None, checkpoint:
 
 
 def bar(*fields: str) -> Progress:
-    """A progress bar with these fields behind it."""
+    """A progress bar, followed by these fields."""
     columns = [TextColumn(field) for field in fields]
     percent = TextColumn("{task.percentage:>3.0f}%")
     return Progress(TextColumn("{task.description:14}"), BarColumn(12), percent, TimeElapsedColumn(), *columns, console=console)

@@ -1,1 +1,1 @@
-"""The HTTP service: the application and all of its state."""
+"""The HTTP service: the FastAPI application, and the state of checkpoints, datasets, jobs and predictors."""

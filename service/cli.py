@@ -1,4 +1,7 @@
-"""The command line: `nern serve`, `nern worker`, `nern migrate`. Whatever a command needs is imported when it is run."""
+"""The command line: `nern serve`, `nern worker` and `nern migrate`.
+
+This module imports nothing large, so that `nern --help` answers at once. Each command imports the modules that it needs.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -6,12 +9,13 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="nern", description="Neural representations of convolutional networks, as a service. Settings: NERN_* variables."
+        prog="nern",
+        description="Neural representations of convolutional networks, as a service. Settings: environment variables NERN_*",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="run the API and, unless there is a broker, a local worker")
-    serve.add_argument("--no-worker", action="store_true", help="run the API alone")
-    serve.add_argument("--json", action="store_true", help="print the address as JSON")
+    serve = commands.add_parser("serve", help="run the API and, unless NERN_BROKER_URL is set, a local worker")
+    serve.add_argument("--no-worker", action="store_true", help="run the API without a local worker")
+    serve.add_argument("--json", action="store_true", help="print the address of the API as JSON")
     commands.add_parser("worker", help="run a worker that polls the database")
     commands.add_parser("migrate", help="bring the database to the schema of this release")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""What the commands of `nern` do."""
+"""The commands of `nern`."""
 
 import logging
 import os
@@ -15,9 +15,9 @@ from service.supervisor import module_command
 
 
 def run(options: Namespace) -> None:
-    """Runs the command that was asked for. Raises SystemExit with a sentence if the settings or the database are wrong."""
+    """Runs the command `options.command`. Raises SystemExit with a message if a setting is wrong or the database fails."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Tells at every readiness probe what kind of database it talks to.
+    # At level INFO, Alembic logs the kind of the database at every readiness probe.
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     try:
         settings = Settings()
@@ -38,11 +38,12 @@ def _serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     from service.access.keys import is_loopback, parse_keys
 
     if not is_loopback(settings.host) and not parse_keys(settings.api_keys.get_secret_value()):
-        raise ValueError(f"{settings.host} can be reached from outside, so API keys are needed: set NERN_API_KEYS")
+        raise ValueError(f"other machines can reach {settings.host}, so the service needs API keys: set NERN_API_KEYS")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if settings.database_url is None:
         _migrate(settings)
-    from service.server import serve  # takes seconds: nobody should wait for them to be told of a wrong setting
+    # This import takes seconds. A wrong setting is reported before it.
+    from service.server import serve
 
     serve(settings, with_worker=with_worker, as_json=as_json)
 

@@ -1,13 +1,14 @@
-"""Every error that a client can get: one class a kind, each with a stable `type` (RFC 9457).
+"""Every kind of error that the API answers with: one class for each kind, with a stable `type` (RFC 9457).
 
-The docstring of a class is what `GET /problems/{slug}` answers; `detail` says what to do about this very case.
+`GET /problems/{slug}` answers with the docstring of a class, which describes the kind. The `detail` of a problem describes one
+case.
 """
 
 from typing import Any, ClassVar
 
 
 class Problem(Exception):
-    """Base of all problems. `extra` becomes members of the answer, `headers` headers."""
+    """Base class of all problems. The answer has `headers`, and each item of `extra` is a member of its JSON object."""
 
     slug: ClassVar[str]
     status: ClassVar[int]
@@ -21,163 +22,174 @@ class Problem(Exception):
 
 
 class Unauthorized(Problem):
-    """The request has no API key, or one that is not known here."""
+    """The request has no API key, or this service does not know the key. Send a valid key in the header
+    `Authorization: Bearer KEY`."""
 
     slug, status, title = "unauthorized", 401, "Unauthorized"
 
 
 class Forbidden(Problem):
-    """The API key's scope does not include this."""
+    """The scope of the API key does not allow this request. Use a key of the scope that `detail` names."""
 
     slug, status, title = "forbidden", 403, "Forbidden"
 
 
 class NotFound(Problem):
-    """There is nothing at this address: no such route, or no such id, or it was deleted."""
+    """There is nothing at this address. The route does not exist, or no object has this id, or the object has been deleted."""
 
     slug, status, title = "not-found", 404, "Not found"
 
 
 class MethodNotAllowed(Problem):
-    """The address exists, but not with this method; `Allow` lists those that it has."""
+    """The route exists, but not for this method. The header `Allow` lists the methods that the route has."""
 
     slug, status, title = "method-not-allowed", 405, "Method not allowed"
 
 
 class NotAcceptable(Problem):
-    """None of the media types in `Accept` (or the `format` asked for) can be had here."""
+    """The route can't answer in any media type of the header `Accept`, or in the format that the parameter `format` names.
+    `detail` says which media types or formats are possible."""
 
     slug, status, title = "not-acceptable", 406, "Not acceptable"
 
 
 class InUse(Problem):
-    """It can't be deleted while a job that is not over needs it: cancel the job first."""
+    """The checkpoint or dataset can't be deleted, because a job that is not over needs it. Cancel the job first, or wait until
+    the job is over."""
 
     slug, status, title = "in-use", 409, "In use"
 
 
 class Impossible(Problem):
-    """The job's state does not allow it: a job that is over stays as it is."""
+    """The state of the job does not allow this action. For example, a job that has succeeded can't be cancelled."""
 
     slug, status, title = "impossible-in-this-state", 409, "Impossible in this state"
 
 
 class TooLarge(Problem):
-    """The body is larger than this service accepts."""
+    """The body of the request is larger than this service accepts. `detail` names the limit in bytes."""
 
     slug, status, title = "too-large", 413, "Too large"
 
 
 class UnsupportedMediaType(Problem):
-    """The body's `Content-Type` is none that this route reads."""
+    """The route does not read bodies of this `Content-Type`. `detail` names a media type that the route reads."""
 
     slug, status, title = "unsupported-media-type", 415, "Unsupported media type"
 
 
 class BadRequest(Problem):
-    """The request is not what HTTP or the body's media type says it should be."""
+    """The request breaks the rules of HTTP or of the media type of its body. For example, the body is not valid JSON, or a
+    multipart form has no boundary."""
 
     slug, status, title = "bad-request", 400, "Bad request"
 
 
 class Invalid(Problem):
-    """Fields or parameters are missing, unknown or out of range; `errors` points at each of them."""
+    """A field of the body, a parameter of the URL or a header is missing, unknown or out of range. Each item of `errors` has a
+    `pointer` to one such field, parameter or header, and a `detail` that says what is wrong. `errors` has at most twenty
+    items."""
 
     slug, status, title = "invalid", 422, "Invalid request"
 
 
 class KeyReused(Problem):
-    """The `Idempotency-Key` was used before, with another request."""
+    """An earlier request had the same `Idempotency-Key` and another body. Use a new key for every new job."""
 
     slug, status, title = "idempotency-key-reused", 422, "Idempotency key reused"
 
 
 class OutsideNetwork(Problem):
-    """A coordinate is outside the represented network; `coordinate` names it."""
+    """A coordinate is outside the represented network. The member `coordinate` names it. `GET /v1/predictors/{id}/layers` lists
+    the layers and their shapes."""
 
     slug, status, title = "coordinate-outside-network", 422, "Coordinate outside the network"
 
 
 class DigestMismatch(Problem):
-    """The body's bytes are not those that `Content-Digest` describes: send it again."""
+    """The SHA-256 hash of the file differs from the one in the header `Content-Digest`, so the file was changed on its way.
+    Send the file again."""
 
     slug, status, title = "digest-mismatch", 422, "Digest mismatch"
 
 
 class EmptyFile(Problem):
-    """The file has no bytes."""
+    """The uploaded file has no bytes."""
 
     slug, status, title = "empty-file", 422, "Empty file"
 
 
 class TruncatedFile(Problem):
-    """The file ends too early: it was cut off on its way, or when it was written."""
+    """The file ends too early. It was cut off when it was written or when it was sent."""
 
     slug, status, title = "truncated-file", 422, "Truncated file"
 
 
 class NotACheckpoint(Problem):
-    """The file is none that torch.save or safetensors writes, or holds no state_dict."""
+    """The file is not in a format that torch.save or safetensors writes, or it holds no state_dict."""
 
     slug, status, title = "not-a-checkpoint", 422, "Not a checkpoint"
 
 
 class ForbiddenPickle(Problem):
-    """Reading the file would run code that it brings along. Save the state_dict alone."""
+    """The file holds a pickle that needs more than tensors and plain values, so reading it could run code. Save the state_dict
+    alone: `torch.save(model.state_dict(), path)`."""
 
     slug, status, title = "forbidden-pickle", 422, "Forbidden pickle"
 
 
 class UnsupportedArchive(Problem):
-    """TorchScript and torch.export archives hold programs. Save the state_dict of the module instead."""
+    """The file is a TorchScript or torch.export archive, which holds a program. Save the state_dict of the module instead."""
 
     slug, status, title = "unsupported-archive", 422, "Unsupported archive"
 
 
 class UnsupportedTensor(Problem):
-    """A tensor has a dtype or a layout that can't be stored."""
+    """A tensor has a dtype, a layout or a kernel size that this service does not store. `detail` names the tensor."""
 
     slug, status, title = "unsupported-tensor", 422, "Unsupported tensor"
 
 
 class NonFiniteWeights(Problem):
-    """A tensor holds NaN or infinity."""
+    """A tensor holds NaN, infinity, or a value that is too large for float32. `detail` names the tensor."""
 
     slug, status, title = "non-finite-weights", 422, "Non-finite weights"
 
 
 class NoConvolutions(Problem):
-    """The checkpoint has no convolution, so there is nothing to represent."""
+    """The checkpoint has no weight of a convolution, so there is nothing to represent."""
 
     slug, status, title = "no-convolutions", 422, "No convolutions"
 
 
 class BadDataset(Problem):
-    """The file is not an .npz with `images` (uint8, N x H x W x C) and perhaps `labels` (integers, N)."""
+    """The file is not a valid dataset. A dataset is an .npz file with the array `images` (uint8, N x H x W x C) and, if wanted,
+    the array `labels` (integers, N)."""
 
     slug, status, title = "bad-dataset", 422, "Bad dataset"
 
 
 class TooDemanding(Problem):
-    """Reading the file took more memory or time than its size justifies."""
+    """Reading the file needs more memory or time than this service grants for a file of its size."""
 
     slug, status, title = "too-demanding", 422, "Too demanding"
 
 
 class NotRepresentable(Problem):
-    """The job does not fit the checkpoint: no such architecture, or no such layers."""
+    """The job does not fit the checkpoint. The architecture is unknown or does not match the checkpoint, or a layer does not
+    exist or can't be represented."""
 
     slug, status, title = "not-representable", 422, "Not representable"
 
 
 class Unavailable(Problem):
-    """Something that the service depends on does not answer: try again later."""
+    """A part that the service depends on does not answer, for example the database. Try again later."""
 
     slug, status, title = "unavailable", 503, "Unavailable"
 
 
 class Broken(Problem):
-    """A fault of the service. It has been logged; nothing that was accepted is lost."""
+    """The service has a fault, which has been logged. Objects that were created before are not affected."""
 
     slug, status, title = "internal", 500, "Internal error"
 

@@ -1,4 +1,4 @@
-"""The API's server process, and the local worker beside it."""
+"""The server process of the API, which also supervises the local worker."""
 
 import contextlib
 import json
@@ -13,12 +13,15 @@ from service.api.app import create_app
 from service.settings import Settings
 from service.supervisor import Supervisor, module_command
 
-# How long a stopping server waits for requests in flight.
+# How long a server that is stopping waits for requests in flight.
 GRACE_SECONDS = 20
 
 
 class Server(uvicorn.Server):
-    """Tells endless streams to end as soon as the server is asked to stop, instead of waiting for their clients."""
+    """A uvicorn server that sets `stopping` when a signal asks it to stop.
+
+    Event streams end when `stopping` is set. Otherwise the server would wait for their clients.
+    """
 
     def __init__(self, config: uvicorn.Config, stopping: Event) -> None:
         super().__init__(config)
@@ -30,7 +33,7 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
-    """Answers requests until a signal says stop. The address is printed as soon as clients can connect."""
+    """Answers requests until SIGTERM or SIGINT arrives. Prints the address as soon as clients can connect."""
     stopping = Event()
     worker = _worker(settings) if with_worker else None
     app = create_app(settings, stopping=stopping, probes={"worker": worker.probe} if worker else None)
@@ -39,7 +42,7 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"
         print(json.dumps({"url": url}) if as_json else f"NeRN listens on {url} (documentation: {url}/docs)", flush=True)
-        # The server raises the signal that ended it once more when it is done; by then it has had its effect.
+        # When the uvicorn server has ended, it raises the signal that ended it once more. These handlers ignore that signal.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         Server(config, stopping).run(sockets=[listening])
@@ -50,7 +53,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((host, port))
-    # From here on clients can connect; they are answered when the application has started.
+    # From here on, clients can connect. Their requests are answered when the application has started.
     listening.listen(2048)
     return listening
 

@@ -1,55 +1,87 @@
-"""Everything that can be set, as environment variables `NERN_*`."""
+"""The settings, which are read from environment variables `NERN_*`."""
 
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 class Settings(BaseSettings):
-    """Defaults run the embedded service: SQLite, a folder and a local worker."""
+    """All settings. The defaults run the embedded service: an SQLite database, a folder of blobs and a local worker."""
 
     model_config = SettingsConfigDict(env_prefix="NERN_", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one, which is printed")
-    api_keys: SecretStr = Field(
-        SecretStr(""), description="Comma list of scope:key, scopes read, write, admin; needed unless the host is loopback"
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. On an address that is not a loopback address, the service does not start without "
+        "API keys",
     )
-    data_dir: Path = Field(Path("nern-data"), description="The embedded database, blobs and logs")
-    database_url: str | None = Field(None, description="SQLAlchemy URL; none: an SQLite file in the data directory")
-    broker_url: str | None = Field(None, description="Redis URL that wakes Celery workers; none: a local worker polls")
-    blob_url: str | None = Field(None, description="Where uploads go, as file:///… or s3://…; none: the data directory")
-    max_upload_bytes: int = Field(4 * GIB, gt=0, description="The largest file that is accepted")
-    max_body_bytes: int = Field(8 * 2**20, gt=0, description="The largest JSON body that is accepted")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on. 0 picks a free port, which is printed")
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Comma-separated list of scope:key. A key has 16 characters or more. Scopes: read, write (which includes "
+        "read), admin (which includes both). Clients send Authorization: Bearer KEY",
+    )
+    data_dir: Path = Field(
+        Path("nern-data"),
+        description="Folder of the embedded database, the blobs, uploads in progress (staging) and the worker's log",
+    )
+    database_url: str | None = Field(
+        None,
+        description="URL of the database, postgresql://…. Without it: an SQLite file in the data directory, which is migrated "
+        "when the service starts",
+    )
+    broker_url: str | None = Field(
+        None,
+        description="URL of the broker that wakes Celery workers, redis://…. Without it: a local worker polls the database",
+    )
+    blob_url: str | None = Field(
+        None,
+        description="URL of the blob store, file:///… or s3://bucket/prefix with credentials from AWS_*. Without it: the "
+        "folder blobs in the data directory",
+    )
+    max_upload_bytes: int = Field(
+        4 * GIB,
+        gt=0,
+        description="Size of the largest file that is accepted, and the largest size of a dataset's unpacked arrays",
+    )
+    max_body_bytes: int = Field(8 * MIB, gt=0, description="Size of the largest JSON body that is accepted")
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="Where workers train: cpu, cuda, cuda:N; auto: a GPU if there is one",
+        description="Device that workers train on: cpu, cuda, cuda:1 for the second of several GPUs, or auto for a GPU if "
+        "there is one",
     )
-    threads: int = Field(0, ge=0, description="Processor threads of a training; 0: all cores")
-    inspect_seconds: int = Field(120, gt=0, description="Time limit for reading one uploaded file")
+    threads: int = Field(0, ge=0, description="Processor threads of a training. 0: one for each core")
+    inspect_seconds: int = Field(120, gt=0, description="Time limit for the inspection of one uploaded file")
     inspectors: int = Field(
-        2, ge=0, description="Processes that wait for an upload, 300 MB each; 0: one is started when a file comes"
+        2,
+        ge=0,
+        description="Inspecting processes that wait for uploads, with 300 MB of memory each. 0: a process is started when a "
+        "file arrives, which takes two seconds",
     )
-    lease_seconds: float = Field(30, gt=0, description="How long a silent worker keeps its job")
-    max_attempts: int = Field(3, gt=0, description="How often a job is started before it fails")
-    poll_seconds: float = Field(0.5, gt=0, description="How often workers look for jobs and event streams for events")
-    sweep_seconds: float = Field(5, gt=0, description="How often lost jobs are looked for")
+    lease_seconds: float = Field(30, gt=0, description="How long a worker that has gone silent keeps its job")
+    max_attempts: int = Field(3, gt=0, description="How often a job is started before it fails, if its workers go silent")
+    poll_seconds: float = Field(
+        0.5, gt=0, description="How often local workers look for jobs, and event streams look for events"
+    )
+    sweep_seconds: float = Field(
+        5, gt=0, description="How often the service looks for jobs of silent workers and for lost wake-ups"
+    )
 
     @property
     def database(self) -> str:
-        """The database's URL."""
+        """The URL of the database."""
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'nern.sqlite3'}"
 
     @property
     def blobs(self) -> str:
-        """The blob store's URL."""
+        """The URL of the blob store."""
         return self.blob_url or (self.data_dir.resolve() / "blobs").as_uri()
 
     @property
     def staging(self) -> Path:
-        """Where uploads lie until they have been inspected."""
+        """The folder of uploads in progress. A file is removed from this folder when it has been inspected and stored."""
         return self.data_dir.resolve() / "staging"

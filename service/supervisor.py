@@ -1,4 +1,4 @@
-"""Keeps a child process running: starts it again when it ends, ever less often if it ends again and again."""
+"""Keeps a child process running. A child that ends is started again, after a delay that grows if the runs are short."""
 
 import logging
 import signal
@@ -13,39 +13,43 @@ from threading import Event, Lock, Thread
 
 log = logging.getLogger(__name__)
 
-# How long a stopping child may take for its step, before it is killed.
+# How long a child may take to end after SIGTERM before it is killed. A worker first finishes its training step.
 GRACE_SECONDS = 20.0
 
-# So many short runs in a row make the probe fail.
+# The probe fails after this many short runs in a row.
 FAILING_RUNS = 2
 
 
 def module_command(name: str, *arguments: str) -> list[str]:
-    """The command that runs a module of ours: neither the current folder nor PYTHONPATH can put another one in its place."""
+    """The command that runs a module of this project.
+
+    The options -P and -E keep Python from importing a module of the same name from the current folder or from PYTHONPATH.
+    """
     return [sys.executable, "-E", "-P", "-m", name, *arguments]
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait before a child is started again. Only short runs count, and a long one makes up for all of them."""
+    """How long to wait before a child is started again. A run of at least `long_run_seconds` resets the count of short runs."""
 
     first_seconds: float = 1.0
     longest_seconds: float = 60.0
     long_run_seconds: float = 120.0
 
     def delay(self, short_runs: int) -> float:
-        """Seconds to wait after so many short runs in a row; they double from one to the next."""
+        """Seconds to wait after this many short runs in a row. Each short run doubles the delay, up to `longest_seconds`."""
         return min(self.longest_seconds, self.first_seconds * 2.0 ** min(max(short_runs - 1, 0), 64))
 
 
 class KeepsEnding(Exception):
-    """The child ends again and again, soon after each start."""
+    """The latest runs of the child were all short."""
 
 
 class Supervisor:
-    """One child process and the thread that starts it again. The child's output is appended to a log file.
+    """One child process, and the thread that starts the child again when it ends.
 
-    The child's standard input stays open for as long as this process lives, so that the child can tell when it should end.
+    The output of the child is appended to a log file. The standard input of the child is a pipe that this process holds open.
+    The pipe ends when this process ends, however that happens, so that the child can end then too.
     """
 
     def __init__(
@@ -75,9 +79,12 @@ class Supervisor:
 
     @contextmanager
     def running(self, stopping: Event) -> Iterator[None]:
-        """The child runs until `stopping` is set or the block ends, and has ended when the block has."""
+        """A block in which the child runs. When `stopping` is set or the block ends, the child gets SIGTERM.
+
+        The child has ended when the context manager returns. A child that does not end within the grace period is killed.
+        """
         supervising = Thread(target=self._supervise, args=(stopping,), name=f"{self._name} supervisor", daemon=True)
-        # The child is told while the block goes on: both may take a while to stop.
+        # A thread sends SIGTERM as soon as `stopping` is set, because the block itself may take long to end after that.
         telling = Thread(target=self._tell, args=(stopping,), name=f"{self._name} stop", daemon=True)
         supervising.start()
         telling.start()
@@ -91,7 +98,7 @@ class Supervisor:
             supervising.join()
 
     def probe(self) -> None:
-        """Raises KeepsEnding if the latest runs were all short, until the child has run for long again."""
+        """Raises KeepsEnding if at least FAILING_RUNS runs in a row were short and the current run is not yet long."""
         with self._lock:
             if self._short_runs < FAILING_RUNS or self._runs_long():
                 return
@@ -113,7 +120,7 @@ class Supervisor:
             stopping.wait(delay)
 
     def _run(self) -> str:
-        """One run of the child, from its start to its end; how it ended."""
+        """Runs the child once and waits for its end. Returns how the child ended, as the end of a sentence about it."""
         with self._lock, self._log_file.open("ab") as output:
             self._started = self._seconds()
             if self._stopping:

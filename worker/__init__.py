@@ -1,1 +1,1 @@
-"""What runs where the training runs: claims a job, trains a predictor with `nern`, stores it."""
+"""The worker: claims jobs, trains predictors with `nern`, and stores the predictors."""

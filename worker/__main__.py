@@ -1,6 +1,7 @@
-"""A local worker: looks for jobs again and again. `python -m worker`, or as a child of `nern serve`.
+"""A local worker, which polls the database for jobs: `python -m worker`, or a child process of `nern serve`.
 
-With `--until-eof` it also stops when its standard input ends, which is when the process that holds the other end does.
+With `--until-eof`, the worker also stops when its standard input ends. The parent holds the other end of that pipe, so the
+worker stops when its parent ends, however that happens.
 """
 
 import logging
@@ -18,6 +19,7 @@ log = logging.getLogger("worker")
 
 
 def main() -> None:
+    """Works on one job after the other until SIGTERM, SIGINT or the end of standard input."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings, stopping = Settings(), Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -25,16 +27,16 @@ def main() -> None:
     if "--until-eof" in sys.argv[1:]:
         Thread(target=_stop_at_eof, args=(stopping,), daemon=True).start()
     spin_little()
-    # Imported here, because it loads torch.
+    # This import loads torch, which must happen after `spin_little`.
     from worker.run import Worker
 
     worker = Worker(settings, stopping)
-    log.info("looking for jobs in %s", make_url(settings.database))
+    log.info("the worker looks for jobs in %s", make_url(settings.database))
     while not stopping.is_set():
         try:
             idle = not worker.work()
         except SQLAlchemyError:
-            log.exception("the database does not answer; trying again")
+            log.exception("the database does not answer; the worker tries again")
             idle = True
         if idle:
             stopping.wait(settings.poll_seconds)

@@ -1,7 +1,8 @@
-"""The Celery application: `celery -A worker.celery worker --concurrency 1`.
+"""The Celery application, for workers that messages wake: `celery -A worker.celery worker --concurrency 1`.
 
-A message says "look", so it is acknowledged before the work starts: the lease, not redelivery, guards a job that may take
-hours. Nothing is prefetched, and each job gets a fresh process, in which alone CUDA is initialised.
+A message only tells a worker to look for jobs, so a worker acknowledges the message before the work starts. If the worker dies,
+its lease expires and the job returns to the queue: the broker need not deliver the message again. Workers prefetch no messages.
+Each job runs in a new process, because a process can't use CUDA if its parent has initialised CUDA.
 """
 
 import os
@@ -18,7 +19,7 @@ from service.settings import Settings
 from worker.openmp import spin_little
 
 app = Celery("nern")
-# Read when Celery needs its configuration, not when this module is imported.
+# The settings are read when Celery needs its configuration, not when this module is imported.
 app.add_defaults(lambda: {"broker_url": Settings().broker_url})
 app.conf.update(
     task_default_queue=QUEUE,
@@ -37,7 +38,7 @@ stopping = Event()
 
 @worker_shutting_down.connect
 def _pass_on(**_: Any) -> None:
-    """A warm shutdown waits for running tasks: tells them to give their jobs back."""
+    """Tells the processes of running tasks to give their jobs back, because a warm shutdown waits for these tasks."""
     for child in active_children():
         if child.pid:
             os.kill(child.pid, signal.SIGTERM)
@@ -45,11 +46,11 @@ def _pass_on(**_: Any) -> None:
 
 @app.task(name=TASK)
 def look(job_id: str) -> None:
-    """Works on this job if it still waits, or else on another one."""
+    """Works on this job if it is still queued, or else on the oldest queued job."""
     spin_little()
-    # Imported here, so that torch is loaded after the fork.
+    # This import loads torch, which must happen after the fork and after `spin_little`.
     from worker.run import Worker
 
-    # Set here, because the pool resets its processes' handlers after they have started.
+    # The handler is set here, because Celery resets the handlers of a process after its start.
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     Worker(Settings(), stopping).work(prefer=job_id)

@@ -1,4 +1,4 @@
-"""Which failure of a job an exception stands for."""
+"""The type of failure of a job, by the exception that ended its training."""
 
 from nern.errors import BadArtefact, NernError, NotRepresentable, TrainingDiverged, UnknownArchitecture, UnusableImages
 from service.store.failures import FailureType
@@ -13,5 +13,5 @@ TYPES: dict[type[NernError], FailureType] = {
 
 
 def failure_type(error: NernError) -> FailureType:
-    """The documented type of failure that this error stands for."""
+    """The type of failure for an error of `nern`; "internal" for errors that no type is documented for."""
     return next((type for kind, type in TYPES.items() if isinstance(error, kind)), "internal")

@@ -1,4 +1,4 @@
-"""What a job needs, out of the blob store."""
+"""The inputs of a job, read from the blob store."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,12 +14,15 @@ from service.store.tables import Dataset, Job
 
 
 def load_checkpoint(store: Blobs, id: str) -> StateDict:
-    """The state_dict of a checkpoint, in its original order. Raises FileNotFoundError."""
+    """The state_dict of a checkpoint, in the order of the uploaded file. Raises FileNotFoundError and Unreachable."""
     return _load(store, blobs.checkpoint_tensors(id))
 
 
 def load_data(store: Blobs, job: Job, dataset: Dataset | None, state_dict: StateDict) -> Images | Noise | None:
-    """The images that a job is to distil from, if it has any. Raises FileNotFoundError, UnknownArchitecture."""
+    """The images or the noise that a job distils from, or None for a job without data.
+
+    Raises FileNotFoundError, Unreachable and UnknownArchitecture.
+    """
     if dataset is not None:
         tensors = _load(store, blobs.dataset_tensors(dataset.id))
         return Images(tensors["images"], tensors.get("labels"), tuple(dataset.mean), tuple(dataset.std))

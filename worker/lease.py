@@ -1,4 +1,4 @@
-"""Keeping a lease alive while a job runs, and hearing of cancellation."""
+"""The heartbeat: extends the lease of a running job, and learns that the job is to be cancelled."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -20,17 +20,18 @@ HEARTBEAT_SECONDS = 1.0
 
 
 class Cancelled(Exception):
-    """The job's owner does not want it any more."""
+    """A client has asked to cancel the job."""
 
 
 class Stopped(Exception):
-    """This worker is to stop."""
+    """The worker has been told to stop."""
 
 
 class Pulse:
-    """What the heartbeat has learned; `cancellation` raises it in the thread that trains.
+    """What the heartbeat has learned about the job: whether the job is to be cancelled, or the lease is lost.
 
-    The database may go away and come back: a job outlives that as long as its lease does.
+    The training calls `cancellation` again and again, and so ends soon after the heartbeat has learned one of the two. If the
+    database does not answer for a while, the job goes on until its lease has expired.
     """
 
     def __init__(self, stopping: Event) -> None:
@@ -39,28 +40,28 @@ class Pulse:
         self.lost = Event()
 
     def cancellation(self) -> None:
-        """Raises LeaseLost, Cancelled or Stopped if the work must end."""
+        """Raises LeaseLost, Cancelled or Stopped if the training must end."""
         if self.lost.is_set():
-            raise LeaseLost("the heartbeat found the lease gone")
+            raise LeaseLost("the heartbeat found that the worker has lost its lease")
         if self.cancelled.is_set():
             raise Cancelled
         if self._stopping.is_set():
             raise Stopped
 
     def persist(self, write: Callable[[], None]) -> None:
-        """Writes what must be written, again and again while the database is away. Raises LeaseLost."""
+        """Calls `write`, again and again while the database does not answer. Raises LeaseLost when the lease has expired."""
         while True:
             try:
                 return write()
             except OperationalError:
-                log.warning("the database does not answer; trying again", exc_info=True)
+                log.warning("the database does not answer; the worker tries again", exc_info=True)
                 if self.lost.wait(HEARTBEAT_SECONDS):
-                    raise LeaseLost("the lease ended while the database was away") from None
+                    raise LeaseLost("the lease expired while the database did not answer") from None
 
 
 @contextmanager
 def kept_alive(database: Database, settings: Settings, lease: Lease, stopping: Event, clock: Clock) -> Iterator[Pulse]:
-    """Extends the lease in a thread for as long as the block runs."""
+    """A block during which a thread extends the lease."""
     pulse, done = Pulse(stopping), Event()
     thread = Thread(target=_beat, args=(database, settings, lease, pulse, done, clock), name="heartbeat", daemon=True)
     thread.start()
@@ -84,8 +85,8 @@ def _beat(database: Database, settings: Settings, lease: Lease, pulse: Pulse, do
         except LeaseLost:
             pulse.lost.set()
             return
-        except Exception:  # the database may be away for a moment; the lease bounds how long that may take
-            log.exception("heartbeat failed")
+        except Exception:  # for example, the database does not answer; the job may go on until the lease has expired
+            log.exception("the heartbeat could not extend the lease of job %s", lease.job_id)
             if now > expires:
                 pulse.lost.set()
                 return

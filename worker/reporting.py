@@ -1,4 +1,4 @@
-"""Showing clients how far a training is."""
+"""Reports the progress of a training to the database, where clients see it."""
 
 import logging
 import time
@@ -18,14 +18,14 @@ from worker.lease import Pulse
 
 log = logging.getLogger(__name__)
 
-EVERY_SECONDS = 0.5
+REPORT_SECONDS = 0.5
 
 
 class Reporter:
-    """The training's callback: ends it when the pulse says so, and writes progress now and then.
+    """The callback that a training calls after each step. It writes progress, and raises an exception if the training must end.
 
-    The job's row is brought up to date twice a second. Events are few, however long the training: `progress` at every
-    new percent, `metrics` at every evaluation.
+    The row of the job is written every REPORT_SECONDS. An event `progress` is recorded at each new percent, and an event
+    `metrics` at each evaluation, so that the number of events does not grow with the length of a training.
     """
 
     def __init__(self, database: Database, lease: Lease, pulse: Pulse, clock: Clock) -> None:
@@ -36,12 +36,12 @@ class Reporter:
         self._written = 0.0
         self._percent = -1
         self._metrics: dict[str, Any] = {}
-        # Events that are due; they wait here while the database is away.
+        # Kinds of the events that are due. They stay here while the database does not answer.
         self._kinds: list[Literal["progress", "metrics"]] = []
 
     def __call__(self, progress: Progress) -> None:
         self._pulse.cancellation()
-        due = time.monotonic() - self._written >= EVERY_SECONDS
+        due = time.monotonic() - self._written >= REPORT_SECONDS
         if not (due or progress.evaluation or progress.step == progress.steps):
             return
         self._written = time.monotonic()
@@ -79,6 +79,7 @@ class Reporter:
 
 
 def _flat(evaluation: Evaluation) -> dict[str, Any]:
+    """The metrics of an evaluation: its fields in one dictionary, with None for numbers that are not finite."""
     values: dict[str, Any] = {"evaluated_at_step": evaluation.step, "relative_error": evaluation.relative_error}
     values |= asdict(evaluation.comparison) if evaluation.comparison else {}
     return {name: finite(value) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""One job, from the claim to the stored predictor."""
+"""One attempt at a job, from the claim to the stored predictor."""
 
 import hashlib
 import logging
@@ -39,11 +39,11 @@ COPIED_BYTES = 2**20
 
 
 class DeviceFailed(Exception):
-    """The GPU failed: this process can do nothing more on it, but perhaps another one can."""
+    """The GPU failed. This process can't use the GPU from then on, but another process may be able to."""
 
 
 class Worker:
-    """A process's worker. Each has an owner id of its own, by which its leases are known."""
+    """A worker, one for each process. Its owner id, which is new for each worker, marks its leases."""
 
     def __init__(self, settings: Settings, stopping: Event, *, clock: Clock = utc_now) -> None:
         self._settings = settings
@@ -57,9 +57,10 @@ class Worker:
         self._device = device(settings.device)
 
     def work(self, prefer: str | None = None) -> bool:
-        """Claims one job, this one if it waits, and sees it through; False if there was nothing to do.
+        """Claims one job and works on it until it ends: the job `prefer` if it is queued, or else the oldest queued job.
 
-        Raises DeviceFailed; the job is then started again when its lease has expired.
+        Returns False if no job was claimed. Raises DeviceFailed; the sweep returns the job to the queue when its lease has
+        expired.
         """
         with self._database.write() as session:
             lease = jobs.claim(
@@ -71,14 +72,17 @@ class Worker:
             )
         if lease is None:
             return False
-        log.info("job %s: started under fence %d", lease.job_id, lease.fence)
+        log.info("job %s: claimed under fence %d", lease.job_id, lease.fence)
         try:
             with kept_alive(self._database, self._settings, lease, self._stopping, self._clock) as pulse:
                 self._run(lease, pulse)
         except LeaseLost:
-            log.warning("job %s: lost to another worker, or over; nothing more is written", lease.job_id)
+            log.warning("job %s: another worker holds the job, or the job is over; this worker leaves it", lease.job_id)
         except (OperationalError, Unreachable):
-            log.exception("job %s: database or blobs went away; it is started again when its lease has expired", lease.job_id)
+            log.exception(
+                "job %s: the database or the blob store does not answer; the job is queued again when its lease has expired",
+                lease.job_id,
+            )
         return True
 
     def _run(self, lease: Lease, pulse: Pulse) -> None:
@@ -88,7 +92,7 @@ class Worker:
         except Cancelled:
             self._finish(lease, "cancelled")
         except Stopped:
-            log.info("job %s: given back, this worker stops", lease.job_id)
+            log.info("job %s: given back, because this worker stops", lease.job_id)
             with self._database.write() as session:
                 jobs.give_back(session, lease, now=self._clock())
         except NernError as error:
@@ -97,14 +101,14 @@ class Worker:
             self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset is not in the blob store")
         except (LeaseLost, OperationalError, Unreachable):
             raise
-        except Exception as error:  # one job's fault must not end the worker
+        except Exception as error:  # a fault in one job must not end the worker
             if is_device_fault(error):
                 raise DeviceFailed(f"job {lease.job_id}: {error}") from error
             log.exception("job %s: failed", lease.job_id)
             if is_out_of_memory(error):
                 self._finish(lease, "failed", "out-of-memory", "the training needs more memory than the worker has")
             else:
-                self._finish(lease, "failed", "internal", "a fault of the service, which has been logged")
+                self._finish(lease, "failed", "internal", "the service has a fault, which the worker has logged")
 
     def _train(self, lease: Lease, pulse: Pulse) -> None:
         job, checkpoint, dataset = self._read(lease.job_id)
@@ -123,7 +127,7 @@ class Worker:
         self._store(lease, pulse, job, state_dict, trained, reporter)
 
     def _store(self, lease: Lease, pulse: Pulse, job: Job, state_dict: StateDict, trained: Trained, reporter: Reporter) -> None:
-        """Writes the artefact to a file, judges what comes back out of it, then stores both in one transaction."""
+        """Writes the artefact to a file, makes the report from that file, and stores artefact and report in one transaction."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "artefact.safetensors"
             pieces, sizes = artefact.write(trained.representation, state_dict, architecture=job.architecture)
@@ -176,12 +180,12 @@ class Worker:
 
 
 def device(setting: str) -> torch.device:
-    """What `NERN_DEVICE` stands for here. Raises SystemExit if there is no such device."""
+    """The device that a value of `NERN_DEVICE` stands for. Raises SystemExit if this machine has no such device."""
     if setting == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     asked = torch.device(setting)
     if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
-        raise SystemExit(f"NERN_DEVICE is {setting}, but torch finds {torch.cuda.device_count()} CUDA devices here")
+        raise SystemExit(f"NERN_DEVICE is {setting}, but torch finds {torch.cuda.device_count()} CUDA devices on this machine")
     return asked
 
 

@@ -1,1 +1,1 @@
-"""Who may do what."""
+"""Access control: which client may make which request."""

@@ -1,4 +1,4 @@
-"""API keys: who may read, write, and administer. Optional on a loopback address, required on any other."""
+"""API keys. Each key has a scope: read, write or admin. On a loopback address the service also runs without keys."""
 
 import hmac
 import ipaddress
@@ -12,26 +12,27 @@ from service import problems
 from service.http.errors import respond
 from service.http.policy import KeyScope, policy_of
 
-# A later scope includes the earlier ones.
+# In this order: each scope includes the scopes before it.
 SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
 
 
 def parse_keys(text: str) -> dict[str, KeyScope]:
-    """`read:KEY,write:KEY,…` as scopes by key. Raises ValueError."""
+    """Parses `read:KEY,write:KEY,…` into a dictionary from each key to its scope. Raises ValueError for any other text."""
     keys: dict[str, KeyScope] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, key = part.partition(":")
         scope = next((scope for scope in SCOPES if scope == name), None)
         if scope is None or len(key) < 16:
             raise ValueError(
-                "NERN_API_KEYS is a comma list of scope:key, scopes read, write, admin, keys of 16 characters or more"
+                "NERN_API_KEYS must be a comma-separated list of scope:key; a scope is read, write or admin, "
+                "and a key has 16 characters or more"
             )
         keys[key] = scope
     return keys
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server on that address."""
+    """Whether only this machine can reach a server on the address `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -39,7 +40,10 @@ def is_loopback(host: str) -> bool:
 
 
 class ApiKeys:
-    """ASGI middleware: lets requests pass whose bearer token has the scope that their route declares (RFC 6750)."""
+    """ASGI middleware that requires an API key as a bearer token (RFC 6750) of the scope that the route declares.
+
+    Without keys, every request passes.
+    """
 
     def __init__(self, app: ASGIApp, keys: Mapping[str, KeyScope]) -> None:
         self.app = app
@@ -57,7 +61,10 @@ class ApiKeys:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         given = next((scope for key, scope in self.keys.items() if hmac.compare_digest(key.encode(), token.encode())), None)
         if kind.lower() != "bearer" or given is None:
-            return problems.Unauthorized("send Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
+            detail = "the request has no valid API key; send Authorization: Bearer KEY"
+            return problems.Unauthorized(detail, headers={"WWW-Authenticate": "Bearer"})
         if SCOPES.index(given) < SCOPES.index(wanted):
-            return problems.Forbidden(f"this takes a key of scope {wanted}; yours has {given}")
+            return problems.Forbidden(
+                f"this request needs an API key of scope {wanted}; the key that was sent has scope {given}"
+            )
         return None

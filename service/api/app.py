@@ -1,4 +1,4 @@
-"""The application: routes, errors, and what lives as long as they do."""
+"""The FastAPI application: routes, middleware, and the parts of the service that live as long as the application."""
 
 import asyncio
 import contextlib
@@ -29,8 +29,11 @@ from service.uploads.intake import Intake
 from service.uploads.staging import clear_abandoned
 
 DESCRIPTION = """
-Upload a pretrained convolutional network; a worker trains a small predictor of its weights;
-fetch weights by coordinate, or the whole network, rebuilt while they are streamed.
+NeRN turns a pretrained convolutional network into a neural representation: a small predictor that computes the weights of the
+network from their coordinates.
+
+Upload a checkpoint, and a dataset if there is one. Create a job, and a worker trains a predictor. Then fetch single kernels by
+coordinate, or the weights of the whole network as a safetensors file. The service renders weights while it sends them.
 """
 
 
@@ -41,11 +44,12 @@ def create_app(
     stopping: Event | None = None,
     probes: Mapping[str, Callable[[], None]] | None = None,
 ) -> FastAPI:
-    """The service's ASGI application. Its database must have been migrated.
+    """The ASGI application of the service. The migrations must have run on its database.
 
-    `stopping` is set when the server is to stop. `probes` are what else must be well for the service to be ready, by name.
+    The server sets `stopping` when it is about to stop. `probes` are additional probes for /readyz, by name; each raises an
+    exception if the service is not ready.
     """
-    # One thread a render, so that the order of the sums in a matrix product does not depend on the machine's load.
+    # A render uses one thread, so that the order of the sums in a matrix product does not depend on the load of the machine.
     torch.set_num_threads(1)
     release = version("nern")
     database = Database(settings.database)
@@ -80,13 +84,13 @@ def create_app(
     errors.install(app)
     routes = [*app.routes]
     for route in app.routes:
-        # The pages that the framework makes.
+        # These are the routes that the framework makes: the OpenAPI document and its pages.
         assert isinstance(route, Route)
         policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
     for module in (checkpoints, datasets, jobs, events, predictors, operations):
         app.include_router(module.router)
         routes += module.router.routes
-    # The last one added is the first one to see a request.
+    # A request passes the middleware that is added last first.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(ApiKeys, keys=parse_keys(settings.api_keys.get_secret_value()))
     app.add_middleware(Policies, routes=routes)

@@ -1,4 +1,4 @@
-"""Checkpoints: uploaded networks."""
+"""The routes of checkpoints (uploaded networks)."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -22,41 +22,47 @@ router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])
 
 
 class LayerOut(BaseModel):
-    """A convolution. `groups` is null if the architecture is unknown: it can't be read off the weights."""
+    """The weight tensor of a convolution."""
 
-    index: int
-    name: str
-    shape: list[int]
-    kernels: int
-    groups: int | None
+    index: int = Field(description="Index of the layer among the convolutions of the checkpoint")
+    name: str = Field(description="Name of the tensor in the state_dict")
+    shape: list[int] = Field(description="Filters, channels of each filter, and the kernel size")
+    kernels: int = Field(description="Number of kernels: filters times channels")
+    groups: int | None = Field(
+        description="Groups of the convolution. Null if the architecture is unknown, because the weights do not tell the groups"
+    )
 
 
 class TensorOut(BaseModel):
-    name: str
+    """A tensor of a checkpoint that is no weight of a convolution."""
+
+    name: str = Field(description="Name of the tensor in the state_dict")
     shape: list[int]
-    dtype: str
+    dtype: str = Field(description="Data type in the notation of safetensors, as F32")
 
 
 class CheckpointOut(BaseModel):
-    """An uploaded network and what was found in it."""
+    """An uploaded network, and the facts that were found in its file."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str
-    filename: str
-    size: int = Field(description="Bytes of the file")
-    sha256: str
-    format: str = Field(description="safetensors, torch-zip or torch-legacy")
+    filename: str = Field(description="Name of the file, as the client gave it")
+    size: int = Field(description="Size of the file in bytes")
+    sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
+    format: str = Field(description="Format of the file: safetensors, torch-zip or torch-legacy")
     created_at: datetime
-    architecture: str | None = Field(description="Recognised from names and shapes; null: unknown, or several candidates")
-    candidates: list[str] = Field(description="All architectures that the names and shapes fit")
+    architecture: str | None = Field(
+        description="The architecture that matches the names and shapes of the tensors. Null if none matches, or several do"
+    )
+    candidates: list[str] = Field(description="All architectures that match the names and shapes of the tensors")
     layers: list[LayerOut] = Field(description="The convolutions")
     kept: list[TensorOut] = Field(description="All other tensors")
-    weights: int = Field(description="Weights of the convolutions")
-    parameters: int = Field(description="Elements of all tensors")
+    weights: int = Field(description="Number of weights of all convolutions")
+    parameters: int = Field(description="Number of elements of all tensors")
 
 
-# The body is read as a stream, so the schema can't be derived from the signature.
+# The endpoint reads the body as a stream, so the framework can't derive the schema of the body from the signature.
 UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -73,8 +79,11 @@ UPLOAD: dict[str, Any] = {
     }
 }
 
-Filename = Annotated[str, Query(description="Name of the file, if it is the whole body")]
-ContentDigest = Annotated[str | None, Header(description="`sha-256=:…:` of the file, which is verified (RFC 9530)")]
+Filename = Annotated[str, Query(description="Name of the file, if the file is the whole body")]
+ContentDigest = Annotated[
+    str | None,
+    Header(description="SHA-256 hash of the file in base64, as `sha-256=:BASE64:` (RFC 9530). The service verifies it"),
+]
 
 
 @router.post("", status_code=201, openapi_extra=UPLOAD, responses={200: {"model": CheckpointOut}})
@@ -82,9 +91,13 @@ ContentDigest = Annotated[str | None, Header(description="`sha-256=:…:` of the
 async def upload(
     request: Request, response: Response, context: Ctx, filename: Filename = "", content_digest: ContentDigest = None
 ) -> CheckpointOut:
-    """Uploads a network: a file of torch.save (a state_dict or a training checkpoint) or of safetensors.
+    """Uploads a checkpoint: a file that torch.save or safetensors wrote, with a state_dict of a convolutional network.
 
-    Bytes that are known already are answered with 200 and the checkpoint that they are.
+    The state_dict may be inside a dictionary that a training script saved, for example under `state_dict` or `model`, and its
+    names may have a prefix such as `module.`.
+
+    The body is a multipart form with a part `file`, or the file itself. The answer is 201 with the new checkpoint, or 200 with
+    the checkpoint that exists if a file with the same bytes has been uploaded before.
     """
     async with staged(request, context.settings, filename) as file:
         checkpoint, created = await context.intake.checkpoint(file)
@@ -96,7 +109,7 @@ async def upload(
 @router.get("")
 @policy("read")
 def list_checkpoints(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> ListOf[CheckpointOut]:
-    """Lists checkpoints."""
+    """Lists checkpoints, newest first."""
     page = checkpoints.page(session, **page_arguments(limit, cursor))
     items = [CheckpointOut.model_validate(row) for row in page.items]
     return ListOf(items=items, next_cursor=opaque(page.next_cursor))
@@ -112,7 +125,7 @@ def show_checkpoint(id: str, session: Reading) -> CheckpointOut:
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})
 @policy("read")
 def checkpoint_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
-    """The file as it was uploaded."""
+    """Downloads the file as it was uploaded. The ETag is the SHA-256 hash of the file."""
     row = find(session, id)
     return SourceResponse(UploadedFile(context.blobs, blobs.checkpoint_file(id), row.size, etag=row.sha256))
 
@@ -120,7 +133,10 @@ def checkpoint_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
 @router.delete("/{id}", status_code=204)
 @policy("admin")
 async def delete_checkpoint(id: str, context: Ctx) -> None:
-    """Deletes a checkpoint and its bytes. Predictors that were trained from it stay."""
+    """Deletes a checkpoint and its file. Predictors of the checkpoint stay.
+
+    The answer is 409 while a job that is not over needs the checkpoint.
+    """
     await run_in_threadpool(_delete, context, id)
     for key in (blobs.checkpoint_file(id), blobs.checkpoint_tensors(id)):
         await context.blobs.delete(key)
@@ -137,5 +153,5 @@ def _delete(context: Context, id: str) -> None:
     with context.database.write() as session:
         row = find(session, id, lock=True)
         if jobs.uses(session, checkpoint_id=id):
-            raise problems.InUse(f"a job that is not over needs checkpoint {id}; cancel it first")
+            raise problems.InUse(f"a job that is not over needs checkpoint {id}; cancel the job first")
         checkpoints.delete(session, row, context.clock())

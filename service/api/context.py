@@ -1,4 +1,7 @@
-"""What requests need from the application: settings, the database, blobs. Handlers never commit, their transaction does."""
+"""The dependencies of endpoints: the context of the application, and sessions of the database.
+
+An endpoint never commits. The transaction of its session is committed when the endpoint returns.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,12 +34,13 @@ class Context:
     renderer: Renderer
     clock: Clock
     probes: Mapping[str, Callable[[], None]]
-    """What else must be well for the service to be ready, by name: each raises if it is not."""
+    """Additional probes for /readyz, by name. Each raises an exception if the service is not ready."""
     stopping: Event
-    """Set when the server is to stop: streams without an end of their own end then."""
+    """Set when the server is about to stop. Event streams end then."""
 
 
 def context(request: Request) -> Context:
+    """The context of the application that answers a request."""
     return cast("Context", request.app.state.context)
 
 
@@ -53,6 +57,6 @@ def _writing(context: Ctx) -> Iterator[Session]:
         yield session
 
 
-# The transaction ends before the response starts, so that a client never hears of what is not committed.
+# With the scope "function", the transaction ends before the response starts, so that a client learns only of committed changes.
 Reading = Annotated[Session, Depends(_reading, scope="function")]
 Writing = Annotated[Session, Depends(_writing, scope="function")]

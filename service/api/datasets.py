@@ -1,4 +1,4 @@
-"""Datasets: images to distil from and to evaluate with."""
+"""The routes of datasets (images that predictors are distilled from and evaluated on)."""
 
 from datetime import datetime
 from typing import Annotated
@@ -20,26 +20,26 @@ from service.uploads.staging import printable, staged
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-# Of means, and of standard deviations: those of pixels between 0 and 1 are far from both.
+# Limits for means and standard deviations. The values of pixels that are scaled to 0..1 are far inside of these limits.
 MIN_STD, MAX_MAGNITUDE = 1e-6, 1e6
 
 
 class DatasetOut(BaseModel):
-    """Uploaded images. A network's input is (image / 255 - mean) / std."""
+    """Uploaded images, with or without labels. The input of a network is (image / 255 - mean) / std."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str
     name: str
-    size: int = Field(description="Bytes of the file")
-    sha256: str
-    images: int
-    height: int
-    width: int
-    channels: int
-    classes: int | None = Field(description="Largest label + 1; null without labels")
-    mean: list[float] = Field(description="Subtracted, for each channel")
-    std: list[float] = Field(description="Divided by, for each channel")
+    size: int = Field(description="Size of the file in bytes")
+    sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
+    images: int = Field(description="Number of images")
+    height: int = Field(description="Height of an image in pixels")
+    width: int = Field(description="Width of an image in pixels")
+    channels: int = Field(description="Channels of an image: 3 for RGB")
+    classes: int | None = Field(description="Number of classes: the largest label plus 1. Null without labels")
+    mean: list[float] = Field(description="For each channel, the mean that is subtracted from pixels scaled to 0..1")
+    std: list[float] = Field(description="For each channel, the standard deviation that the difference is divided by")
     created_at: datetime
 
 
@@ -47,7 +47,8 @@ Numbers = Annotated[
     str | None,
     Query(
         pattern=r"^-?[0-9]*\.?[0-9]+(,-?[0-9]*\.?[0-9]+)*$",
-        description="A number a channel, separated by commas. Default: ImageNet's for RGB, else those of the images",
+        description="One number for each channel, separated by commas. `mean` and `std` must be given together. Default: those "
+        "of ImageNet for three channels, else those of the images themselves",
     ),
 ]
 
@@ -58,15 +59,18 @@ async def upload(
     request: Request,
     response: Response,
     context: Ctx,
-    name: Annotated[str, Query(max_length=200, description="What to call it; default: the file's name")] = "",
+    name: Annotated[str, Query(max_length=200, description="Name of the dataset. Default: the name of the file")] = "",
     mean: Numbers = None,
     std: Numbers = None,
     filename: Filename = "",
     content_digest: ContentDigest = None,
 ) -> DatasetOut:
-    """Uploads an .npz with `images` (uint8, N x H x W x C) and perhaps `labels` (integers, N).
+    """Uploads a dataset: an .npz file with an array `images` and, if wanted, an array `labels`.
 
-    The same bytes with the same normalisation are answered with 200 and the dataset that they are.
+    `images` are uint8 of shape N x H x W x C, with 1 to 4 channels. `labels` are N integers, the class numbers from 0.
+
+    The body is a multipart form with a part `file`, or the file itself. The answer is 201 with the new dataset, or 200 with the
+    dataset that exists if the same bytes have been uploaded with the same normalisation before.
     """
     normalisation = _normalisation(mean, std)
     async with staged(request, context.settings, filename) as file:
@@ -79,7 +83,7 @@ async def upload(
 @router.get("")
 @policy("read")
 def list_datasets(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> ListOf[DatasetOut]:
-    """Lists datasets."""
+    """Lists datasets, newest first."""
     page = datasets.page(session, **page_arguments(limit, cursor))
     return ListOf(items=[DatasetOut.model_validate(row) for row in page.items], next_cursor=opaque(page.next_cursor))
 
@@ -94,7 +98,10 @@ def show_dataset(id: str, session: Reading) -> DatasetOut:
 @router.delete("/{id}", status_code=204)
 @policy("admin")
 async def delete_dataset(id: str, context: Ctx) -> None:
-    """Deletes a dataset and its bytes."""
+    """Deletes a dataset and its images. Predictors that were distilled from the dataset stay.
+
+    The answer is 409 while a job that is not over needs the dataset.
+    """
     await run_in_threadpool(_delete, context, id)
     await context.blobs.delete(blobs.dataset_tensors(id))
 
@@ -107,16 +114,18 @@ def find(session: Session, id: str, *, lock: bool = False) -> Dataset:
 
 
 def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
+    """The normalisation that a client gives, or None. Raises Invalid."""
     if mean is None and std is None:
         return None
     if mean is None or std is None:
-        raise problems.Invalid("give both mean and std, or neither", errors=[{"pointer": "query:std", "detail": "missing"}])
+        detail = "give both mean and std, or neither of them"
+        raise problems.Invalid(detail, errors=[{"pointer": "query:std", "detail": detail}])
     given = Normalisation(tuple(map(float, mean.split(","))), tuple(map(float, std.split(","))))
     if not all(MIN_STD <= value <= MAX_MAGNITUDE for value in given.std) or not all(
         abs(value) <= MAX_MAGNITUDE for value in given.mean
     ):
-        detail = f"must be numbers of at most {MAX_MAGNITUDE:g}, and std at least {MIN_STD:g}"
-        raise problems.Invalid(f"mean and std {detail}", errors=[{"pointer": "query:std", "detail": detail}])
+        detail = f"mean must be from {-MAX_MAGNITUDE:g} to {MAX_MAGNITUDE:g}, and std from {MIN_STD:g} to {MAX_MAGNITUDE:g}"
+        raise problems.Invalid(detail, errors=[{"pointer": "query:std", "detail": detail}])
     return given
 
 
@@ -124,5 +133,5 @@ def _delete(context: Context, id: str) -> None:
     with context.database.write() as session:
         row = find(session, id, lock=True)
         if jobs.uses(session, dataset_id=id):
-            raise problems.InUse(f"a job that is not over needs dataset {id}; cancel it first")
+            raise problems.InUse(f"a job that is not over needs dataset {id}; cancel the job first")
         datasets.delete(session, row, context.clock())

@@ -1,4 +1,4 @@
-"""What happened to a job, as a page or as a stream (server-sent events)."""
+"""The route of a job's events: a page of JSON, or a stream of server-sent events."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -24,37 +24,40 @@ from service.store.tables import JobEvent
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-PAGE = 200
+# Events that a stream reads from the database at a time.
+READ_EVENTS = 200
 
-MAX_NUMBER = 10**12
+MAX_EVENT_NUMBER = 10**12
 
-# A comment now and then keeps proxies from closing a quiet stream.
+# A stream sends a comment after this time without an event, because proxies close connections on which nothing is sent.
 KEEP_ALIVE_SECONDS = 15
 
 
 class Event(BaseModel):
+    """An event of a job."""
+
     model_config = ConfigDict(from_attributes=True)
 
-    number: int
+    number: int = Field(description="Number of the event: the events of a job count from 1, without gaps")
     created_at: datetime
 
 
 class ProgressEvent(Event):
-    """Where the job stands."""
+    """How far the job is."""
 
     kind: Literal["progress"]
     data: Progress
 
 
 class MetricsEvent(Event):
-    """How good the predictor is so far."""
+    """The latest losses, and the latest evaluation of the predictor."""
 
     kind: Literal["metrics"]
     data: Metrics
 
 
 class StateEvent(Event):
-    """What became of the job."""
+    """The job has changed to another state."""
 
     kind: Literal["state"]
     data: StateChange
@@ -65,14 +68,22 @@ EventOut = Annotated[ProgressEvent | MetricsEvent | StateEvent, Field(discrimina
 EVENTS: TypeAdapter[list[EventOut]] = TypeAdapter(list[EventOut])
 
 LastEventId = Annotated[
-    int | None, Header(ge=0, le=MAX_NUMBER, description="Number of the last event received, to go on after it")
+    int | None,
+    Header(
+        ge=0,
+        le=MAX_EVENT_NUMBER,
+        description="Number of the last event that the client has received. The answer has later events only",
+    ),
 ]
 
 
 @router.get(
     "/{id}/events",
     response_model=ListOf[EventOut],
-    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "No event is left of a job that is over"}},
+    responses={
+        200: {"content": {"text/event-stream": {}}},
+        204: {"description": "The job is over, and no event follows Last-Event-ID"},
+    },
 )
 @policy("read")
 async def job_events(
@@ -83,11 +94,15 @@ async def job_events(
     cursor: Cursor = None,
     last_event_id: LastEventId = None,
 ) -> ListOf[EventOut] | Response:
-    """Events in order, numbered from 1. As text/event-stream: all of them, live, until the job is over."""
+    """Lists the events of a job, oldest first.
+
+    With `Accept: text/event-stream`, the answer is a stream of server-sent events: all events from the first one or from
+    `Last-Event-ID`, then every new event as it happens. The stream ends after the event of a final state.
+    """
     await run_in_threadpool(_exists, context, id)
     if choose(request, {"json": "application/json", "sse": "text/event-stream"}, None) == "sse":
         if last_event_id and await run_in_threadpool(_is_over, context, id, last_event_id):
-            # Tells a browser, which connects again after every end, that there is nothing more to come.
+            # A browser connects again whenever a stream ends. The status 204 tells it to stop.
             return Response(status_code=204)
         return StreamingResponse(
             _stream(context, request, id, last_event_id or 0),
@@ -108,7 +123,7 @@ async def _stream(context: Context, request: Request, id: str, after: int) -> As
     yield format_sse_event(comment=f"events of job {id}", retry=1000)
     quiet = 0.0
     while not context.stopping.is_set():
-        rows = await run_in_threadpool(_after, context, id, after, PAGE)
+        rows = await run_in_threadpool(_after, context, id, after, READ_EVENTS)
         for row in rows:
             yield format_sse_event(data_str=json.dumps(row.data), event=row.kind, id=str(row.number))
             after = row.number
@@ -116,15 +131,16 @@ async def _stream(context: Context, request: Request, id: str, after: int) -> As
                 return
         if not rows and await run_in_threadpool(_is_over, context, id, after):
             return
-        if len(rows) < PAGE:
+        if len(rows) < READ_EVENTS:
             quiet = 0.0 if rows else quiet + context.settings.poll_seconds
             if quiet >= KEEP_ALIVE_SECONDS:
-                yield format_sse_event(comment="still here")
+                yield format_sse_event(comment="no events")
                 quiet = 0.0
             await anyio.sleep(context.settings.poll_seconds)
 
 
 def _exists(context: Context, id: str) -> None:
+    """Raises NotFound unless there is a job of this id."""
     with context.database.read() as session:
         find(session, id)
 
@@ -135,6 +151,6 @@ def _after(context: Context, id: str, after: int, limit: int) -> Sequence[JobEve
 
 
 def _is_over(context: Context, id: str, after: int) -> bool:
-    """Whether the job is over and has no event after this number."""
+    """Whether the job is over and has no event with a number greater than `after`."""
     with context.database.read() as session:
         return find(session, id).state in FINAL and not jobs.events(session, id, after=after, limit=1)

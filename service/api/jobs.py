@@ -1,4 +1,4 @@
-"""Jobs: trainings of predictors."""
+"""The routes of jobs (trainings of predictors)."""
 
 import hashlib
 from datetime import datetime
@@ -26,32 +26,34 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 class JobOut(BaseModel):
-    """One training. `config` has every hyper-parameter, with what was left open filled in."""
+    """One training of a predictor for a checkpoint."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str
-    state: State
+    state: State = Field(description="State of the job. succeeded, failed and cancelled are final")
     checkpoint_id: str
-    predictor_id: str | None
-    architecture: str | None
-    data: DatasetSource | NoiseSource | None
-    config: dict[str, Any]
-    notes: list[str] = Field(description="What the job can't do, and why")
-    attempt: int = Field(description="How often it was started")
+    predictor_id: str | None = Field(description="The predictor that the job has made; null unless the job has succeeded")
+    architecture: str | None = Field(description="The architecture of the network; null if it is unknown")
+    data: DatasetSource | NoiseSource | None = Field(description="The images to distil from; null if there are none")
+    config: dict[str, Any] = Field(description="Every option of the recipe, with its value for this job")
+    notes: list[str] = Field(description="What the job will not do, and why")
+    attempt: int = Field(description="How often a worker has started the job")
     created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    estimated_finish_at: datetime | None
+    started_at: datetime | None = Field(description="Start of the first attempt")
+    finished_at: datetime | None = Field(description="When the job changed to a final state")
+    estimated_finish_at: datetime | None = Field(description="Estimated end of the training; null unless the job is running")
     progress: Progress | None
     metrics: Metrics | None
-    error: JobError | None
+    error: JobError | None = Field(description="Why the job failed; null unless it has failed")
 
 
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        min_length=1, max_length=255, description="The same key with the same body creates one job, however often it is sent"
+        min_length=1,
+        max_length=255,
+        description="A key that the client chooses. Requests with the same key and the same body create one job together",
     ),
 ]
 
@@ -61,12 +63,17 @@ IdempotencyKey = Annotated[
 def create_job(
     body: AnyJobRequest, request: Request, response: Response, context: Ctx, idempotency_key: IdempotencyKey = None
 ) -> JobOut:
-    """Creates a job. It waits until a worker is free."""
+    """Creates a job: a training of a predictor for a checkpoint.
+
+    The job is queued until a worker is free. The body has the options of one recipe, `decoupled` by default. An option that the
+    body leaves out gets a default value, and the answer shows the values of all options in `config`. A job that is impossible
+    for this checkpoint and these images is refused at once.
+    """
     digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
     try:
         job = _create(context, body, idempotency_key, digest)
     except IntegrityError:
-        # Another request with the same key was faster.
+        # A request with the same Idempotency-Key has created the job meanwhile. The second call finds it.
         job = _create(context, body, idempotency_key, digest)
     context.waker.wake(job.id)
     response.headers["Location"] = f"{router.prefix}/{job.id}"
@@ -82,7 +89,7 @@ def list_jobs(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> ListOf[JobOut]:
-    """Lists jobs, perhaps only those in one state or of one checkpoint."""
+    """Lists jobs, newest first. The parameters `state` and `checkpoint_id` restrict the list."""
     page = jobs.page(session, state=state, checkpoint_id=checkpoint_id, **page_arguments(limit, cursor))
     return ListOf(items=[out(job) for job in page.items], next_cursor=opaque(page.next_cursor))
 
@@ -90,18 +97,21 @@ def list_jobs(
 @router.get("/{id}")
 @policy("read")
 def show_job(id: str, session: Reading) -> JobOut:
-    """Shows one job: where it stands, how good it is so far, when it will be done."""
+    """Shows one job with its state, its progress, its latest metrics and its estimated end."""
     return out(find(session, id))
 
 
 @router.post("/{id}/cancel", status_code=202)
 @policy("write")
 def cancel_job(id: str, context: Ctx, session: Writing) -> JobOut:
-    """Cancels a job that is not over. A running one ends with its current step."""
+    """Cancels a job. A queued job is cancelled at once. A running job ends after its current step.
+
+    A job that is cancelled already stays cancelled. The answer is 409 for a job that has succeeded or failed.
+    """
     job = find(session, id)
     if not jobs.request_cancel(session, id, context.clock()):
         session.refresh(job)
-        raise problems.Impossible(f"job {id} is over, it has {job.state}")
+        raise problems.Impossible(f"job {id} has {job.state}, so it can't be cancelled")
     session.refresh(job)
     return out(job)
 
@@ -123,8 +133,10 @@ def out(job: Job) -> JobOut:
 def _create(context: Context, body: JobRequest, key: str | None, digest: str) -> Job:
     with context.database.write() as session:
         if key and (earlier := jobs.with_key(session, key)):
-            if earlier.request_digest != digest:
-                raise problems.KeyReused(f"Idempotency-Key {key!r} was used for job {earlier.id}, with another body")
+            if earlier.request_digest != digest:  # the hash of the request's body
+                raise problems.KeyReused(
+                    f"a request with Idempotency-Key {key!r} and another body has created job {earlier.id}; use a new key"
+                )
             return earlier
         checkpoint = checkpoints.find(session, body.checkpoint_id, lock=True)
         dataset = datasets.find(session, body.data.dataset_id, lock=True) if isinstance(body.data, DatasetSource) else None

@@ -1,10 +1,10 @@
-"""Whether the service lives and is ready, and what its errors mean."""
+"""The routes for operators: whether the service is alive and ready, and what its errors mean."""
 
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 from starlette.concurrency import run_in_threadpool
 
@@ -17,29 +17,36 @@ router = APIRouter(tags=["operations"])
 
 
 class Health(BaseModel):
-    status: str
+    """The process is alive."""
+
+    status: str = Field(description="Always ok")
 
 
 class ProblemKind(BaseModel):
-    """One kind of error that this service answers with."""
+    """One kind of error."""
 
-    type: str
+    type: str = Field(description="The `type` of the errors of this kind, and the path of this description")
     title: str
-    status: int
-    description: str
+    status: int = Field(description="HTTP status code")
+    description: str = Field(description="What the error means, and what the client can do")
 
 
 @router.get("/livez")
 @policy("open")
 async def livez() -> Health:
-    """Whether the process answers at all."""
+    """Tells that the process answers. A liveness probe."""
     return Health(status="ok")
 
 
 @router.get("/readyz")
 @policy("open")
 async def readyz(context: Ctx) -> dict[str, str]:
-    """Whether everything that the service depends on answers, by name."""
+    """Tells whether the service is ready. A readiness probe.
+
+    The answer has an entry for each dependency: the database, its schema, the broker, the blob store, the inspecting processes,
+    and the local worker if there is one. An entry is `ok` or the name of an error. The status is 200 if all entries are `ok`,
+    else 503.
+    """
     checks = {
         "database": await _probe(lambda: _database(context)),
         "schema": await _probe(lambda: migrate.probe(context.database)),
@@ -52,23 +59,23 @@ async def readyz(context: Ctx) -> dict[str, str]:
     except Exception as error:  # whatever a dependency raises, it is not ready
         checks["blobs"] = type(error).__name__
     if failing := sorted(name for name, state in checks.items() if state != "ok"):
-        raise problems.Unavailable(f"not ready: {', '.join(failing)}", checks=checks)
+        raise problems.Unavailable(f"the service is not ready, because these probes fail: {', '.join(failing)}", checks=checks)
     return checks
 
 
 @router.get("/problems")
 @policy("open")
 def problem_kinds() -> list[ProblemKind]:
-    """All kinds of errors."""
+    """Lists all kinds of errors that the service answers with."""
     return [_describe(kind) for kind in problems.KINDS.values()]
 
 
 @router.get("/problems/{slug}")
 @policy("open")
 def problem_kind(slug: str) -> ProblemKind:
-    """What the `type` of an error means."""
+    """Describes one kind of error. The `type` of an error is the path of this route."""
     if slug not in problems.KINDS:
-        raise problems.NotFound(f"there is no kind of problem {slug!r}")
+        raise problems.NotFound(f"there is no kind of problem {slug!r}; /problems lists all kinds")
     return _describe(problems.KINDS[slug])
 
 

@@ -1,4 +1,4 @@
-"""Predictors: what succeeded jobs leave behind, and the weights that come out of it."""
+"""The routes of predictors (the results of jobs) and of the weights that are rendered from them."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -30,43 +30,50 @@ router = APIRouter(prefix="/v1/predictors", tags=["predictors"])
 
 
 class RepresentedLayer(BaseModel):
-    """A layer that the predictor stands for; `index` is the first number of its kernels' coordinates."""
+    """A layer whose weights the predictor represents."""
 
-    index: int
-    name: str
-    shape: list[int]
-    kernel_size: list[int] = Field(description="Extents of a kernel, usually height and width")
+    index: int = Field(description="Index of the layer: the first number of the coordinates of its kernels")
+    name: str = Field(description="Name of the tensor in the state_dict")
+    shape: list[int] = Field(description="Filters, channels of each filter, and the kernel size")
+    kernel_size: list[int] = Field(description="Extents of a kernel: height and width for a 2D convolution")
 
 
 class PredictorOut(BaseModel):
-    """A trained predictor and the report of what it keeps and loses; see docs/report.md."""
+    """A trained predictor, with the report that compares the rebuilt network with the original network."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str
     job_id: str
     checkpoint_id: str
-    architecture: str | None
-    config: dict[str, Any]
+    architecture: str | None = Field(description="The architecture of the network; null if it is unknown")
+    config: dict[str, Any] = Field(description="Every option of the recipe, with its value for this predictor")
     report: Report
-    size: int = Field(description="Bytes of the artefact")
-    sha256: str = Field(description="Of the artefact")
+    size: int = Field(description="Size of the artefact in bytes")
+    sha256: str = Field(description="SHA-256 hash of the artefact, in hexadecimal digits")
     created_at: datetime
 
 
 class Coordinates(BaseModel):
-    """Kernels by (layer, filter, channel), in the order in which the answer has them."""
+    """A list of kernels. The answer has the kernels in the same order."""
 
     model_config = ConfigDict(extra="forbid")
 
-    coordinates: list[tuple[StrictInt, StrictInt, StrictInt]] = Field(fail_fast=True)
+    coordinates: list[tuple[StrictInt, StrictInt, StrictInt]] = Field(
+        fail_fast=True, description="Layer, filter and channel of each kernel, numbered from 0"
+    )
 
 
-FormatName = Annotated[str | None, Query(description=f"{', '.join(FORMATS)}; instead of Accept")]
+FormatName = Annotated[
+    str | None, Query(description=f"Format of the answer: {', '.join(FORMATS)}. Takes precedence over the header `Accept`")
+]
 
 
 def _axis(what: str) -> Any:
-    return Query(description=f"{what}: an integer, a half-open slice a:b, a comma list of those, or absent for all")
+    return Query(
+        description=f"{what}, numbered from 0: an integer, a half-open slice a:b, or several of these, separated by commas. "
+        "Default: all"
+    )
 
 
 @router.get("")
@@ -74,7 +81,7 @@ def _axis(what: str) -> Any:
 def list_predictors(
     session: Reading, checkpoint_id: str | None = None, limit: Limit = 50, cursor: Cursor = None
 ) -> ListOf[PredictorOut]:
-    """Lists predictors, perhaps only those of one checkpoint."""
+    """Lists predictors, newest first. The parameter `checkpoint_id` restricts the list to one checkpoint."""
     page = predictors.page(session, checkpoint_id=checkpoint_id, **page_arguments(limit, cursor))
     return ListOf(items=[PredictorOut.model_validate(row) for row in page.items], next_cursor=opaque(page.next_cursor))
 
@@ -89,23 +96,30 @@ def show_predictor(id: str, session: Reading) -> PredictorOut:
 @router.get("/{id}/layers")
 @policy("read")
 def predictor_layers(id: str, session: Reading) -> list[RepresentedLayer]:
-    """The layers whose kernels can be asked for."""
+    """Lists the represented layers: the layers whose kernels can be fetched by coordinate."""
     return [RepresentedLayer.model_validate(layer) for layer in find(session, id).layers]
 
 
 @router.get("/{id}/figures/{name}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
 @policy("read")
 def predictor_figure(
-    id: str, name: Annotated[str, Path(description="layers, bytes, or importance if the job asked for it")], session: Reading
+    id: str, name: Annotated[str, Path(description="layers, bytes, or importance if the job has measured it")], session: Reading
 ) -> Response:
-    """The report, drawn."""
+    """Draws a figure of the report.
+
+    `layers` shows the relative error of each layer, `bytes` the parts of the artefact, and `importance` the accuracy after
+    pruning.
+    """
     return Response(figures.draw(name, find(session, id).report), media_type="image/svg+xml")
 
 
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/vnd.safetensors": {}}}})
 @policy("read")
 def predictor_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
-    """The artefact: one safetensors file from which the weights can be rebuilt offline."""
+    """Downloads the artefact: one safetensors file from which the weights can be rebuilt without the service.
+
+    The ETag is the SHA-256 hash of the artefact.
+    """
     row = find(session, id)
     return SourceResponse(ArtefactFile(context.database, id, row.size, etag=row.sha256))
 
@@ -125,7 +139,11 @@ def kernels(
     channel: Annotated[str | None, _axis("Channels")] = None,
     format: FormatName = None,
 ) -> StreamingResponse:
-    """Rebuilds the kernels of a grid of coordinates, layer by layer, filter by filter, channel by channel."""
+    """Renders all kernels of the given layers, filters and channels.
+
+    The answer is ordered by layer, then by filter, then by channel, each in the order of its parameter. A kernel has the same
+    bits in every request and in every format.
+    """
     find(session, id)
     chosen = _chosen(request, format)
     served = context.predictors.load(id)
@@ -137,7 +155,7 @@ def kernels(
 def kernels_of(
     id: str, body: Coordinates, request: Request, context: Ctx, session: Reading, format: FormatName = None
 ) -> StreamingResponse:
-    """Rebuilds the kernels at any coordinates, in the order asked for."""
+    """Renders the kernels at a list of coordinates, in the order of the list."""
     find(session, id)
     chosen = _chosen(request, format)
     served = context.predictors.load(id)
@@ -148,7 +166,12 @@ def kernels_of(
 @router.get("/{id}/weights", response_class=Response, responses={200: {"content": {"application/vnd.safetensors": {}}}})
 @policy("read")
 def weights(id: str, context: Ctx, session: Reading) -> SourceResponse:
-    """The whole network: a safetensors file of the full state_dict, rebuilt as it is read."""
+    """Downloads the whole network: one safetensors file with the full state_dict.
+
+    The file has the names, shapes and dtypes of the checkpoint. Represented layers are rendered while the file is sent. All
+    other tensors are those of the checkpoint. The strong ETag names everything that decides the bits: the artefact, the
+    release, the version of torch and the kind of processor.
+    """
     row = find(session, id)
     file = NetworkFile(context.predictors.load(id), etag=context.renderer.etag(row.sha256))
     return SourceResponse(file, disposition='attachment; filename="model.safetensors"')

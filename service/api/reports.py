@@ -1,6 +1,6 @@
-"""What a worker tells about a job and its predictor: types for JSON that is answered as it was stored.
+"""Types of the JSON that a worker stores about a job and its predictor, and that the API answers as it was stored.
 
-Keys that a type does not name are answered too, and keys that are absent stay absent. docs/report.md explains the report.
+The answer also has keys that a type does not name, and lacks the keys that were not stored. docs/report.md explains the report.
 """
 
 from typing import Annotated, Literal, NotRequired
@@ -16,39 +16,56 @@ as_stored = with_config(ConfigDict(extra="allow"))
 
 @as_stored
 class Progress(TypedDict):
-    """Where a job stands, counted over all its phases."""
+    """How far a job is. Steps are counted over all phases, and over all trials of a search for a size."""
 
-    phase: Annotated[str, Field(description="synthesis, smoothing, reconstruction, distillation, compression or importance")]
-    step: Annotated[int, Field(description="Steps made")]
-    steps: Annotated[int, Field(description="Steps in all")]
-    fraction: Annotated[float, Field(description="Of the steps, those made")]
-    steps_per_second: float | None
+    phase: Annotated[
+        str,
+        Field(description="The current phase: synthesis, smoothing, reconstruction, distillation, compression or importance"),
+    ]
+    step: Annotated[int, Field(description="Number of steps that were made")]
+    steps: Annotated[int, Field(description="Number of steps in total")]
+    fraction: Annotated[float, Field(description="`step` divided by `steps`")]
+    steps_per_second: Annotated[float | None, Field(description="Speed in the current phase")]
 
 
 @as_stored
 class Metrics(TypedDict, total=False):
-    """The latest loss of each kind, and the latest evaluation on the held-out set. Null: not finite, or without labels."""
+    """The latest value of each loss, and the latest evaluation on the held-out set.
 
-    statistics: Annotated[float, Field(description="Loss of the synthesis: distance from the statistics of the batch norms")]
-    classes: Annotated[float, Field(description="Loss of the synthesis: cross-entropy of the classes")]
-    smoothness: Annotated[float, Field(description="Sum of the cosines of neighbouring kernels")]
-    reconstruction: Annotated[float, Field(description="Loss: error of the weights")]
-    feature_maps: Annotated[float, Field(description="Loss: distance from the teacher's feature maps")]
-    distillation: Annotated[float, Field(description="Loss: divergence from the teacher's outputs")]
-    evaluated_at_step: Annotated[int, Field(description="Step of the evaluation that the following fields come from")]
-    relative_error: Annotated[float | None, Field(description="Norm of the error over norm of the weights")]
-    images: Annotated[int, Field(description="Inputs of the held-out set")]
-    agreement: Annotated[float, Field(description="Fraction of the inputs that both networks classify alike")]
-    divergence: Annotated[float | None, Field(description="Mean KL(original || rebuilt) of the outputs, in nats")]
-    original_accuracy: Annotated[float | None, Field(description="Fraction that the original network classifies as labelled")]
-    accuracy: Annotated[float | None, Field(description="Fraction that the rebuilt network classifies as labelled")]
+    Losses of phases that the job does not have are absent. An accuracy is null without labels. Other values are null if they
+    are not finite.
+    """
+
+    statistics: Annotated[
+        float, Field(description="Loss of the synthesis phase: distance from the statistics in the batch norms of the network")
+    ]
+    classes: Annotated[float, Field(description="Loss of the synthesis phase: cross-entropy of the classes of the images")]
+    smoothness: Annotated[float, Field(description="Smoothness of the weights: sum of the cosines of neighbouring kernels")]
+    reconstruction: Annotated[float, Field(description="Reconstruction loss: error of the predicted weights")]
+    feature_maps: Annotated[float, Field(description="Feature map loss: distance from the feature maps of the teacher")]
+    distillation: Annotated[float, Field(description="Distillation loss: divergence from the outputs of the teacher")]
+    evaluated_at_step: Annotated[int, Field(description="Step of the latest evaluation. The following fields are its results")]
+    relative_error: Annotated[
+        float | None, Field(description="Norm of the error of the weights, divided by the norm of the weights")
+    ]
+    images: Annotated[int, Field(description="Number of inputs in the held-out set")]
+    agreement: Annotated[float, Field(description="Fraction of the held-out inputs to which both networks give the same class")]
+    divergence: Annotated[
+        float | None, Field(description="Mean Kullback-Leibler divergence KL(original || rebuilt) of the outputs, in nats")
+    ]
+    original_accuracy: Annotated[
+        float | None, Field(description="Fraction of the held-out images that the original network classifies correctly")
+    ]
+    accuracy: Annotated[
+        float | None, Field(description="Fraction of the held-out images that the rebuilt network classifies correctly")
+    ]
 
 
 @as_stored
 class JobError(TypedDict):
-    """Why a job failed; `type` is stable, `detail` is for people."""
+    """Why a job failed. Programs can rely on `type`. `detail` is a sentence for people."""
 
-    # Rows of any release are shown as they were written, so the type is not validated.
+    # The row of a job may come from another release and have another type, so the type is documented but not validated.
     type: Annotated[
         str,
         Field(
@@ -61,120 +78,156 @@ class JobError(TypedDict):
 
 @as_stored
 class Accuracy(TypedDict):
-    """Fractions of the held-out set classified as labelled; null without labels."""
+    """Fractions of the held-out images that are classified correctly. Null without labels."""
 
-    original: float | None
-    reconstructed: float | None
+    original: Annotated[float | None, Field(description="By the original network")]
+    reconstructed: Annotated[float | None, Field(description="By the rebuilt network")]
 
 
 @as_stored
 class LayerError(TypedDict):
-    """Norm of the error over norm of the weights of one layer; of a layer of zeros, the norm of the error."""
+    """The error of one layer."""
 
-    index: int
-    name: str
-    relative_error: float | None
+    index: Annotated[int, Field(description="Index of the layer among the represented layers")]
+    name: Annotated[str, Field(description="Name of the tensor in the state_dict")]
+    relative_error: Annotated[
+        float | None,
+        Field(
+            description="Norm of the error, divided by the norm of the layer's weights. If all weights are 0: the norm of the "
+            "error. Null if it is not finite"
+        ),
+    ]
 
 
 @as_stored
 class RelativeError(TypedDict):
-    """Norm of the error over norm of the weights: of all represented layers together, and of each."""
+    """The error of the rebuilt weights: the norm of the error, divided by the norm of the original weights."""
 
-    overall: float | None
-    layers: list[LayerError]
+    overall: Annotated[float | None, Field(description="Of all represented layers together. Null if it is not finite")]
+    layers: Annotated[list[LayerError], Field(description="Of each represented layer")]
 
 
 @as_stored
 class Bytes(TypedDict):
-    """Bytes of the artefact's parts, and of what they stand for."""
+    """Sizes in bytes: of the artefact and its parts, and of the tensors of the checkpoint."""
 
-    predictor: int
-    permutation: int
-    kept: int
-    total: Annotated[int, Field(description="The whole artefact, with its header")]
-    represented: Annotated[int, Field(description="The weights that the predictor and the permutation stand for")]
+    predictor: Annotated[int, Field(description="The weights of the predictor, as stored in the artefact")]
+    permutation: Annotated[int, Field(description="The permutations, as stored in the artefact")]
+    kept: Annotated[int, Field(description="The kept tensors, as stored in the artefact")]
+    total: Annotated[int, Field(description="The whole artefact, its header included")]
+    represented: Annotated[int, Field(description="The original weights that predictor and permutations represent")]
     original: Annotated[int, Field(description="All tensors of the checkpoint")]
 
 
 @as_stored
 class Trial(TypedDict):
-    """One training of the search for a size. `hidden` and `drop` are null if the training diverged."""
+    """One training of a search for the smallest predictor. `hidden` and `drop` are null if the training diverged."""
 
-    ratio: float
-    hidden: int | None
-    drop: Annotated[float | None, Field(description="Lost accuracy, in points of a percent")]
-    seconds: float
+    ratio: Annotated[float, Field(description="Parameters of the predictor for each represented weight")]
+    hidden: Annotated[int | None, Field(description="Width of the predictor")]
+    drop: Annotated[float | None, Field(description="Accuracy that was lost, in percentage points")]
+    seconds: Annotated[float, Field(description="Duration of the training")]
 
 
 @as_stored
 class Target(TypedDict):
-    """The search for the smallest predictor that meets an accuracy target."""
+    """The result of a search for the smallest predictor that meets an accuracy target."""
 
-    drop: Annotated[float, Field(description="Accuracy that may be lost, in points of a percent")]
-    met: bool
-    sizes: list[Trial]
+    drop: Annotated[float, Field(description="Accuracy that may be lost, in percentage points")]
+    met: Annotated[bool, Field(description="Whether a trial met the target")]
+    sizes: Annotated[list[Trial], Field(description="The trials")]
 
 
 @as_stored
 class Compression(TypedDict):
-    """How the predictor's weights are stored."""
+    """How the weights of the predictor are stored."""
 
-    bits: int
-    sparsity: float
+    bits: Annotated[int, Field(description="Bits of a weight; 32 and 16 are floating point")]
+    sparsity: Annotated[float, Field(description="Fraction of the weights that are 0")]
 
 
 @as_stored
 class Importance(TypedDict):
-    """Accuracy after setting fractions of the original weights to zero, by part (weight, kernel, filter) and score."""
+    """How well the original network works when fractions of its represented weights are set to zero."""
 
-    metric: Literal["accuracy", "agreement"]
-    fractions: list[float]
-    curves: Annotated[dict[str, dict[str, list[float]]], Field(description="A value for each fraction, by part and score")]
+    metric: Annotated[
+        Literal["accuracy", "agreement"],
+        Field(description="What is measured: accuracy, or without labels the agreement with the original network"),
+    ]
+    fractions: Annotated[list[float], Field(description="Fractions of the weights that are set to zero")]
+    curves: Annotated[
+        dict[str, dict[str, list[float]]],
+        Field(
+            description="Values of the metric, one for each fraction: by part (weight, kernel, filter), then by the score "
+            "that chooses the parts (relative error, absolute error, magnitude, random)"
+        ),
+    ]
 
 
 @as_stored
 class Evaluated(TypedDict):
-    """One evaluation on the held-out set; the step is counted over all phases."""
+    """One evaluation on the held-out set. Without a held-out set, only the relative error is measured."""
 
-    step: int
-    relative_error: float | None
-    accuracy: float | None
-    agreement: float | None
-    divergence: float | None
+    step: Annotated[int, Field(description="Step of the evaluation, counted over all phases")]
+    relative_error: Annotated[
+        float | None, Field(description="Norm of the error of the weights, divided by the norm of the weights")
+    ]
+    accuracy: Annotated[float | None, Field(description="Fraction of the held-out images that are classified correctly")]
+    agreement: Annotated[
+        float | None, Field(description="Fraction of the held-out inputs to which both networks give the same class")
+    ]
+    divergence: Annotated[
+        float | None, Field(description="Mean Kullback-Leibler divergence KL(original || rebuilt) of the outputs, in nats")
+    ]
 
 
 @as_stored
 class Seconds(TypedDict):
-    """Times on the worker; rendering is one rebuild of the whole network."""
+    """Durations on the worker, in seconds."""
 
-    training: float
-    rendering: float
+    training: Annotated[float, Field(description="All steps of the training, or all trainings of a search for a size")]
+    rendering: Annotated[float, Field(description="Rebuilding the whole network once from the artefact")]
 
 
 @as_stored
 class Report(TypedDict):
-    """What a predictor keeps and what it loses, measured on the network that was rebuilt from the artefact."""
+    """How well a predictor represents the original network, measured on the network that is rebuilt from the artefact."""
 
-    distilled: Annotated[bool, Field(description="Whether the original network was the predictor's teacher")]
-    images: Annotated[int | None, Field(description="Inputs of the held-out set; null if only weights were reconstructed")]
+    distilled: Annotated[
+        bool,
+        Field(description="Whether the original network was a teacher; if not, only its weights were reconstructed"),
+    ]
+    images: Annotated[
+        int | None, Field(description="Number of inputs in the held-out set; null without data or without an architecture")
+    ]
     accuracy: Accuracy
-    agreement: Annotated[float | None, Field(description="Fraction of the inputs that both networks classify alike")]
-    divergence: Annotated[float | None, Field(description="Mean KL(original || rebuilt) of the outputs, in nats")]
+    agreement: Annotated[
+        float | None, Field(description="Fraction of the held-out inputs to which both networks give the same class")
+    ]
+    divergence: Annotated[
+        float | None, Field(description="Mean Kullback-Leibler divergence KL(original || rebuilt) of the outputs, in nats")
+    ]
     relative_error: RelativeError
     bytes: Bytes
-    parameters: Annotated[int, Field(description="Of the predictor")]
-    target: Target | None
+    parameters: Annotated[int, Field(description="Number of parameters of the predictor")]
+    target: Annotated[Target | None, Field(description="Null unless the job had an accuracy target")]
     compression: Compression
-    importance: Importance | None
-    best: Annotated[Evaluated, Field(description="The evaluation that was chosen")]
-    last: Evaluated
+    importance: Annotated[Importance | None, Field(description="Null unless the job asked for it")]
+    best: Annotated[
+        Evaluated,
+        Field(
+            description="The evaluation of the predictor that was stored: the one with the least divergence, or without a "
+            "held-out set the one with the least relative error"
+        ),
+    ]
+    last: Annotated[Evaluated, Field(description="The last evaluation")]
     seconds: Seconds
 
 
 @as_stored
 class StateChange(TypedDict):
-    """What became of a job. `error` is there if the job failed, `predictor_id` if it succeeded."""
+    """A change of a job's state."""
 
-    state: State
-    error: NotRequired[JobError]
-    predictor_id: NotRequired[str]
+    state: Annotated[State, Field(description="The new state")]
+    error: NotRequired[Annotated[JobError, Field(description="Why the job failed; absent otherwise")]]
+    predictor_id: NotRequired[Annotated[str, Field(description="The new predictor, if the job succeeded; absent otherwise")]]

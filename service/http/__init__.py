@@ -1,1 +1,1 @@
-"""What all routes share: policies, errors, bodies, lists, negotiation, and downloads of byte sources."""
+"""The parts that all routes share: policies, errors, bodies, lists, content negotiation, and downloads of byte sources."""

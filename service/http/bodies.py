@@ -1,4 +1,4 @@
-"""Limits on request bodies that are read whole."""
+"""Request bodies that are read as a whole: their media type and their size are limited."""
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
@@ -10,14 +10,18 @@ from service.http.policy import policy_of
 
 
 def require_json(request: Request) -> None:
-    """Raises UnsupportedMediaType unless the body says that it is JSON."""
+    """Raises UnsupportedMediaType unless the Content-Type of the request is application/json."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise problems.UnsupportedMediaType(f"{media_type or 'a body without type'} is not read here; send application/json")
+        sent = repr(media_type) if media_type else "a body without a Content-Type"
+        raise problems.UnsupportedMediaType(f"this route does not read {sent}; send application/json")
 
 
 class BodyLimit:
-    """ASGI middleware: limited bodies of more than `limit` bytes are answered with 413, announced or not."""
+    """ASGI middleware that answers limited bodies of more than `limit` bytes with 413.
+
+    A body that announces its length is refused before it is read. The bytes of every other body are counted as they arrive.
+    """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
@@ -27,7 +31,7 @@ class BodyLimit:
         if scope["type"] != "http" or policy_of(scope).body == "streamed":
             await self.app(scope, receive, send)
             return
-        text = f"the body is larger than {self.limit} bytes, which is the most that is accepted here"
+        text = f"the body is larger than {self.limit} bytes, the largest size that this service accepts"
         request = Request(scope)
         if int(request.headers.get("content-length", 0)) > self.limit:
             await respond(request, problems.TooLarge(text, limit=self.limit))(scope, receive, send)

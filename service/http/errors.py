@@ -1,4 +1,4 @@
-"""One shape for every error: application/problem+json."""
+"""Turns every exception into an answer of one shape: application/problem+json (RFC 9457)."""
 
 import json
 import logging
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-# Of a request's errors, so many are described: a body may have a million.
-DESCRIBED = 20
+# At most this many errors of a request are described, because a body may have a million.
+DESCRIBED_ERRORS = 20
 
 
 def install(app: FastAPI) -> None:
-    """Makes the application answer every failure with a problem."""
+    """Makes the application answer every exception with a problem."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -38,7 +38,7 @@ def install(app: FastAPI) -> None:
 
 
 def respond(request: Request, problem: Problem, *, status: int | None = None) -> Response:
-    """A problem as a response."""
+    """The response that tells a client about a problem. `status` takes the place of the problem's own status."""
     body = {
         "type": f"/problems/{problem.slug}",
         "title": problem.title,
@@ -47,7 +47,7 @@ def respond(request: Request, problem: Problem, *, status: int | None = None) ->
         "instance": request.url.path,
         **problem.extra,
     }
-    # Whatever the request brought along comes out as ASCII here.
+    # json.dumps escapes everything but ASCII, so any text from the request can be encoded.
     return Response(json.dumps(body), status or problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 
@@ -57,12 +57,12 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """What the framework itself raises: unknown routes, wrong methods, bodies that are not JSON."""
+    """Handles exceptions of the web framework: an unknown route, a wrong method, a body that can't be parsed."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     path = request.url.path
     if error.status_code == 404:
-        return respond(request, problems.NotFound(f"there is no {path}; /docs lists what there is"))
+        return respond(request, problems.NotFound(f"there is no route {path}; /docs lists all routes"))
     if error.status_code == 405:
         return respond(request, problems.MethodNotAllowed(f"{path} has no method {request.method}", headers=headers))
     if error.status_code == 413:
@@ -74,9 +74,9 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     if found[0]["type"] == "json_invalid":
-        reason = found[0].get("ctx", {}).get("error", "it can't be parsed")
+        reason = found[0].get("ctx", {}).get("error", "the parser failed")
         return respond(request, problems.BadRequest(f"the body is not JSON: {reason}"))
-    errors = [_describe(item, error.body) for item in found[:DESCRIBED]]
+    errors = [_describe(item, error.body) for item in found[:DESCRIBED_ERRORS]]
     first = f"{errors[0]['pointer'] or 'the body'}: {errors[0]['detail']}"
     detail = first if len(found) == 1 else f"{first} (and {len(found) - 1} more)"
     return respond(request, problems.Invalid(detail, errors=errors))
@@ -93,28 +93,32 @@ async def _on_blobs_away(request: Request, error: Exception) -> Response:
 
 
 async def _on_bad_text(request: Request, error: Exception) -> Response:
-    """Text that is no Unicode, or that the database can't hold: half a surrogate pair, a NUL."""
-    return respond(request, problems.BadRequest("a value in the request has characters that no name or id can have"))
+    """Handles text that is not valid Unicode (half a surrogate pair) or that the database can't hold (a NUL)."""
+    return respond(request, problems.BadRequest("a value in the request has a character that is not allowed in names and ids"))
 
 
 async def _on_fault(request: Request, error: Exception) -> Response:
-    return respond(request, problems.Broken("something went wrong here, and has been logged"))
+    return respond(request, problems.Broken("the service has a fault, which has been logged"))
 
 
 def _describe(item: Any, body: Any) -> dict[str, str]:
+    """The member of `errors` for one error of pydantic: a pointer into the body or to a parameter, and a detail."""
     source, *path = item["loc"]
     detail = item["msg"].removeprefix("Value error, ")
     if source != "body":
         return {"pointer": f"{source}:{'/'.join(str(part) for part in path)}", "detail": detail}
     fields = list(_fields(path, body, missing=item["type"] == "missing"))
     if item["type"] == "extra_forbidden":
-        # The recipe is not among the fields, but pydantic says which one it took the body for.
+        # The parts of the path that are not fields of the body name the member of the union: the recipe, or the data source.
         detail = f"{path[-2]} has no such field" if path[:-1] != fields[:-1] else "there is no such field"
     return {"pointer": "".join(f"/{part}" for part in fields), "detail": detail}
 
 
 def _fields(path: list[Any], body: Any, *, missing: bool) -> Iterator[Any]:
-    """The parts of a path that are in the body, but for a last one that is missing: pydantic names members of unions too."""
+    """The parts of a path of pydantic that are fields of the body. Other parts name members of unions.
+
+    If `missing`, the last part is a field that the body lacks, and is included.
+    """
     found = True
     for part in path:
         if isinstance(body, list):

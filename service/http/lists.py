@@ -1,4 +1,4 @@
-"""Lists as clients see them: opaque cursors, bounded pages."""
+"""Lists as clients see them: pages of limited length, linked by opaque cursors."""
 
 import base64
 import binascii
@@ -10,37 +10,38 @@ from pydantic import BaseModel
 
 from service import problems
 
-MAX_LIMIT = 200
+MAX_PAGE_ITEMS = 200
 
 Item = TypeVar("Item")
 
-Limit = Annotated[int, Query(ge=1, description=f"Items a page, at most {MAX_LIMIT}; more is taken as {MAX_LIMIT}")]
-Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")]
+Limit = Annotated[int, Query(ge=1, description=f"Items on a page. More than {MAX_PAGE_ITEMS} count as {MAX_PAGE_ITEMS}")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page. Default: the first page")]
 
 
 class ListOf(BaseModel, Generic[Item]):
-    """One page, newest first; `next_cursor` is null on the last one."""
+    """One page of a list. `next_cursor` leads to the next page, and is null on the last page."""
 
     items: list[Item]
     next_cursor: str | None
 
 
 def page_arguments(limit: int, cursor: str | None) -> dict[str, Any]:
-    """A client's limit and cursor as the store takes them. Raises Invalid for a cursor that was not made here."""
+    """The keyword arguments `limit` and `cursor` for queries of the store. Raises Invalid for an unknown cursor."""
     try:
         last = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode("ascii") if cursor else None
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise unknown_cursor() from None
     if last and not re.fullmatch(r"[0-9a-f-]{36}|[0-9]{1,12}", last):
         raise unknown_cursor()
-    return {"limit": min(limit, MAX_LIMIT), "cursor": last}
+    return {"limit": min(limit, MAX_PAGE_ITEMS), "cursor": last}
 
 
 def unknown_cursor() -> problems.Invalid:
-    """What to raise for a cursor that was not made here."""
+    """The problem of a cursor that is not one of this service's."""
     errors = [{"pointer": "query:cursor", "detail": "unknown cursor"}]
-    return problems.Invalid("cursor is not the next_cursor of an earlier page", errors=errors)
+    return problems.Invalid("the cursor is not the next_cursor of another page of this list", errors=errors)
 
 
 def opaque(cursor: str | None) -> str | None:
+    """A cursor of the store as clients see it: in base64, so that clients do not rely on its content."""
     return base64.urlsafe_b64encode(cursor.encode()).decode() if cursor else None

@@ -1,7 +1,7 @@
-"""What each route asks of a request before any of its body is read: whose key, and how much body.
+"""The policy of each route: which scope of API key a request needs, and whether its body is limited.
 
-A route declares its policy with the decorator `policy` on its endpoint. Middleware enforces policies, because the framework
-reads and parses bodies before a route's dependencies run.
+A route declares its policy with the decorator `policy` on its endpoint. Middleware enforces the policy before any of the body
+is read. A dependency of the route could not, because the framework parses the body before the dependencies run.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,9 +25,10 @@ _IN_SCOPE = "nern.policy"
 
 @dataclass(frozen=True)
 class Policy:
-    """`access` is the least scope of a key that may make the request, or "open" for everybody, without a key.
+    """Whose requests a route answers, and how large their bodies may be.
 
-    A "limited" body may have as many bytes as the service accepts as JSON. The endpoint of a "streamed" body limits it itself.
+    `access` is the least scope that the API key must have. An "open" route needs no key. A "limited" body has at most
+    `Settings.max_body_bytes`. A "streamed" body is limited by the endpoint that reads it.
     """
 
     access: Access
@@ -35,7 +36,7 @@ class Policy:
 
 
 def policy(access: Access, *, body: Body = "limited") -> Callable[[Endpoint], Endpoint]:
-    """Declares the policy of a route: a decorator of its endpoint, below that of the router."""
+    """A decorator that declares the policy of a route. It stands below the decorator of the router, next to the endpoint."""
 
     def declare(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _DECLARED, Policy(access, body))
@@ -45,21 +46,22 @@ def policy(access: Access, *, body: Body = "limited") -> Callable[[Endpoint], En
 
 
 def declared(route: BaseRoute) -> Policy | None:
-    """What a route declares, if it does."""
+    """The policy that a route declares, or None."""
     return getattr(getattr(route, "endpoint", None), _DECLARED, None)
 
 
 def policy_of(scope: Scope) -> Policy:
-    """The policy that `Policies` has found for a request."""
+    """The policy of a request, which `Policies` has found."""
     found: Policy = scope[_IN_SCOPE]
     return found
 
 
 class Policies:
-    """ASGI middleware: finds the policy of every request, for the middleware inside it to enforce.
+    """ASGI middleware that finds the policy of every request. The middleware inside this one enforces the policy.
 
-    A request that no route takes ends in an error or a redirection. It needs a key too: of scope "read" for GET, HEAD and
-    OPTIONS, "admin" for DELETE, else "write". Where the path starts with that of an open route, it needs none.
+    A request that matches no route is answered with an error or a redirection, but needs a key too: of scope "read" for GET,
+    HEAD and OPTIONS, of scope "admin" for DELETE, else of scope "write". If its path starts with the path of an open route, the
+    request needs no key.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
@@ -73,10 +75,10 @@ class Policies:
         await self.app(scope, receive, send)
 
     def find(self, method: str, path: str) -> Policy:
-        """The policy of a request."""
+        """The policy of a request with this method and path."""
         for route in self._routes:
             if route.path_regex.match(path) and method in (route.methods or ()):
-                # A route that declares nothing is closed, rather than open.
+                # A route that declares nothing must not be open by mistake.
                 return declared(route) or Policy("admin")
         if path.startswith(self._open):
             return Policy("open")

@@ -1,4 +1,4 @@
-"""Byte sources, and the one response that answers with their bytes."""
+"""Byte sources, and the response that sends the bytes of a source to a client."""
 
 from collections.abc import AsyncIterator, Generator
 from contextlib import suppress
@@ -8,36 +8,36 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-# What a source reads is sent in pieces of at least this size, each made in one hop to a thread.
+# The pieces that a source yields are joined to pieces of at least this size. Each of these is read in a thread and sent.
 SENT_BYTES = 64 * 2**10
 
 
 class Source(Protocol):
-    """Bytes of known length that can be read from any offset. Under one ETag they are always the same."""
+    """Bytes of known length that can be read from any offset. Sources with the same ETag have the same bytes."""
 
     @property
     def nbytes(self) -> int: ...
 
     @property
     def etag(self) -> str:
-        """Without quotes; no `/` and no `:` in it."""
+        """A strong ETag, without the quotes. It has no `/` and no `:`."""
 
     @property
     def media_type(self) -> str: ...
 
     def read(self, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Bytes start..stop, in pieces that fit in memory, each read when it is asked for.
+        """Yields bytes start..stop (half-open) in pieces that fit in memory. Each piece is read when the generator is advanced.
 
-        The generator runs in a thread and may block. Between two pieces a client may take as long as it likes, so the
-        generator then holds no database connection and no lock; it is closed when the client goes away.
+        The generator runs in a thread and may block. A slow client may take any time between two pieces, so the generator must
+        hold no database connection and no lock when it yields. It is closed when the client disconnects.
         """
 
 
 class SourceResponse(StreamingResponse):
-    """A whole source; for HEAD the headers alone.
+    """Answers GET with all bytes of a source, and HEAD with the headers alone.
 
-    The first piece is read before the headers are sent, so that a source that can't be read is answered with a problem. At
-    most one piece is in memory, and a piece is read when the client has taken the one before.
+    The first piece is read before the headers are sent. If the source can't be read, the client gets a problem. A piece is read
+    when the client has taken the piece before it, so at most one piece is in memory.
     """
 
     def __init__(self, source: Source, *, disposition: str = "attachment") -> None:
@@ -55,7 +55,7 @@ class SourceResponse(StreamingResponse):
             self.body_iterator = _sent(first, pieces)
             await super().__call__(scope, receive, send)
         finally:
-            # A server that stops does not wait for the thread that is reading a piece; the generator ends with that piece.
+            # ValueError: a thread is still reading a piece, because the server stops. The generator ends after that piece.
             with suppress(ValueError):
                 pieces.close()
 
@@ -67,7 +67,7 @@ async def _sent(piece: bytes, pieces: Generator[bytes, None, None]) -> AsyncIter
 
 
 def _next(pieces: Generator[bytes, None, None]) -> bytes:
-    """At least SENT_BYTES, or what is left; nothing at the end."""
+    """The next SENT_BYTES or more. Fewer bytes if the generator ends, and none after its end."""
     taken, nbytes = [], 0
     for piece in pieces:
         taken.append(piece)

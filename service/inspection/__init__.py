@@ -1,1 +1,1 @@
-"""Reading somebody's file: in a throw-away process, with limits, never with code that the file brings along."""
+"""Inspection: each uploaded file is read by a confined process of its own, which never runs code from the file."""

@@ -1,8 +1,8 @@
-"""The inspecting process: reads one untrusted file, writes its tensors as safetensors, answers with what it found as JSON.
+"""The inspecting process: reads one untrusted file, writes its tensors to a safetensors file, and answers with facts as JSON.
 
-Its standard input is a Unix socket to the service. The process imports what it needs, says READY and waits. The service sends
-one JSON object with two descriptors: the file, open for reading, and an empty file, open for writing. The process ends when it
-has answered, or when the socket ends.
+The standard input of the process is a Unix socket to the service. The process imports the modules that it needs, sends READY,
+and waits. The service sends one JSON object with two file descriptors: the uploaded file, open for reading, and an empty file,
+open for writing. The process ends when it has answered, or when the service closes the socket.
 """
 
 import json
@@ -25,12 +25,15 @@ from service.inspection.validation import validate
 
 READY = b"."
 
+# Larger than any message of the service.
 MESSAGE_BYTES = 4096
 
-STATISTICS_IMAGES = 1024  # are taken at a time
+# Means and standard deviations are computed for this many images at a time, to limit the memory.
+STATISTICS_IMAGES = 1024
 
 
 def main() -> None:
+    """Waits for one file, inspects it and answers."""
     torch.set_num_threads(1)
     _warm_up()
     limit_while_waiting()
@@ -38,32 +41,36 @@ def main() -> None:
         parent.sendall(READY)
         message, descriptors, *_ = socket.recv_fds(parent, MESSAGE_BYTES, 2)
         if not descriptors:
-            return  # the service has ended
+            return  # the service has closed the socket
         parent.sendall(json.dumps(read(*descriptors, **json.loads(message))).encode())
-    # Taking torch down takes longer than reading a small file.
+    # A regular exit of a process with torch takes longer than reading a small file.
     os._exit(0)
 
 
 def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int) -> dict[str, Any]:
-    """What to answer for the file of the descriptor `source`; its tensors are written to the file of `target`."""
+    """Inspects a file within limits, and writes its tensors to another file. Both are given as file descriptors.
+
+    `seconds` limits wall time and processor time. `max_bytes` limits the unpacked arrays of a dataset. Returns the answer: the
+    facts, or {"refused": [slug, detail]}.
+    """
     with open(source, "rb") as file, open(target, "wb") as output:
         nbytes = file.seek(0, 2)
         room = max_bytes if kind == "dataset" else 2 * nbytes
-        limit(memory=2 * room, output=4 * nbytes + room, seconds=seconds)
+        limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room, seconds=seconds)
         try:
             return inspect_dataset(file, output, max_bytes) if kind == "dataset" else inspect_checkpoint(file, output, nbytes)
         except Refusal as refusal:
             return {"refused": [refusal.slug, refusal.detail]}
         except (MemoryError, RecursionError):
-            return {"refused": ["too-demanding", "reading the file takes far more memory than its size justifies"]}
-        except Exception:  # somebody's file: whatever its reader stumbles over, the file is at fault
+            return {"refused": ["too-demanding", "reading the file needs far more memory than a file of its size should need"]}
+        except Exception:  # a malformed file can make a reader raise any exception
             traceback.print_exc()
             slug = "bad-dataset" if kind == "dataset" else "not-a-checkpoint"
-            return {"refused": [slug, "the file is malformed; write it again with the usual library"]}
+            return {"refused": [slug, "the file is malformed; write it again with torch.save, safetensors or numpy.savez"]}
 
 
 def _warm_up() -> None:
-    """Reads a small file of each kind, so that everything is imported before no file can be opened any more."""
+    """Inspects a small file of each format, so that every module is imported before the limits forbid to open files."""
     for zipped in (True, False):
         saved = BytesIO()
         torch.save({"weight": torch.zeros(1, 1, 3, 3)}, saved, _use_new_zipfile_serialization=zipped)
@@ -74,7 +81,10 @@ def _warm_up() -> None:
 
 
 def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[str, Any]:
-    """Writes the tensors of a checkpoint of `nbytes` bytes to `output`; what to answer. Raises Refusal."""
+    """Writes the tensors of a checkpoint file of `nbytes` bytes to `output`. Returns format, names, dtypes and shapes.
+
+    Raises Refusal.
+    """
     file.seek(0)
     start = file.read(64)
     try:
@@ -83,7 +93,7 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[st
         elif found := torch_files.sniff(start):
             format, state_dict = found, torch_files.read(file, found, nbytes)
         else:
-            raise Refusal("not-a-checkpoint", "the file is of neither torch.save nor safetensors")
+            raise Refusal("not-a-checkpoint", "the file was written by neither torch.save nor safetensors")
     except NoStateDict as error:
         raise Refusal("not-a-checkpoint", str(error)) from error
     validate(state_dict)
@@ -93,7 +103,10 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[st
 
 
 def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:
-    """Writes the images and labels of a dataset to `output`; what to answer. Raises Refusal."""
+    """Writes the images and labels of a dataset file to `output`. Returns shape, number of classes, mean and std.
+
+    Raises Refusal.
+    """
     tensors = datasets.read(file, max_bytes=max_bytes)
     _write(tensors, output)
     labels, pixels = tensors.get("labels"), tensors["images"]

@@ -1,4 +1,7 @@
-"""What is found in a file. Nothing but JSON and safetensors comes back from the process that reads it."""
+"""The facts that an inspection finds in an uploaded file.
+
+Only JSON and a safetensors file come back from the process that reads the file.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,10 @@ from service.inspection.process import Task
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """`state_dict` has names, shapes and dtypes only: its tensors are on the meta device."""
+    """The facts about a checkpoint. `format` is safetensors, torch-zip or torch-legacy.
+
+    The tensors of `state_dict` are on the meta device: they have names, shapes and dtypes, but no values.
+    """
 
     format: str
     state_dict: StateDict
@@ -21,7 +27,10 @@ class CheckpointFacts:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """`shape` is N x H x W x C; mean and std are of the pixels scaled to 0..1, a value for each channel."""
+    """The facts about a dataset. `shape` is N x H x W x C. `classes` is the largest label plus 1, or None without labels.
+
+    `mean` and `std` are those of each channel, for pixels scaled to 0..1.
+    """
 
     shape: tuple[int, int, int, int]
     classes: int | None
@@ -30,7 +39,10 @@ class DatasetFacts:
 
 
 async def inspect_checkpoint(inspectors: Inspectors, path: Path, tensors: Path, *, seconds: int) -> CheckpointFacts:
-    """What an uploaded network is. Its tensors are written to `tensors`. Raises Problem."""
+    """Inspects the checkpoint file `path` and writes its tensors to the file `tensors`.
+
+    Raises Problem, also if the inspection takes longer than `seconds`.
+    """
     answer = await inspectors.read(Task("checkpoint", path, tensors, seconds))
     tensors_found = {
         name: torch.empty(shape, dtype=tensorfile.DTYPES[dtype], device="meta") for name, dtype, shape in answer["tensors"]
@@ -39,6 +51,9 @@ async def inspect_checkpoint(inspectors: Inspectors, path: Path, tensors: Path, 
 
 
 async def inspect_dataset(inspectors: Inspectors, path: Path, tensors: Path, *, seconds: int, max_bytes: int) -> DatasetFacts:
-    """What an uploaded dataset is. Its images and labels are written to `tensors`. Raises Problem."""
+    """Inspects the dataset file `path` and writes its images and labels to the file `tensors`.
+
+    Raises Problem, also if the inspection takes longer than `seconds` or the unpacked arrays have more than `max_bytes` bytes.
+    """
     answer = await inspectors.read(Task("dataset", path, tensors, seconds, max_bytes))
     return DatasetFacts(tuple(answer["shape"]), answer["classes"], tuple(answer["mean"]), tuple(answer["std"]))

@@ -1,33 +1,34 @@
-"""Limits that the inspecting process puts on itself before it looks at a file."""
+"""Limits that the inspecting process sets for itself before it reads a file."""
 
 import math
 import resource
 import signal
 import time
 
-# What the interpreter and torch need beyond what they have mapped when the limits are set.
+# Address space that Python and torch need beyond what is mapped when the limits are set.
 HEADROOM_BYTES = 512 * 2**20
 
-# The three standard ones, the file, its tensors, and /proc/self/statm for as long as it is read.
+# The three standard streams, the uploaded file, the file of its tensors, and /proc/self/statm while `limit` reads it.
 WAITING_DESCRIPTORS = 6
 
 
 def limit_while_waiting() -> None:
-    """From here on: no more descriptors than handing a file over and `limit` take, no core dump."""
+    """Limits a process that waits for a file: WAITING_DESCRIPTORS descriptors, no core dump."""
     _lower(resource.RLIMIT_NOFILE, WAITING_DESCRIPTORS)
     _lower(resource.RLIMIT_CORE, 0)
 
 
-def limit(*, memory: int, output: int, seconds: int) -> None:
-    """From here on: `memory` more bytes of address space, files of `output` bytes, `seconds` more of processor time.
+def limit(*, memory_bytes: int, output_bytes: int, seconds: int) -> None:
+    """Limits a process that is about to read a file.
 
-    No descriptor can be opened any more, so neither can a file or a socket; no core is dumped. The service ends the process
-    after `seconds` of wall time. Should the service be gone, the process ends one second later.
+    The process may map `memory_bytes` more of address space, write files of `output_bytes`, and use `seconds` more of processor
+    time. The process can open no descriptor, and so neither a file nor a socket. The process leaves no core dump. The service
+    ends the process after `seconds` of wall time. If the service itself has ended, an alarm ends the process one second later.
     """
     with open("/proc/self/statm") as statm:
         mapped = int(statm.read().split()[0]) * resource.getpagesize()
-    _lower(resource.RLIMIT_AS, mapped + memory + HEADROOM_BYTES)
-    _lower(resource.RLIMIT_FSIZE, output)
+    _lower(resource.RLIMIT_AS, mapped + memory_bytes + HEADROOM_BYTES)
+    _lower(resource.RLIMIT_FSIZE, output_bytes)
     _lower(resource.RLIMIT_CPU, math.ceil(time.process_time()) + seconds)
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_NOFILE, 0)

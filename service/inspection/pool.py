@@ -1,4 +1,4 @@
-"""Inspecting processes that wait for files, so that no upload waits for their imports."""
+"""A pool of inspecting processes that wait for files, so that no upload waits for the imports of a process."""
 
 import asyncio
 import json
@@ -11,22 +11,24 @@ from service.inspection.process import Ended, Inspector, Task
 
 log = logging.getLogger(__name__)
 
-# Files that are read at the same time: each takes a core, and memory by the size of its file.
+# How many files are read at the same time. Each takes one core, and memory in proportion to the size of the file.
 MAX_TASKS = 2
 
-# How long an upload waits for a process, which may still have to be started, and the pause after one that could not be.
+# How long an upload waits for a process, which may have to be started first.
 START_SECONDS = 60
+
+# How long the pool waits before the next attempt if a process can't be started.
 RESTART_SECONDS = 1
 
 
 class NotWarmedUp(Exception):
-    """No process has waited for a file yet: the first upload would wait for its imports."""
+    """No inspecting process has finished its imports yet, so an upload would wait for them."""
 
 
 class Inspectors:
-    """Keeps processes that wait for a file, `waiting` at a time, while it is entered. Every process reads one file.
+    """An async context manager in whose block `waiting` inspecting processes wait for files. Every process reads one file.
 
-    With `waiting` 0, a process is started when a file comes.
+    If `waiting` is 0, a process is started when a file arrives.
     """
 
     def __init__(self, waiting: int) -> None:
@@ -50,12 +52,12 @@ class Inspectors:
             await self._waiting.get_nowait().close()
 
     def probe(self) -> None:
-        """Raises NotWarmedUp until the first process waits for a file."""
+        """Raises NotWarmedUp until the first process has been ready for a file. Never raises if `waiting` is 0."""
         if not self._warmed_up:
             raise NotWarmedUp
 
     async def read(self, task: Task) -> Any:
-        """What a process finds in a file. Raises Problem."""
+        """The answer of a process that reads the file of a task, parsed from JSON. Raises Problem."""
         async with self._places:
             while True:
                 inspector = await self._take()
@@ -65,12 +67,12 @@ class Inspectors:
                 except Ended:
                     continue
                 except TimeoutError:
-                    raise problems.TooDemanding(f"reading the file took longer than {task.seconds} seconds") from None
+                    raise problems.TooDemanding(f"the inspection of the file took longer than {task.seconds} seconds") from None
                 finally:
                     await inspector.close()
         if answer is None:
-            log.warning("inspection of a %s ended with %s: %s", task.kind, inspector.code, inspector.log)
-            raise problems.TooDemanding("the process that read the file exceeded its limits")
+            log.warning("the inspection of a %s ended with status %s: %s", task.kind, inspector.code, inspector.log)
+            raise problems.TooDemanding("the inspection of the file exceeded its limits of memory, time or output")
         found = json.loads(answer)
         if "refused" in found:
             slug, detail = found["refused"]
@@ -78,23 +80,23 @@ class Inspectors:
         return found
 
     async def _take(self) -> Inspector:
-        """A process of one's own. Raises Unavailable."""
+        """A process for one file, marked as taken. The caller must close the process. Raises Unavailable."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 inspector = await (self._waiting.get() if self._count else Inspector.start())
         except (TimeoutError, Ended, OSError) as error:
-            log.error("no process to read a file: %s", error)
-            raise problems.Unavailable("no process that reads files can be started; try again later") from None
+            log.error("no inspecting process could be started for an upload: %s", error)
+            raise problems.Unavailable("no process that inspects files can be started; try again later") from None
         inspector.take()
         return inspector
 
     async def _keep(self) -> None:
-        """Has one process wait, until it is cancelled."""
+        """Keeps one process waiting: when a process is taken or ends, starts the next one. Runs until the task is cancelled."""
         while True:
             try:
                 inspector = await Inspector.start()
             except (Ended, OSError) as error:
-                log.error("a process that reads files could not be started: %s", error)
+                log.error("an inspecting process could not be started: %s", error)
                 await asyncio.sleep(RESTART_SECONDS)
                 continue
             self._waiting.put_nowait(inspector)

@@ -1,4 +1,4 @@
-"""One inspecting process, as the service sees it: started and warmed up, handed one file, and ended."""
+"""One inspecting process, seen from the service: the process is started, warms up, gets one file, answers and ends."""
 
 import asyncio
 import json
@@ -10,20 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-# Isolated: neither the current folder nor variables decide which modules are imported.
+# The option -I isolates the process: neither the current folder nor environment variables decide which modules are imported.
 COMMAND = (sys.executable, "-I", "-m", "service.inspection.child")
 
 MAX_ANSWER_BYTES = 64 * 2**20
 RECEIVED_BYTES = 2**16
 LOG_BYTES = 2000
 
-# How long a killed process may take to be gone, and its last words to arrive.
+# How long to wait for the last output of a process that has ended.
 END_SECONDS = 1
 
 
 @dataclass(frozen=True)
 class Task:
-    """A file to read, where its tensors are written, and the limits: wall and processor time, bytes of a dataset unpacked."""
+    """The file `source` to inspect, the file `target` for its tensors, and limits.
+
+    `seconds` limits wall time and processor time, `max_bytes` the unpacked arrays of a dataset.
+    """
 
     kind: Literal["checkpoint", "dataset"]
     source: Path
@@ -33,11 +36,11 @@ class Task:
 
 
 class Ended(Exception):
-    """The process ended before it was handed a file."""
+    """The process ended before it took a file."""
 
 
 class Inspector:
-    """A process that has imported what it needs and waits for one file. Use `start`; whoever has it closes it."""
+    """A process that has finished its imports and waits for one file. `start` makes one. Its owner must call `close`."""
 
     def __init__(self, process: asyncio.subprocess.Process, connection: socket.socket) -> None:
         self._process = process
@@ -48,7 +51,10 @@ class Inspector:
 
     @classmethod
     async def start(cls) -> Self:
-        """A process that has warmed up. Raises Ended, or OSError if there can't be one more process."""
+        """Starts a process and returns when the process has warmed up.
+
+        Raises Ended if the process ends before, and OSError if the system can't start a process.
+        """
         connection, other = socket.socketpair()
         connection.setblocking(False)
         try:
@@ -60,7 +66,8 @@ class Inspector:
                     stderr=asyncio.subprocess.PIPE,
                     env={"PATH": os.defpath, "OMP_NUM_THREADS": "1"},
                     cwd="/",
-                    start_new_session=True,  # a terminal's Ctrl-C ends the service, which still answers requests in flight
+                    # Ctrl-C in a terminal then reaches the service alone, which still answers the requests in flight.
+                    start_new_session=True,
                 )
         except BaseException:
             connection.close()
@@ -78,20 +85,20 @@ class Inspector:
 
     @property
     def code(self) -> int | None:
-        """How the process ended, negative by a signal; None while it runs."""
+        """The exit status of the process; -N if signal N ended it; None while the process runs."""
         return self._process.returncode
 
     @property
     def log(self) -> str:
-        """The end of what the process wrote to standard error."""
+        """The last LOG_BYTES of the standard error of the process."""
         return self._log.decode(errors="replace")
 
     def take(self) -> None:
-        """Says that a file is about to be handed over."""
+        """Marks the process as taken: it is about to get a file."""
         self._taken.set()
 
     async def taken_or_ended(self) -> None:
-        """Returns when the process has been taken, or has ended."""
+        """Returns when the process has been taken or has ended."""
         waits = {asyncio.ensure_future(self._taken.wait()), asyncio.ensure_future(self._process.wait())}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -100,9 +107,10 @@ class Inspector:
                 wait.cancel()
 
     async def read(self, task: Task) -> bytes | None:
-        """The answer to a file, or None if the process ends without one or says too much.
+        """Hands over the file of a task and returns the answer.
 
-        Raises Ended if the process has not taken the file, and TimeoutError.
+        Returns None if the process exits with another status than 0, or if the answer has more than MAX_ANSWER_BYTES. Raises
+        Ended if the process has not taken the file, and TimeoutError after `task.seconds`.
         """
         message = json.dumps({"kind": task.kind, "seconds": task.seconds, "max_bytes": task.max_bytes}).encode()
         with open(task.source, "rb") as file, open(task.target, "wb") as output:
@@ -117,7 +125,7 @@ class Inspector:
             return bytes(answer) if await self._process.wait() == 0 else None
 
     async def close(self) -> None:
-        """Ends the process, whatever it does."""
+        """Kills the process if it still runs, and waits for its end."""
         self._connection.close()
         with suppress(ProcessLookupError):
             self._process.kill()
@@ -131,7 +139,8 @@ class Inspector:
             while len(answer) <= MAX_ANSWER_BYTES and (received := await loop.sock_recv(self._connection, RECEIVED_BYTES)):
                 answer += received
         except ConnectionError:
-            # What was sent has not been read: a process that has taken the file leaves nothing unread.
+            # The connection was reset because the process ended before it read the message. A process that reads the message
+            # has taken the file, and ends the connection regularly.
             raise Ended(self.log) from None
         return answer
 

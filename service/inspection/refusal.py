@@ -1,7 +1,9 @@
-"""Why a file is refused, as it crosses from the inspecting process: the slug of a problem and a sentence."""
+"""The refusal of a file by the inspecting process."""
 
 
 class Refusal(Exception):
+    """The file is refused. The service answers with the problem of this slug and this detail."""
+
     def __init__(self, slug: str, detail: str) -> None:
         super().__init__(detail)
         self.slug = slug

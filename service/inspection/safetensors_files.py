@@ -1,4 +1,4 @@
-"""Files of the safetensors format, parsed with the limits of the reference implementation."""
+"""Reads checkpoints in the safetensors format, with the limits of the reference implementation (the library safetensors)."""
 
 from typing import BinaryIO
 
@@ -11,16 +11,16 @@ from service.inspection.refusal import Refusal
 
 
 def sniff(start: bytes) -> bool:
-    """Whether a file with these first bytes may be one."""
+    """Whether a file that begins with the bytes `start` (9 or more) may be a safetensors file."""
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= tensorfile.MAX_HEADER_BYTES
 
 
 def read(file: BinaryIO, nbytes: int) -> StateDict:
-    """The state_dict in a safetensors file of `nbytes` bytes. Raises Refusal, NoStateDict."""
+    """The state_dict in a safetensors file of `nbytes` bytes. Raises Refusal and NoStateDict."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if 8 + length > nbytes:
-        raise Refusal("truncated-file", "the file ends inside its header; upload it again")
+        raise Refusal("truncated-file", "the file ends inside its header; upload the file again")
     try:
         entries, _ = tensorfile.parse_header(file.read(length))
     except BadArtefact as error:
@@ -37,9 +37,11 @@ def _validate_layout(entries: list[Entry], *, data: int, nbytes: int) -> None:
     end = data
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
         if entry.start != end:
-            raise Refusal("not-a-checkpoint", f"tensor {entry.name!r} overlaps another one or leaves a gap before it")
+            raise Refusal("not-a-checkpoint", f"tensor {entry.name!r} overlaps another tensor, or there is a gap before it")
         end = entry.stop
     if end > nbytes:
-        raise Refusal("truncated-file", f"the file has {nbytes} bytes, but its tensors end at byte {end}; upload it again")
+        raise Refusal(
+            "truncated-file", f"the file has {nbytes} bytes, but its tensors end at byte {end}; upload the file again"
+        )
     if end < nbytes:
-        raise Refusal("not-a-checkpoint", f"{nbytes - end} bytes follow after the last tensor")
+        raise Refusal("not-a-checkpoint", f"{nbytes - end} bytes follow the last tensor; write the file again")

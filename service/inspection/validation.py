@@ -1,4 +1,4 @@
-"""What is asked of the tensors in somebody's file before they are stored."""
+"""Validates the tensors of a checkpoint before they are stored."""
 
 import torch
 from torch import Tensor
@@ -7,41 +7,46 @@ from nern.layers import StateDict, find_layers
 from nern.tensorfile import NAMES
 from service.inspection.refusal import Refusal
 
-# The largest networks have some thousands of tensors, and kernels of 31 x 31.
+# The largest known networks have a few thousand tensors, and kernels of 31 x 31.
 MAX_TENSORS = 50_000
 MAX_KERNEL_SIZE = 64
 MAX_NAME_CHARACTERS = 1000
-MAX_NAMES_CHARACTERS = 2**20  # of all names together: whoever lists checkpoints reads them
 
-FINITE_ELEMENTS = 2**22  # are looked at together
+# All names together, because a list of checkpoints holds the names of all tensors.
+MAX_NAMES_CHARACTERS = 2**20
+
+# Tensors are searched for NaN and infinity in parts of this many elements, because a part is copied to float32.
+FINITE_ELEMENTS = 2**22
 
 
 def validate(state_dict: StateDict) -> None:
-    """Raises Refusal for tensors that can't be stored, or whose values are not numbers."""
+    """Raises Refusal if a tensor can't be stored or holds a value that no finite float32 can hold, or without a convolution."""
     if len(state_dict) > MAX_TENSORS:
         raise Refusal("too-demanding", f"the checkpoint has more than {MAX_TENSORS} tensors")
     if sum(map(len, state_dict)) > MAX_NAMES_CHARACTERS:
         raise Refusal("too-demanding", f"the names of the tensors have more than {MAX_NAMES_CHARACTERS} characters")
     for name, tensor in state_dict.items():
         if not name.isprintable() or len(name) > MAX_NAME_CHARACTERS or name == "__metadata__":
-            raise Refusal("not-a-checkpoint", f"{name[:50]!a} can't be the name of a tensor")
+            raise Refusal("not-a-checkpoint", f"{name[:50]!a} is not allowed as the name of a tensor")
         if tensor.is_meta:
             raise Refusal("unsupported-tensor", f"tensor {name!r} has no values: it was saved from the meta device")
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.dtype not in NAMES:
             kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
-            raise Refusal("unsupported-tensor", f"tensor {name!r} is {kind}; convert it to a floating-point or integer dtype")
+            raise Refusal(
+                "unsupported-tensor", f"tensor {name!r} is {kind}; convert it to a dense tensor of floats, integers or booleans"
+            )
         if tensor.is_floating_point() and not _finite(tensor):
-            raise Refusal("non-finite-weights", f"tensor {name!r} holds NaN, infinity or values that no float32 can hold")
+            raise Refusal("non-finite-weights", f"tensor {name!r} holds NaN, infinity or a value that is too large for float32")
     layers = find_layers(state_dict)
     for layer in layers:
         if max(layer.kernel_size) > MAX_KERNEL_SIZE:
             raise Refusal(
-                "unsupported-tensor", f"the kernels of {layer.name!r} are larger than {MAX_KERNEL_SIZE} in a dimension"
+                "unsupported-tensor",
+                f"the kernels of layer {layer.name!r} have a dimension that is larger than {MAX_KERNEL_SIZE}",
             )
     if not layers:
         raise Refusal("no-convolutions", "the checkpoint has no convolution (a weight with 3 to 5 dimensions) to represent")
 
 
 def _finite(tensor: Tensor) -> bool:
-    # A few elements at a time, so that a large tensor does not need its size again.
     return all(bool(part.float().isfinite().all()) for part in tensor.reshape(-1).split(FINITE_ELEMENTS))

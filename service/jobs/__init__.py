@@ -1,1 +1,1 @@
-"""What happens to jobs beside the database: workers are woken, and the sweep finds jobs that were lost."""
+"""Jobs outside of the database: new jobs are planned, workers are woken, and the sweep finds jobs that were lost."""

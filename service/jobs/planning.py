@@ -1,4 +1,4 @@
-"""From what a client asks for to the row of a job, or to a refusal that points at a field."""
+"""From a request to the row of a job, or to a problem that points at a field of the request."""
 
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from service.store.tables import Checkpoint, Dataset, Job
 
 
 def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None, *, now: datetime) -> Job:
-    """The row of a new job, with a value for every option. Raises Invalid and NotRepresentable."""
+    """The row of a new job, whose `config` has a value for every option. Raises Invalid and NotRepresentable."""
     network = NetworkFacts(_tensors(checkpoint), request.architecture or checkpoint.architecture)
     data = _facts_of(request, dataset)
     try:
@@ -40,20 +40,23 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None
 
 
 def notes_on(request: JobRequest, plan: Plan | SearchPlan, network: NetworkFacts, data: DataFacts | None) -> list[str]:
-    """What the job will not do although its client may expect it, and why."""
+    """Sentences about what the job will not do although its client may expect it, and why."""
     if network.architecture is not None and data is not None:
         if isinstance(plan, SearchPlan) or plan.distils:
             return []
-        return ["no step follows the original network, so only the weights are reconstructed: nothing is distilled"]
+        return ["no step of the training follows the original network, so nothing is distilled: the weights are reconstructed"]
     reason = "there is no data" if network.architecture else "the architecture is unknown"
-    notes = [f"{reason}, so only the weights are reconstructed: nothing is distilled and accuracy is not measured"]
+    notes = [f"{reason}, so only the weights are reconstructed: nothing is distilled, and accuracy is not measured"]
     if request.training().importance:
-        notes.append("the importance of weights can't be measured without architecture and data")
+        notes.append("the importance of weights is not measured, because that takes an architecture and data")
     return notes
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
-    """The tensors of a checkpoint. The dtype of its convolutions is not recorded, and does not matter to a plan."""
+    """Shapes and dtypes of the tensors of a checkpoint, by name.
+
+    The database does not record the dtypes of convolutions, and a plan does not depend on them: float32 stands for all of them.
+    """
     convolutions = {layer["name"]: TensorFacts(tuple(layer["shape"]), tensorfile.DTYPES["F32"]) for layer in checkpoint.layers}
     kept = {
         tensor["name"]: TensorFacts(tuple(tensor["shape"]), tensorfile.DTYPES[tensor["dtype"]]) for tensor in checkpoint.kept
@@ -62,6 +65,7 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
 
 
 def _facts_of(request: JobRequest, dataset: Dataset | None) -> DataFacts | None:
+    """The facts about the data of a job that its plan depends on."""
     if dataset is not None:
         return DatasetFacts(dataset.images, dataset.channels, dataset.classes)
     return NoiseFacts(request.data.noise) if isinstance(request.data, NoiseSource) else None

@@ -1,4 +1,4 @@
-"""The sweep: finds jobs whose worker has gone silent, and jobs for which a wake-up was lost."""
+"""The sweep: finds jobs whose worker has gone silent, and queued jobs whose wake-up may be lost."""
 
 import asyncio
 import logging
@@ -14,24 +14,25 @@ from service.store.database import Database
 
 log = logging.getLogger(__name__)
 
-# Busy workers take no messages, so a long queue must not be announced as a whole again and again.
-ANNOUNCED_JOBS = 4
+# A sweep sends wake-ups for at most this many jobs. Busy workers take no messages, so messages for all jobs of a long queue
+# would pile up in the broker.
+WOKEN_JOBS = 4
 
 
 def sweep(database: Database, waker: Waker, settings: Settings, *, now: datetime) -> None:
-    """Once. Safe to run in any number of processes at any time."""
+    """Sweeps once. Any number of processes may sweep at the same time."""
     with database.write() as session:
         jobs.sweep(session, now=now, max_attempts=settings.max_attempts)
-        waiting = jobs.to_wake(session, now=now, again_after=timedelta(seconds=AGAIN_AFTER_SECONDS), limit=ANNOUNCED_JOBS)
+        waiting = jobs.to_wake(session, now=now, again_after=timedelta(seconds=AGAIN_AFTER_SECONDS), limit=WOKEN_JOBS)
     for job_id in waiting:
         waker.wake(job_id)
 
 
 async def sweep_forever(database: Database, waker: Waker, settings: Settings, clock: Clock) -> None:
-    """Until cancelled. A sweep that fails is tried again."""
+    """Sweeps every `settings.sweep_seconds` until the task is cancelled. Goes on after a sweep that failed."""
     while True:
         try:
             await run_in_threadpool(lambda: sweep(database, waker, settings, now=clock()))
-        except Exception:  # the database may be away for a while; the service must outlive that
-            log.exception("the sweep failed; it will be tried again")
+        except Exception:  # for example, the database does not answer; the service must go on until it does
+            log.exception("the sweep failed; the next one is in %g s", settings.sweep_seconds)
         await asyncio.sleep(settings.sweep_seconds)

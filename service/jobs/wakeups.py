@@ -1,4 +1,7 @@
-"""Waking workers. A message only says "look": the job itself is in the database, so a lost message loses nothing."""
+"""Wake-ups: messages that tell workers to look for jobs.
+
+The job itself is in the database, so a lost message loses nothing: the sweep repeats it.
+"""
 
 import logging
 from typing import Protocol
@@ -11,22 +14,24 @@ log = logging.getLogger(__name__)
 TASK = "nern.look"
 QUEUE = "nern"
 
-# A queued job is announced again after this many seconds, and by then older announcements are worthless.
+# A wake-up for a job that is still queued is repeated after this many seconds. The broker drops the earlier message by then.
 AGAIN_AFTER_SECONDS = 60
 
 
 class Waker(Protocol):
+    """A way to tell workers to look for jobs."""
+
     def wake(self, job_id: str) -> None:
-        """Tells a worker that this job waits. Never raises: the sweep will try again."""
+        """Tells a worker that this job is queued. Raises nothing, because the sweep repeats wake-ups that were lost."""
         ...
 
     def probe(self) -> None:
-        """Raises if workers can't be reached."""
+        """Raises an exception if messages can't reach workers."""
         ...
 
 
 class Polling:
-    """Local workers look for themselves."""
+    """For local workers, which look for jobs without messages."""
 
     def wake(self, job_id: str) -> None:
         pass
@@ -36,7 +41,7 @@ class Polling:
 
 
 class CeleryWaker:
-    """Sends a message through the broker to whichever Celery worker is free."""
+    """Sends messages through the broker. A Celery worker that is free takes a message."""
 
     def __init__(self, broker_url: str) -> None:
         self._celery = Celery("nern", broker=broker_url)
@@ -50,7 +55,7 @@ class CeleryWaker:
         try:
             self._celery.send_task(TASK, [job_id], queue=QUEUE, expires=AGAIN_AFTER_SECONDS, retry=False)
         except (OperationalError, OSError) as error:
-            log.warning("the broker does not answer, job %s waits for the next sweep: %s", job_id, error)
+            log.warning("the broker does not answer, so job %s waits until a sweep wakes a worker: %s", job_id, error)
 
     def probe(self) -> None:
         with self._celery.connection_for_write() as connection:
@@ -58,4 +63,5 @@ class CeleryWaker:
 
 
 def make_waker(broker_url: str | None) -> Waker:
+    """The waker for a setting `NERN_BROKER_URL`."""
     return CeleryWaker(broker_url) if broker_url else Polling()

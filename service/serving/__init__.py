@@ -1,1 +1,1 @@
-"""From stored predictors to weights."""
+"""Serving: predictors are read from the database, and their weights are rendered and written as bytes."""

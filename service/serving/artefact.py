@@ -1,4 +1,4 @@
-"""The bytes of a stored artefact."""
+"""The artefact of a predictor, read from the database."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from service.store.database import Database
 
 @dataclass(frozen=True)
 class ArtefactFile:
-    """The artefact of a predictor, as a byte source."""
+    """A byte source: the artefact of the predictor with this id."""
 
     database: Database
     id: str
@@ -18,16 +18,16 @@ class ArtefactFile:
     media_type: str = "application/vnd.safetensors"
 
     def read(self, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Bytes start..stop, a chunk of the database at a time."""
+        """Yields bytes start..stop. Each piece comes from one chunk of the database."""
         return stored(self.database, self.id, start, stop)
 
 
 def stored(database: Database, id: str, start: int, stop: int) -> Generator[bytes, None, None]:
-    """Bytes start..stop of a predictor's artefact, a chunk of the database at a time, each over a connection of its own."""
+    """Yields bytes start..stop of the artefact of a predictor. Each piece comes from one chunk of the database."""
     while start < stop:
         end = min(stop, (start // predictors.CHUNK_BYTES + 1) * predictors.CHUNK_BYTES)
         with database.read() as session:
             piece = predictors.read(session, id, start, end)
-        # Not before the connection is back: a client may take its time.
+        # Outside of the block, so that no connection is held while a client receives the piece.
         yield piece
         start = end

@@ -1,4 +1,4 @@
-"""Reports drawn, as SVG."""
+"""Draws the figures of a report as SVG."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -11,33 +11,33 @@ from matplotlib.figure import Figure
 
 from service import problems
 
-# Ids in the SVG are random otherwise.
+# Without a fixed salt, the ids in an SVG file are random.
 rcParams["svg.hashsalt"] = "nern"
 
 Report = dict[str, Any]
 
-# Of layers beyond that many, the names are left out: drawing them takes longer than anybody waits.
+# The names of more layers than this are left out, because drawing them takes too long.
 MAX_NAMED_LAYERS = 300
 
 STYLES = {"relative error": "C0-", "absolute error": "C0--", "magnitude": "C1-", "random": "C7:"}
 
 
 def draw(name: str, report: Report) -> bytes:
-    """One figure of a report. Raises NotFound for a figure that does not exist, or that this report has no numbers for."""
+    """One figure of a report, as an SVG file. Raises NotFound if there is no such figure or the report lacks its numbers."""
     if name not in FIGURES:
-        raise problems.NotFound(f"there is no figure {name!r}; there are {', '.join(FIGURES)}")
+        raise problems.NotFound(f"there is no figure {name!r}; the figures are {', '.join(FIGURES)}")
     figure = Figure(layout="constrained")
     FIGURES[name](figure, report)
     content = BytesIO()
-    # No date: the same report is the same picture.
+    # Without a date, the same report gives the same bytes.
     FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return content.getvalue()
 
 
 def _layers(figure: Figure, report: Report) -> None:
-    """Relative error of every layer."""
+    """Draws the relative error of every layer."""
     error = report["relative_error"]
-    # An error that is too large for a number is drawn as none.
+    # A relative error that is not finite is null in the report, and drawn as 0.
     errors = [layer["relative_error"] or 0.0 for layer in error["layers"]]
     axes: Axes
     if len(errors) > MAX_NAMED_LAYERS:
@@ -62,13 +62,13 @@ def _layers(figure: Figure, report: Report) -> None:
 
 
 def _label(name: str) -> str:
-    """A layer's name; of a long one, the end."""
+    """The name of a layer without `.weight`; the last characters of a long name."""
     name = name.removesuffix(".weight")
     return name if len(name) <= 60 else f"…{name[-59:]}"
 
 
 def _bytes(figure: Figure, report: Report) -> None:
-    """What the artefact consists of, beside what it stands for."""
+    """Draws the bytes of the artefact's parts beside the bytes of the original network."""
     parts = report["bytes"]
     figure.set_size_inches(7, 2.5)
     axes: Axes = figure.subplots()
@@ -79,14 +79,14 @@ def _bytes(figure: Figure, report: Report) -> None:
     axes.barh("original", parts["original"] / 1e6, color="C7")
     axes.invert_yaxis()
     axes.set_xlabel("megabytes")
-    axes.set_title(f"{100 * parts['total'] / parts['original']:.1f}% of the original's bytes")
+    axes.set_title(f"{100 * parts['total'] / parts['original']:.1f}% of the bytes of the original network")
     axes.legend()
 
 
 def _importance(figure: Figure, report: Report) -> None:
-    """Pruning by reconstruction error, against magnitude and chance."""
+    """Draws the accuracy after pruning, for weights, kernels and filters that were chosen by each score."""
     if (importance := report.get("importance")) is None:
-        raise problems.NotFound('this predictor has no importance: its job did not ask for it with "importance": true')
+        raise problems.NotFound('the report has no importance, because the job did not ask for it with "importance": true')
     figure.set_size_inches(12, 4)
     panels = figure.subplots(1, len(importance["curves"]), sharey=True)
     for axes, (part, curves) in zip(panels, importance["curves"].items(), strict=True):

@@ -1,4 +1,4 @@
-"""Predictors that are being served: loaded once, rendered block by block, both kept in bounded caches."""
+"""Predictors that are being served. Loaded predictors and rendered blocks are kept in caches of limited size."""
 
 from collections.abc import Generator, Hashable
 from threading import Lock
@@ -15,14 +15,15 @@ from service.serving.artefact import stored
 from service.store import predictors
 from service.store.database import Database
 
-MAX_LOADED, MAX_LOADED_BYTES = 8, 2**30
+MAX_LOADED_PREDICTORS = 8
+MAX_LOADED_BYTES = 2**30
 MAX_RENDERED_BYTES = 64 * 2**20
 
-Number = TypeVar("Number", int, Tensor)
+Index = TypeVar("Index", int, Tensor)
 
 
 class Measured(Protocol):
-    """What takes so many bytes of memory."""
+    """A value that knows how many bytes of memory it takes."""
 
     @property
     def nbytes(self) -> int: ...
@@ -32,28 +33,30 @@ Value = TypeVar("Value", bound=Measured)
 
 
 class Cache(LRUCache[Hashable, Value]):
-    """Bounded by `nbytes` of the values, each of which counts `least` at least; safe to use from several threads.
+    """A cache of at most `max_bytes`, which drops the least recently used values. Threads may share it.
 
-    What alone is larger is kept alone.
+    Every value counts as at least `least_bytes`, which limits the number of values. A value of more than `max_bytes` is kept
+    alone.
     """
 
-    def __init__(self, most: int, least: int = 1) -> None:
-        super().__init__(most, getsizeof=lambda value: min(most, max(least, value.nbytes)))
+    def __init__(self, max_bytes: int, least_bytes: int = 1) -> None:
+        super().__init__(max_bytes, getsizeof=lambda value: min(max_bytes, max(least_bytes, value.nbytes)))
         self._lock = Lock()
 
     def find(self, key: Hashable) -> Value | None:
+        """The value of a key, or None."""
         with self._lock:
             return self.get(key)
 
     def keep(self, key: Hashable, value: Value) -> Value:
-        """Gives the value back."""
+        """Keeps a value under a key, and returns the value."""
         with self._lock:
             self[key] = value
         return value
 
 
 class Served:
-    """One predictor, ready to render. Its kept tensors stay in the database until they are read."""
+    """One predictor that is loaded and can be rendered. Its kept tensors are read from the database when they are needed."""
 
     def __init__(self, id: str, database: Database, rendered: Cache[Tensor]) -> None:
         self.id = id
@@ -64,40 +67,44 @@ class Served:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
+        """The represented layers, by index."""
         return self.artefact.representation.layers
 
     def read(self, start: int, stop: int) -> bytes:
-        """Bytes start..stop of the artefact."""
+        """Bytes start..stop (half-open) of the artefact."""
         with self._database.read() as session:
             return predictors.read(session, self.id, start, stop)
 
     def stored(self, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Bytes start..stop of the artefact, piece by piece."""
+        """Yields bytes start..stop of the artefact, in pieces."""
         return stored(self._database, self.id, start, stop)
 
-    def kernels(self, layer: int, numbers: Tensor) -> Tensor:
-        """Kernels of one layer by their numbers in it (n,), in the layer's dtype: (n, *kernel_size)."""
-        kernels = torch.empty(len(numbers), *self.layers[layer].kernel_size, dtype=self.layers[layer].dtype)
-        blocks = self.block_of(layer, numbers)
+    def kernels(self, layer: int, indices: Tensor) -> Tensor:
+        """Kernels of one layer by their indices in the layer (int64, (n,)), in the layer's dtype: (n, *kernel_size).
+
+        The index of the kernel (filter, channel) is filter * channels + channel.
+        """
+        kernels = torch.empty(len(indices), *self.layers[layer].kernel_size, dtype=self.layers[layer].dtype)
+        blocks = self.block_of(layer, indices)
         for block in blocks.unique().tolist():
             chosen = blocks == block
-            kernels[chosen] = self.block(layer, block)[numbers[chosen] - self.first_kernel(layer, block)]
+            kernels[chosen] = self.block(layer, block)[indices[chosen] - self.first_kernel(layer, block)]
         return kernels
 
-    def block_of(self, layer: int, number: Number) -> Number:
-        """In which block of a layer the kernel of that number is."""
+    def block_of(self, layer: int, index: Index) -> Index:
+        """The block of a layer that holds the kernel of this index, or the blocks of several kernels."""
         tiles, channels = self.artefact.representation.tiles, self.layers[layer].channels
-        tile = number // channels * tiles.per_filter[layer] + number % channels // tiles.width[layer]
+        tile = index // channels * tiles.per_filter[layer] + index % channels // tiles.width[layer]
         return tile // BLOCK_TILES
 
     def first_kernel(self, layer: int, block: int) -> int:
-        """The number of the first kernel of a block; a block holds the kernels up to the first one of the next block."""
+        """The index of the first kernel of a block. The block ends before the first kernel of the next block."""
         tiles = self.artefact.representation.tiles
         filter, place = divmod(block * BLOCK_TILES, tiles.per_filter[layer])
         return filter * self.layers[layer].channels + place * tiles.width[layer]
 
     def block(self, layer: int, block: int) -> Tensor:
-        """The kernels of one block in the order of their numbers, in the layer's dtype: (n, *kernel_size)."""
+        """The kernels of one block in the order of their indices, in the layer's dtype: (n, *kernel_size)."""
         key = (self.id, layer, block)
         if (found := self._rendered.find(key)) is not None:
             return found
@@ -107,16 +114,16 @@ class Served:
 
 
 class Predictors:
-    """The predictors of a database. Safe to use from several threads."""
+    """The predictors of a database, loaded when they are needed. Threads may share it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._loading = Lock()
-        self._loaded: Cache[Served] = Cache(MAX_LOADED_BYTES, MAX_LOADED_BYTES // MAX_LOADED)
+        self._loaded: Cache[Served] = Cache(MAX_LOADED_BYTES, MAX_LOADED_BYTES // MAX_LOADED_PREDICTORS)
         self._rendered: Cache[Tensor] = Cache(MAX_RENDERED_BYTES)
 
     def load(self, id: str) -> Served:
-        """A predictor that is known to exist. Blocks while it, or another one, is read from the database."""
+        """The predictor of this id, which must exist. Blocks while this or another predictor is read from the database."""
         if found := self._loaded.find(id):
             return found
         with self._loading:

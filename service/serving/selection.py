@@ -1,4 +1,4 @@
-"""Which kernels a client asks for, and in which order."""
+"""Selections of kernels: which kernels a client asks for, and in which order."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 from nern.layers import Layer
 from service import problems
 
-# Kernels handled at a time; bounds the memory of an answer.
+# Kernels that are rendered and written at a time. This limits the memory of an answer.
 RUN_KERNELS = 4096
 
 MAX_PARTS = 1000
@@ -21,38 +21,42 @@ Coordinate = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive kernels of an answer that lie in one layer, by their numbers in it (int64, (n,))."""
+    """Consecutive kernels of an answer from one layer, by their indices in the layer (int64, (n,)); see `Served.kernels`."""
 
     layer: int
-    numbers: Tensor
+    indices: Tensor
 
 
 class Slices:
-    """All combinations of some layers, filters and channels, in the order asked for; None stands for all."""
+    """All combinations of some layers, filters and channels, in the order that the client asked for.
+
+    Each axis is the text of a query parameter, or None for all. Raises OutsideNetwork, and Invalid for malformed text.
+    """
 
     def __init__(self, layers: Sequence[Layer], layer: str | None, filter: str | None, channel: str | None) -> None:
         self._layers = layers
-        self._chosen = _numbers("layer", layer, len(layers))
-        self._filters = {n: _numbers("filter", filter, layers[n].filters, n) for n in self._chosen}
-        self._channels = {n: _numbers("channel", channel, layers[n].channels, n) for n in self._chosen}
+        self._chosen = _indices("layer", layer, len(layers))
+        self._filters = {n: _indices("filter", filter, layers[n].filters, n) for n in self._chosen}
+        self._channels = {n: _indices("channel", channel, layers[n].channels, n) for n in self._chosen}
 
     def shapes(self) -> list[tuple[int, tuple[int, ...]]]:
-        """How many kernels of which size come one after the other."""
+        """Count and kernel size of each stretch of kernels of the same kernel size, in order."""
         counts = ((len(self._filters[n]) * len(self._channels[n]), self._layers[n].kernel_size) for n in self._chosen)
         return _merged(counts)
 
     def runs(self) -> Iterator[Run]:
+        """The kernels in runs of at most RUN_KERNELS."""
         for layer in self._chosen:
             channels = torch.tensor(self._channels[layer])
-            a_time = max(1, RUN_KERNELS // max(1, len(channels)))
-            for filters in torch.tensor(self._filters[layer]).split(a_time):
-                numbers = filters[:, None] * self._layers[layer].channels + channels
-                for part in numbers.flatten().split(RUN_KERNELS):
+            filters_at_a_time = max(1, RUN_KERNELS // max(1, len(channels)))
+            for filters in torch.tensor(self._filters[layer]).split(filters_at_a_time):
+                indices = filters[:, None] * self._layers[layer].channels + channels
+                for part in indices.flatten().split(RUN_KERNELS):
                     yield Run(layer, part)
 
 
 class Listed:
-    """Coordinates in any order."""
+    """The kernels at a list of coordinates, in the order of the list. Raises OutsideNetwork."""
 
     def __init__(self, layers: Sequence[Layer], coordinates: Sequence[Coordinate]) -> None:
         for layer, filter, channel in coordinates:
@@ -66,49 +70,50 @@ class Listed:
         self._coordinates = coordinates
 
     def shapes(self) -> list[tuple[int, tuple[int, ...]]]:
-        """How many kernels of which size come one after the other."""
+        """Count and kernel size of each stretch of kernels of the same kernel size, in order."""
         return _merged((1, self._layers[layer].kernel_size) for layer, _, _ in self._coordinates)
 
     def runs(self) -> Iterator[Run]:
+        """The kernels in runs of at most RUN_KERNELS."""
         for layer, group in groupby(self._coordinates, key=lambda coordinate: coordinate[0]):
             channels = self._layers[layer].channels
-            numbers = torch.tensor([filter * channels + channel for _, filter, channel in group])
-            for part in numbers.split(RUN_KERNELS):
+            indices = torch.tensor([filter * channels + channel for _, filter, channel in group])
+            for part in indices.split(RUN_KERNELS):
                 yield Run(layer, part)
 
 
-def _numbers(axis: str, text: str | None, count: int, layer: int | None = None) -> list[int]:
-    """`3`, `a:b`, or a comma list of those, as numbers below `count`."""
+def _indices(axis: str, text: str | None, count: int, layer: int | None = None) -> list[int]:
+    """The indices less than `count` that a text names: an integer, a slice `a:b`, or several of these, separated by commas."""
     if text is None:
         return list(range(count))
     parts = text.split(",")
     if len(parts) > MAX_PARTS:
         raise _malformed(axis, f"has more than {MAX_PARTS} parts; send the coordinates with POST")
-    numbers: list[int] = []
+    indices: list[int] = []
     for part in parts:
         if not (match := re.fullmatch(r"(\d{1,9})|(\d{0,9}):(\d{0,9})", part.strip(), re.ASCII)):
-            raise _malformed(axis, f"{part!r} is neither an integer nor a slice a:b")
+            raise _malformed(axis, f"{part!r} is neither an index nor a slice a:b")
         single, first, last = match.groups()
         start = int(single or first or 0)
         stop = start + 1 if single else int(last) if last else count
         if stop > count or start > count:
             where = "" if layer is None else f" of layer {layer}"
             raise problems.OutsideNetwork(
-                f"{axis} {part.strip()} is outside the network: there are {count} {axis}s{where}, numbered from 0",
+                f"{axis} {part.strip()} is outside the network, which has {count} {axis}s{where}, numbered from 0",
                 coordinate={"axis": axis, "asked": part.strip(), "count": count, "layer": layer},
             )
-        numbers.extend(range(start, stop))
-        if len(numbers) > count:
-            raise _malformed(axis, "names something twice; send the coordinates with POST")
-    if len(set(numbers)) < len(numbers):
-        raise _malformed(axis, "names something twice; send the coordinates with POST")
-    return numbers
+        indices.extend(range(start, stop))
+        if len(indices) > count:
+            raise _malformed(axis, f"names a {axis} twice; send the coordinates with POST")
+    if len(set(indices)) < len(indices):
+        raise _malformed(axis, f"names a {axis} twice; send the coordinates with POST")
+    return indices
 
 
 def _outside(coordinate: Coordinate, what: str, count: int, plural: str, layer: int | None = None) -> problems.OutsideNetwork:
     where = "" if layer is None else f" of layer {layer}"
     return problems.OutsideNetwork(
-        f"coordinate {list(coordinate)}: {what} is outside the network: there are {count} {plural}{where}, numbered from 0",
+        f"coordinate {list(coordinate)}: {what} is outside the network, which has {count} {plural}{where}, numbered from 0",
         coordinate=list(coordinate),
     )
 
@@ -118,10 +123,11 @@ def _malformed(axis: str, detail: str) -> problems.Invalid:
 
 
 def _merged(counts: Iterator[tuple[int, tuple[int, ...]]]) -> list[tuple[int, tuple[int, ...]]]:
+    """Counts and kernel sizes, with neighbours of the same kernel size added up."""
     merged: list[tuple[int, tuple[int, ...]]] = []
-    for count, size in counts:
-        if merged and merged[-1][1] == size:
-            merged[-1] = (merged[-1][0] + count, size)
+    for count, kernel_size in counts:
+        if merged and merged[-1][1] == kernel_size:
+            merged[-1] = (merged[-1][0] + count, kernel_size)
         elif count:
-            merged.append((count, size))
+            merged.append((count, kernel_size))
     return merged

@@ -1,4 +1,4 @@
-"""The bytes of an uploaded file."""
+"""An uploaded file, read from the blob store."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from service.store.blobs import Blobs
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """A file as it was uploaded, as a byte source."""
+    """A byte source: an uploaded file, by the key of its blob."""
 
     blobs: Blobs
     key: str
@@ -17,5 +17,5 @@ class UploadedFile:
     media_type: str = "application/octet-stream"
 
     def read(self, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Bytes start..stop. Raises Unreachable, FileNotFoundError."""
+        """Yields bytes start..stop. Raises Unreachable and FileNotFoundError."""
         return self.blobs.read(self.key, start, stop)

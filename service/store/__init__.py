@@ -1,1 +1,4 @@
-"""All state: the tables, and every query. Functions take a session; whoever opens it decides about the transaction."""
+"""All state: the tables and every query.
+
+A query is a function that takes a session. The caller opens the session and decides where its transaction begins and ends.
+"""

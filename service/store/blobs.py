@@ -1,6 +1,7 @@
-"""Files too large for the database: uploads and what was read out of them. Keys belong to one row each.
+"""The blob store: uploaded files, and the tensors that were read out of them.
 
-A key holds the row's id rather than the content's hash, so that deleting one row never takes away another row's bytes.
+The key of a blob holds the id of one row of the database. If the key were a hash of the content, two rows could share a blob,
+and deleting one row would remove the bytes of the other.
 """
 
 from collections.abc import Generator, Iterator
@@ -14,12 +15,12 @@ from obstore.store import ObjectStore, from_url
 
 READ_BYTES = 2**20
 
-# The smallest part that S3 takes; two are in memory at a time.
+# The smallest part that S3 accepts in a multipart upload. Two parts are in memory at a time.
 PART_BYTES = 5 * 2**20
 
 
 class Unreachable(Exception):
-    """The blob store does not do what it was asked for; it may do so later."""
+    """The blob store does not answer, or refuses an operation. A later attempt may succeed."""
 
 
 @contextmanager
@@ -31,51 +32,54 @@ def _reached() -> Iterator[None]:
 
 
 class Blobs:
-    """A folder or a bucket, by URL. All but `probe` raise Unreachable."""
+    """A folder or a bucket, by its URL (file:///… or s3://…). All methods but `probe` raise Unreachable."""
 
     def __init__(self, url: str) -> None:
         options: dict[str, Any] = {"mkdir": True} if url.startswith("file:") else {}
         self._store: ObjectStore = from_url(url, **options)
 
     async def put(self, key: str, path: Path) -> None:
-        """Stores a file's content; it appears under its key whole or not at all."""
+        """Stores the content of the file `path`. The blob appears under its key with all of its bytes, or not at all."""
         with _reached():
             await obstore.put_async(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=2)
 
     def read(self, key: str, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Bytes start..stop of a blob in pieces of about a mebibyte; blocks while they arrive. Raises FileNotFoundError."""
+        """Yields bytes start..stop (half-open) of a blob in pieces of about READ_BYTES.
+
+        Blocks while a piece arrives. Raises FileNotFoundError.
+        """
         if start < stop:
             with _reached():
                 for piece in obstore.get(self._store, key, options={"range": (start, stop)}).stream(min_chunk_size=READ_BYTES):
                     yield bytes(piece)
 
     def download(self, key: str, path: Path) -> None:
-        """Writes a blob's content to a file. Raises FileNotFoundError."""
+        """Writes the content of a blob to the file `path`. Raises FileNotFoundError."""
         with path.open("wb") as file, _reached():
             for piece in obstore.get(self._store, key).stream(min_chunk_size=READ_BYTES):
                 file.write(piece)
 
     async def delete(self, key: str) -> None:
-        """Removes a blob, if it is there."""
+        """Removes a blob, if it exists."""
         with suppress(FileNotFoundError), _reached():
             await obstore.delete_async(self._store, key)
 
     async def probe(self) -> None:
-        """Raises if the store can't be reached."""
+        """Raises an exception if the blob store does not answer."""
         async for _ in obstore.list(self._store, chunk_size=1):
             break
 
 
 def checkpoint_file(id: str) -> str:
-    """Key of a checkpoint as it was uploaded."""
+    """The key of the uploaded file of a checkpoint."""
     return f"checkpoints/{id}/original"
 
 
 def checkpoint_tensors(id: str) -> str:
-    """Key of the safetensors file that was read out of a checkpoint."""
+    """The key of the safetensors file with the tensors that were read out of a checkpoint."""
     return f"checkpoints/{id}/tensors.safetensors"
 
 
 def dataset_tensors(id: str) -> str:
-    """Key of the safetensors file with a dataset's `images` and `labels`."""
+    """The key of the safetensors file with the tensors `images` and `labels` of a dataset."""
     return f"datasets/{id}/tensors.safetensors"

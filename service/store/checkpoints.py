@@ -1,4 +1,4 @@
-"""Queries about uploaded networks."""
+"""Queries about checkpoints. A deleted checkpoint stays as a row; no query here finds it."""
 
 from datetime import datetime
 
@@ -10,20 +10,23 @@ from service.store.tables import Checkpoint
 
 
 def get(session: Session, id: str, *, lock: bool = False) -> Checkpoint | None:
-    """The row; with `lock` nobody else can use or delete it until the transaction ends."""
+    """The checkpoint of this id. With `lock`, no other transaction can lock or delete the row until this one ends."""
     query = select(Checkpoint).where(Checkpoint.id == id, Checkpoint.deleted_at.is_(None))
     return session.scalar(query.with_for_update() if lock else query)
 
 
 def with_hash(session: Session, sha256: str) -> Checkpoint | None:
+    """The checkpoint whose file has this SHA-256 hash."""
     return session.scalar(select(Checkpoint).where(Checkpoint.sha256 == sha256, Checkpoint.deleted_at.is_(None)))
 
 
 def page(session: Session, *, limit: int, cursor: str | None) -> Page[Checkpoint]:
+    """A page of checkpoints."""
     query = select(Checkpoint).where(Checkpoint.deleted_at.is_(None))
     return newest_first(session, query, Checkpoint.id, limit=limit, cursor=cursor)
 
 
 def delete(session: Session, checkpoint: Checkpoint, now: datetime) -> None:
+    """Marks the row as deleted. The caller deletes the blobs."""
     checkpoint.deleted_at = now
     session.add(checkpoint)

@@ -1,4 +1,4 @@
-"""Connections and transactions."""
+"""Connections to the database, and transactions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +7,12 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
-# How long a SQLite writer waits for another one.
+# How long a transaction that writes to SQLite waits for another one that writes.
 BUSY_MILLISECONDS = 30_000
 
-# After some twenty seconds a PostgreSQL server that says nothing is taken for gone, where the kernel would wait for hours.
-POSTGRES_PATIENCE = {
+# Options of libpq. With these options, a connection to a silent PostgreSQL server fails after about twenty seconds. Otherwise
+# the kernel would wait for hours. `tcp_user_timeout` is in milliseconds, the other times are in seconds.
+POSTGRES_TIMEOUTS = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -21,19 +22,23 @@ POSTGRES_PATIENCE = {
 
 
 class Database:
-    """One database. `read` and `write` each open one transaction; `write` commits when its block ends well."""
+    """One database, by its SQLAlchemy URL.
+
+    `read` and `write` are context managers. Each opens a session with one transaction. `write` commits the transaction when its
+    block ends without an exception.
+    """
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        patience = POSTGRES_PATIENCE if parsed.get_backend_name() == "postgresql" else {}
+        timeouts = POSTGRES_TIMEOUTS if parsed.get_backend_name() == "postgresql" else {}
         self.engine = create_engine(
             parsed,
             pool_size=10,
             max_overflow=40,
             pool_pre_ping=True,
-            connect_args={name: value for name, value in patience.items() if name not in parsed.query},
+            connect_args={name: value for name, value in timeouts.items() if name not in parsed.query},
         )
         if parsed.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _set_up_sqlite)
@@ -55,13 +60,15 @@ class Database:
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:
-    # The driver must not begin transactions on its own: it would do so too late, and never for reads.
+    # The driver would begin a transaction only before the first statement that writes, and none for reads. `_begin_sqlite`
+    # begins transactions in its place.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_MILLISECONDS}"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that starts by reading can't wait for the write lock later, so writers take it at once.
+    # A transaction that has begun with a read can't wait for the write lock later. A transaction that will write takes the lock
+    # when it begins.
     writes = connection.get_execution_options().get("nern_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

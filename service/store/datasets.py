@@ -1,4 +1,4 @@
-"""Queries about uploaded images."""
+"""Queries about datasets. A deleted dataset stays as a row; no query here finds it."""
 
 from datetime import datetime
 
@@ -10,20 +10,23 @@ from service.store.tables import Dataset
 
 
 def get(session: Session, id: str, *, lock: bool = False) -> Dataset | None:
-    """The row; with `lock` nobody else can use or delete it until the transaction ends."""
+    """The dataset of this id. With `lock`, no other transaction can lock or delete the row until this one ends."""
     query = select(Dataset).where(Dataset.id == id, Dataset.deleted_at.is_(None))
     return session.scalar(query.with_for_update() if lock else query)
 
 
 def with_identity(session: Session, identity: str) -> Dataset | None:
+    """The dataset of this identity: the hash of a file and a normalisation."""
     return session.scalar(select(Dataset).where(Dataset.identity == identity, Dataset.deleted_at.is_(None)))
 
 
 def page(session: Session, *, limit: int, cursor: str | None) -> Page[Dataset]:
+    """A page of datasets."""
     query = select(Dataset).where(Dataset.deleted_at.is_(None))
     return newest_first(session, query, Dataset.id, limit=limit, cursor=cursor)
 
 
 def delete(session: Session, dataset: Dataset, now: datetime) -> None:
+    """Marks the row as deleted. The caller deletes the blobs."""
     dataset.deleted_at = now
     session.add(dataset)

@@ -1,4 +1,4 @@
-"""Why jobs fail: every `type` that the error of a job can have. docs/jobs.md holds the same list."""
+"""Why jobs fail: every `type` that the error of a job can have. A test compares this list with the one in docs/jobs.md."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ FailureType = Literal[
 
 @dataclass(frozen=True)
 class Failure:
-    """What a type of failure means, and what its reader can do."""
+    """What a type of failure means, and what the client can do."""
 
     meaning: str
     remedy: str

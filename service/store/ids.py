@@ -1,4 +1,4 @@
-"""Ids that sort by creation."""
+"""Ids that sort by the time of their creation."""
 
 import secrets
 import time
@@ -9,7 +9,7 @@ from threading import Lock
 SEQUENCE_BITS = 42
 RANDOM_BITS = 32
 
-# A fresh sequence number has its highest bit clear, so that at least 2**41 more ids fit in one millisecond.
+# The first sequence number of a millisecond has its highest bit clear, so that at least 2**41 more ids fit in the millisecond.
 START_BITS = SEQUENCE_BITS - 1
 
 
@@ -18,11 +18,11 @@ def _unix_milliseconds() -> int:
 
 
 class Ids:
-    """A source of UUIDs of version 7 (RFC 9562, section 5.7), each greater than all before it. Threads may share one.
+    """A source of UUIDs of version 7 (RFC 9562, section 5.7). Threads may share it. Each id is greater than all before it.
 
-    An id is 48 bits of Unix milliseconds, a sequence number of 42 bits, and 32 random bits. The sequence number starts at
-    random in each millisecond and counts the ids of that millisecond (section 6.2, method 1). While the clock stands
-    still or goes back, ids keep the latest millisecond that was seen.
+    An id has 48 bits of Unix milliseconds, a sequence number of 42 bits, and 32 random bits, besides version and variant. The
+    sequence number starts at a random value in each millisecond and counts the ids of the millisecond (section 6.2, method 1).
+    While the clock stands still or goes back, ids keep the latest millisecond that the clock has shown.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Ids:
         self._sequence = 0
 
     def new(self) -> str:
+        """The next id."""
         with self._lock:
             if (now := self._milliseconds()) > self._latest:
                 self._latest, self._sequence = now, self._randbits(START_BITS)
@@ -47,7 +48,7 @@ class Ids:
 
 
 def _version_7(milliseconds: int, low: int) -> int:
-    """48 bits of time, the version, the upper 12 of the 74 bits in `low`, the variant, and the other 62."""
+    """The UUID as an integer: 48 bits of time, the version, the upper 12 of the 74 bits in `low`, the variant, the other 62."""
     upper, lower = low >> 62, low & (1 << 62) - 1
     return milliseconds << 80 | 0x7 << 76 | upper << 64 | 0x2 << 62 | lower
 
@@ -56,5 +57,5 @@ process_ids = Ids()
 
 
 def new_id() -> str:
-    """An id from the source that all of this process shares."""
+    """An id from the source that the whole process shares."""
     return process_ids.new()

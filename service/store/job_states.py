@@ -1,7 +1,8 @@
-"""The state machine of jobs, as one table. `service.store.jobs` makes no other changes of state, and docs/jobs.md draws them.
+"""The state machine of jobs, as one table.
 
-A new action is a word in `Action`, its arrows in `TRANSITIONS`, a query in `service.store.jobs` and a row in docs/jobs.md.
-`paused` waits for such actions: no arrow leads to it.
+`service.store.jobs` makes only the changes of state in this table, and docs/jobs.md draws them. A new action needs a word in
+`Action`, its transitions in `TRANSITIONS`, a query in `service.store.jobs`, and a row and arrows in docs/jobs.md. No transition
+leads to `paused`, because no action pauses a job.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ Action = Literal["claim", "extend", "report", "succeed", "fail", "cancel", "ackn
 
 INITIAL: State = "queued"
 
-# What is not in here does not happen. A running job is cancelled in two steps: a client asks, its worker acknowledges.
+# From (state, action) to the new state. An action is impossible in a state without an entry. A running job is cancelled in two
+# steps: `cancel` records that a client asked, `acknowledge` ends the job.
 TRANSITIONS: Mapping[tuple[State, Action], State] = {
     ("queued", "claim"): "running",
     ("queued", "cancel"): "cancelled",
@@ -33,9 +35,9 @@ TRANSITIONS: Mapping[tuple[State, Action], State] = {
 FINAL: tuple[State, ...] = tuple(
     state for state in get_args(State) if all(new == state for (old, _), new in TRANSITIONS.items() if old == state)
 )
-"""The states that no job leaves."""
+"""The final states: no transition leads from one of them to another state. A job in a final state is over."""
 
 
 def sources(action: Action) -> list[State]:
-    """The states that an action starts from."""
+    """The states in which an action is possible."""
     return [state for state, each in TRANSITIONS if each == action]

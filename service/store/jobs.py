@@ -1,6 +1,6 @@
-"""Queries about jobs: creation, the claim, the lease, the end. Every change of state follows `service.store.job_states`.
+"""Queries about jobs: creation, claim, lease and end. Every change of state follows `service.store.job_states`.
 
-A worker's writes carry a `Lease`; `LeaseLost` says that another worker holds the job, or that the job is over.
+Every write of a worker takes the worker's `Lease`, and raises `LeaseLost` if another worker holds the job or the job is over.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from service.store.tables import Job, JobEvent, Json
 
 End = Literal["succeeded", "failed", "cancelled"]
 
-# The worker's action for each end of its job.
+# The action with which a worker ends a job, by the final state.
 ENDING: dict[End, Action] = {"succeeded": "succeed", "failed": "fail", "cancelled": "acknowledge"}
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a job, until it expires or the job's fence moves on."""
+    """A worker's right to work on a job. The right ends when the job has another fence, because another worker claimed it."""
 
     job_id: str
     owner: str
@@ -31,18 +31,21 @@ class Lease:
 
 
 class LeaseLost(Exception):
-    """The lease is somebody else's by now, or the job is over: whatever was to be written must not be."""
+    """Another worker holds the job, or the job is over. Nothing was written."""
 
 
 def get(session: Session, id: str) -> Job | None:
+    """The job of this id."""
     return session.get(Job, id)
 
 
 def with_key(session: Session, idempotency_key: str) -> Job | None:
+    """The job that was created by a request with this Idempotency-Key."""
     return session.scalar(select(Job).where(Job.idempotency_key == idempotency_key))
 
 
 def page(session: Session, *, state: State | None, checkpoint_id: str | None, limit: int, cursor: str | None) -> Page[Job]:
+    """A page of jobs: all jobs, or those in one state or for one checkpoint."""
     query = select(Job)
     if state:
         query = query.where(Job.state == state)
@@ -52,14 +55,14 @@ def page(session: Session, *, state: State | None, checkpoint_id: str | None, li
 
 
 def uses(session: Session, *, checkpoint_id: str | None = None, dataset_id: str | None = None) -> bool:
-    """Whether a job that is not over needs this checkpoint or dataset."""
+    """Whether a job that is not over needs the checkpoint, or else the dataset. Exactly one of the two ids must be given."""
     query = select(Job.id).where(Job.state.not_in(FINAL))
     query = query.where(Job.checkpoint_id == checkpoint_id if checkpoint_id else Job.dataset_id == dataset_id)
     return session.scalar(query.limit(1)) is not None
 
 
 def add(session: Session, job: Job) -> None:
-    """Stores a new job. Its state is `INITIAL`."""
+    """Stores a new job in the state INITIAL, with its first event."""
     job.state = INITIAL
     session.add(job)
     session.flush()
@@ -67,14 +70,20 @@ def add(session: Session, job: Job) -> None:
 
 
 def request_cancel(session: Session, id: str, now: datetime) -> bool:
-    """Cancels a waiting job at once and asks the worker of a running one; False if the job has ended otherwise."""
-    # Locked, so that the job can't go from a state that is tried later to one that was tried before.
+    """Cancels a queued or paused job at once, and asks the worker of a running job to end it.
+
+    Returns False if the job has succeeded or failed. A job that is cancelled already stays cancelled.
+    """
+    # `_take` tries one state after the other. Without this lock, the job could change to a state that has been tried already.
     session.execute(select(Job.id).where(Job.id == id).with_for_update())
     return _take(session, "cancel", Job.id == id, id=id, now=now, cancel_requested=True)
 
 
 def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, prefer: str | None = None) -> Lease | None:
-    """Takes the job `prefer` or the one that has waited longest, by compare-and-set; None if there is nothing to do."""
+    """Claims the job `prefer` if it is queued, or else the oldest queued job. Returns None if no job was claimed.
+
+    The claim is one compare-and-set on state and fence: of several workers that claim a job at the same time, one succeeds.
+    """
     waiting = select(Job.id, Job.fence).where(Job.state.in_(sources("claim"))).order_by(Job.id).limit(1)
     candidates = [waiting.where(Job.id == prefer), waiting] if prefer else [waiting]
     for query in candidates:
@@ -95,7 +104,7 @@ def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, pref
 
 
 def heartbeat(session: Session, lease: Lease, *, now: datetime, extend: timedelta) -> bool:
-    """Extends the lease; whether the job is to be cancelled. Raises LeaseLost."""
+    """Extends the lease until `now` + `extend`. Returns whether a client has asked to cancel the job. Raises LeaseLost."""
     _take_held(session, "extend", lease, now=now, lease_expires_at=now + extend)
     return bool(session.scalar(select(Job.cancel_requested).where(Job.id == lease.job_id)))
 
@@ -110,7 +119,7 @@ def report_progress(
     estimated_finish_at: datetime | None,
     kinds: Sequence[Literal["progress", "metrics"]],
 ) -> None:
-    """Shows where the job stands and records it as events of these kinds. Raises LeaseLost."""
+    """Writes progress and metrics to the row of the job, and records an event of each kind in `kinds`. Raises LeaseLost."""
     shown = {"progress": progress, "metrics": metrics, "estimated_finish_at": estimated_finish_at}
     _take_held(session, "report", lease, now=now, **shown)
     for kind in kinds:
@@ -120,16 +129,16 @@ def report_progress(
 def finish(
     session: Session, lease: Lease, end: End, *, now: datetime, error: Json | None = None, predictor_id: str | None = None
 ) -> None:
-    """Ends the job. Raises LeaseLost."""
+    """Ends the job with an error (failed), a predictor (succeeded) or neither (cancelled). Raises LeaseLost."""
     _take_held(session, ENDING[end], lease, now=now, error=error, predictor_id=predictor_id)
 
 
 def give_back(session: Session, lease: Lease, *, now: datetime) -> None:
-    """Returns the job to the queue because the worker stops, without using up an attempt. Raises LeaseLost.
+    """Returns the job to the queue because the worker stops, and does not count the attempt. Raises LeaseLost.
 
-    A job that is to be cancelled ends instead.
+    A job that a client has asked to cancel becomes cancelled in place of queued.
     """
-    # This write locks the job, so that it is not asked to be cancelled between the question and the answer.
+    # This write locks the row, so that no client can ask to cancel the job between the query below and the next write.
     _take_held(session, "report", lease, now=now, attempt=Job.attempt - 1)
     if session.scalar(select(Job.cancel_requested).where(Job.id == lease.job_id)):
         finish(session, lease, "cancelled", now=now)
@@ -138,7 +147,10 @@ def give_back(session: Session, lease: Lease, *, now: datetime) -> None:
 
 
 def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
-    """Returns jobs whose worker has gone silent to the queue, or ends them. Safe to run twice, and by many."""
+    """Returns each job whose lease has expired to the queue, or ends the job. Safe to run in several processes at once.
+
+    The job ends if a client has asked to cancel it, or if it has been started `max_attempts` times.
+    """
     expired = select(Job).where(Job.state.in_(sources("take_back")), Job.lease_expires_at < now)
     for job in session.scalars(expired).all():
         action: Action = "take_back"
@@ -153,7 +165,10 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
 
 
 def to_wake(session: Session, *, now: datetime, again_after: timedelta, limit: int) -> Sequence[str]:
-    """Of the first `limit` queued jobs those that no worker was woken for lately; they count as woken from now on."""
+    """Ids of the jobs for which a wake-up is due, and records a wake-up of each at `now`.
+
+    A wake-up is due for each of the oldest `limit` queued jobs whose last wake-up is longer ago than `again_after`.
+    """
     due = or_(Job.woken_at.is_(None), Job.woken_at < now - again_after)
     waiting = Job.state.in_(sources("claim"))
     first = session.scalars(select(Job.id).where(waiting).order_by(Job.id).limit(limit)).all()
@@ -161,20 +176,23 @@ def to_wake(session: Session, *, now: datetime, again_after: timedelta, limit: i
 
 
 def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence[JobEvent]:
-    """Events with numbers above `after`, in order."""
+    """At most `limit` events of a job with numbers greater than `after`, in ascending order."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.number > after)
     return session.scalars(query.order_by(JobEvent.number).limit(limit)).all()
 
 
 def _take_held(session: Session, action: Action, lease: Lease, *, now: datetime, **values: Any) -> None:
-    """Takes the job of a lease through an action. Raises LeaseLost."""
+    """Like `_take`, for the job of a lease, on the condition that owner and fence are still the lease's. Raises LeaseLost."""
     held = (Job.lease_owner == lease.owner, Job.fence == lease.fence)
     if not _take(session, action, *held, id=lease.job_id, now=now, **values):
-        raise LeaseLost(f"job {lease.job_id} is not held under fence {lease.fence}")
+        raise LeaseLost(f"job {lease.job_id} is not running under fence {lease.fence}")
 
 
 def _take(session: Session, action: Action, *conditions: ColumnElement[bool], id: str, now: datetime, **values: Any) -> bool:
-    """Takes a job through an action and writes these values, if its state lets it and the conditions hold; whether they did."""
+    """Applies an action to a job and writes `values` to its row, if the state allows the action and all conditions hold.
+
+    Returns whether the action was applied. A change of state is recorded as an event.
+    """
     for state in sources(action):
         new = TRANSITIONS[state, action]
         changes = {**_on_entering(new, now), **values} if new != state else values
@@ -187,8 +205,8 @@ def _take(session: Session, action: Action, *conditions: ColumnElement[bool], id
 
 
 def _on_entering(state: State, now: datetime) -> dict[str, Any]:
-    """What a job's row says as soon as the job is in this state, however it came there."""
-    if state in sources("extend"):  # somebody holds the lease
+    """Values that the row of a job takes when the job enters a state, whichever action led there."""
+    if state in sources("extend"):  # a worker holds the lease
         return {}
     without_lease = {"lease_owner": None, "lease_expires_at": None, "estimated_finish_at": None}
     return {**without_lease, "finished_at": now} if state in FINAL else {**without_lease, "woken_at": None}
@@ -205,7 +223,8 @@ def _record_state(session: Session, job_id: str, state: State, now: datetime, **
 
 
 def _record(session: Session, job_id: str, kind: str, data: Json, now: datetime) -> None:
-    # Whoever records has just changed the job's row, so nobody else numbers events of the job meanwhile.
+    # Every caller has changed or inserted the row of the job in this transaction and so holds its lock. Therefore, no other
+    # transaction can take the same number.
     last = session.scalar(select(func.max(JobEvent.number)).where(JobEvent.job_id == job_id)) or 0
     session.add(JobEvent(job_id=job_id, number=last + 1, kind=kind, data=data, created_at=now))
     session.flush()

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this release."""
+"""Migrations: `upgrade` brings a database to the schema of this release, `probe` tells whether it has that schema."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from service.store.database import Database
 
 
 class SchemaOutdated(Exception):
-    """The database's schema is not the one of this release: run `nern migrate`."""
+    """The schema of the database is not the schema of this release. `nern migrate` upgrades an older one."""
 
 
 def upgrade(database: Database) -> None:
-    """Runs all migrations that are still missing."""
+    """Runs all migrations that have not run yet."""
     with database.engine.begin() as connection:
         config = _config()
         config.attributes["connection"] = connection
@@ -24,12 +24,12 @@ def upgrade(database: Database) -> None:
 
 
 def probe(database: Database) -> None:
-    """Raises SchemaOutdated unless every migration of this release, and no other, has run."""
+    """Raises SchemaOutdated unless all migrations of this release have run and no later ones."""
     with database.engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if current != head:
-        raise SchemaOutdated(f"the database is at migration {current}, this release needs {head}: run `nern migrate`")
+        raise SchemaOutdated(f"the database is at migration {current}, but this release needs {head}; run `nern migrate`")
 
 
 def _config() -> Config:

@@ -1,4 +1,4 @@
-"""Lists, newest first, a page at a time."""
+"""Pages of rows, from the newest row to the oldest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Page(Generic[Row]):
-    """Some rows and, if there are more, where the next page starts."""
+    """Rows of one page. `next_cursor` is the id of the last row if there are more rows, else None."""
 
     items: Sequence[Row]
     next_cursor: str | None
@@ -21,7 +21,10 @@ class Page(Generic[Row]):
 def newest_first(
     session: Session, query: Select[Any], id: InstrumentedAttribute[str], *, limit: int, cursor: str | None
 ) -> Page[Any]:
-    """Ids sort by time of creation, so the last id of a page is where the next one starts."""
+    """At most `limit` rows of the query `query` with ids less than `cursor`, in descending order of the column `id`.
+
+    Ids sort by the time of their creation. Therefore, the last id of a page is the cursor of the next page.
+    """
     if cursor:
         query = query.where(id < cursor)
     rows = session.scalars(query.order_by(id.desc()).limit(limit + 1)).all()

@@ -1,4 +1,4 @@
-"""Queries about predictors and the bytes of their artefacts."""
+"""Queries about predictors, and about the bytes of their artefacts."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,12 @@ CHUNK_BYTES = 2**20
 
 
 def get(session: Session, id: str) -> Predictor | None:
+    """The predictor of this id."""
     return session.get(Predictor, id)
 
 
 def page(session: Session, *, checkpoint_id: str | None, limit: int, cursor: str | None) -> Page[Predictor]:
+    """A page of predictors: all predictors, or those of one checkpoint."""
     query = select(Predictor)
     if checkpoint_id:
         query = query.where(Predictor.checkpoint_id == checkpoint_id)
@@ -23,7 +25,7 @@ def page(session: Session, *, checkpoint_id: str | None, limit: int, cursor: str
 
 
 def add(session: Session, predictor: Predictor, content: Iterable[bytes]) -> None:
-    """Stores a predictor with the content of its artefact, which may come in pieces of any size."""
+    """Stores a predictor and the bytes of its artefact, which may come in pieces of any size."""
     session.add(predictor)
     session.flush()
     buffer, number = bytearray(), 0
@@ -42,7 +44,7 @@ def add(session: Session, predictor: Predictor, content: Iterable[bytes]) -> Non
 
 
 def read(session: Session, id: str, start: int, stop: int) -> bytes:
-    """Bytes start..stop of an artefact."""
+    """Bytes start..stop (half-open) of the artefact of a predictor."""
     if stop <= start:
         return b""
     first, last = start // CHUNK_BYTES, (stop - 1) // CHUNK_BYTES

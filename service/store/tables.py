@@ -1,4 +1,4 @@
-"""The tables. Migrations in `migrations/` create them; a test compares the two."""
+"""The tables of the database. Migrations in `migrations/` create the tables. A test compares them with this module."""
 
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware datetimes in UTC, on databases with and without time zones."""
+    """A column of aware datetimes in UTC, for databases with time zones (PostgreSQL) and without (SQLite)."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -35,7 +35,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    # Sizes in bytes and numbers of weights outgrow 32 bits.
+    """Base class of all tables: the column types and the names of constraints."""
+
+    # Integers are 64 bits wide, because sizes in bytes and numbers of weights exceed 32 bits.
     type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UtcDateTime, Json: JSON, list[Any]: JSON, int: BigInteger}
     metadata = MetaData(
         naming_convention={
@@ -47,7 +49,7 @@ class Base(DeclarativeBase):
 
 
 class Checkpoint(Base):
-    """An uploaded network. Deleted ones stay as rows, for the jobs that refer to them, without their bytes."""
+    """An uploaded network. A deleted checkpoint has no blobs, but its row stays, because jobs refer to it."""
 
     __tablename__ = "checkpoint"
     __table_args__ = (
@@ -76,7 +78,10 @@ class Checkpoint(Base):
 
 
 class Dataset(Base):
-    """Images. `identity` is the hash of the bytes and the normalisation: the same twice is one dataset."""
+    """Uploaded images. `identity` is a hash of the file's hash and the normalisation, and is unique among datasets.
+
+    `images` counts the images, and `classes` is the largest label plus 1. A deleted dataset has no blob, but its row stays.
+    """
 
     __tablename__ = "dataset"
     __table_args__ = (
@@ -106,7 +111,10 @@ class Dataset(Base):
 
 
 class Job(Base):
-    """One training. Who holds the lease may write, and only under the fence that it was given; see docs/jobs.md."""
+    """One training that a client asked for.
+
+    A worker may write to the row only while owner and fence in the row are those of its lease; see docs/jobs.md.
+    """
 
     __tablename__ = "job"
     __table_args__ = (Index("job_state", "state", "id"),)
@@ -140,7 +148,7 @@ class Job(Base):
 
 
 class JobEvent(Base):
-    """What happened to a job, numbered from 1 without gaps."""
+    """An event of a job. The events of each job are numbered from 1 without gaps."""
 
     __tablename__ = "job_event"
 
@@ -152,7 +160,7 @@ class JobEvent(Base):
 
 
 class Predictor(Base):
-    """The metadata of an artefact, whose bytes are in `predictor_chunk`."""
+    """The result of a job: the metadata of an artefact. The bytes of the artefact are in `predictor_chunk`."""
 
     __tablename__ = "predictor"
 
@@ -169,7 +177,7 @@ class Predictor(Base):
 
 
 class PredictorChunk(Base):
-    """One piece of an artefact; all pieces but the last have the same length, so any range is found at once."""
+    """One chunk of an artefact. All chunks but the last have the same length, so any range can be read without the rest."""
 
     __tablename__ = "predictor_chunk"
 

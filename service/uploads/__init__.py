@@ -1,1 +1,1 @@
-"""Uploads: received as streams, inspected, and stored as checkpoints and datasets."""
+"""Uploads: files are received as streams, inspected, and stored as checkpoints and datasets."""

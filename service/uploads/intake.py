@@ -1,4 +1,4 @@
-"""Taking uploads in: inspect, store the bytes, then write the row that makes them exist."""
+"""From a received file to a checkpoint or a dataset: the file is inspected, its bytes are stored, then its row is written."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from service.store.database import Database
 from service.store.ids import new_id
 from service.store.tables import Checkpoint, Dataset
 
-# What networks trained on photographs expect; other images get their own statistics.
+# Networks that were trained on ImageNet expect this normalisation. It is the default for images of three channels.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -33,7 +33,11 @@ Row = TypeVar("Row", Checkpoint, Dataset)
 
 @dataclass(frozen=True)
 class Received:
-    """A file that has arrived. `folder` is removed with it, and takes what is made of the file."""
+    """A file that has arrived completely.
+
+    `path` is the file in the temporary folder `folder`, where files that are made from it are written too. `filename` is the
+    name that the client gave. `sha256` is the hash of the file in hexadecimal digits.
+    """
 
     path: Path
     folder: Path
@@ -44,14 +48,17 @@ class Received:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What a client says about the inputs of the network: mean and standard deviation of each channel."""
+    """Mean and standard deviation of each channel, for pixels scaled to 0..1. A network's input is (pixel - mean) / std."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 class Intake:
-    """Accepts uploads. Both methods return the row and whether it is new, and raise Problem."""
+    """Makes checkpoints and datasets of received files.
+
+    Both methods return the row and whether the row is new. Both raise Problem.
+    """
 
     def __init__(self, settings: Settings, database: Database, store: Blobs, inspectors: Inspectors) -> None:
         self._settings = settings
@@ -60,7 +67,7 @@ class Intake:
         self._inspectors = inspectors
 
     async def checkpoint(self, file: Received) -> tuple[Checkpoint, bool]:
-        """The same bytes are the same checkpoint."""
+        """The checkpoint of a file. A file whose bytes are known already gives the checkpoint that exists."""
 
         def known(session: Session) -> Checkpoint | None:
             return checkpoints.with_hash(session, file.sha256)
@@ -74,7 +81,10 @@ class Intake:
         return await self._keep(row, content, known)
 
     async def dataset(self, file: Received, name: str, given: Normalisation | None) -> tuple[Dataset, bool]:
-        """The same bytes with the same normalisation are the same dataset."""
+        """The dataset of a file. A file that is known already with the same normalisation gives the dataset that exists.
+
+        Without a normalisation, images of three channels get ImageNet's, and other images get their own mean and std.
+        """
         tensors = file.folder / "tensors.safetensors"
         limits = self._settings
         facts = await inspect_dataset(
@@ -86,8 +96,8 @@ class Intake:
             given = photographs if channels == 3 else Normalisation(facts.mean, facts.std)
         if not len(given.mean) == len(given.std) == channels:
             raise problems.Invalid(
-                f"the images have {channels} channels, so mean and std need {channels} numbers each",
-                errors=[{"pointer": "query:mean", "detail": f"needs {channels} numbers"}],
+                f"the images have {channels} channels, so mean and std must have {channels} numbers each",
+                errors=[{"pointer": "query:mean", "detail": f"mean and std must have {channels} numbers each"}],
             )
         identity = hashlib.sha256(json.dumps([file.sha256, given.mean, given.std]).encode()).hexdigest()
 
@@ -112,9 +122,10 @@ class Intake:
         return await self._keep(row, {blobs.dataset_tensors(row.id): tensors}, known)
 
     async def _keep(self, row: Row, content: dict[str, Path], known: Callable[[Session], Row | None]) -> tuple[Row, bool]:
-        """Stores the bytes, then the row; if another upload of the same was faster, its row wins.
+        """Stores the files `content` as blobs by key, then the row. Returns the row that exists then, and whether it is `row`.
 
-        Bytes are taken back unless they may have a row, which would be worth nothing without them.
+        If another upload of the same file was faster, the other row is returned. The blobs are deleted if `row` does not
+        exist in the end. They stay if `row` may exist, because a row is useless without its blobs.
         """
         try:
             for key, path in content.items():
@@ -125,7 +136,7 @@ class Intake:
         try:
             kept = await run_in_threadpool(self._add, row, known)
         except Exception:
-            # A row may be committed although its connection breaks before anybody hears of it.
+            # The database may have committed the row although the connection broke before it said so.
             found = await run_in_threadpool(self._read, known)
             if found is None or found.id != row.id:
                 await self._discard(content)
@@ -157,7 +168,7 @@ class Intake:
 
 
 def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
-    """The row of a new checkpoint."""
+    """The row of a new checkpoint, with the architecture that its names and shapes match."""
     shapes = architectures.shapes_of(facts.state_dict)
     candidates = architectures.recognise(shapes)
     architecture = candidates[0] if len(candidates) == 1 else None

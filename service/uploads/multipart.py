@@ -1,4 +1,7 @@
-"""The part `file` of a multipart form (RFC 7578), as a stream. Form parsers of frameworks write every part to disk first."""
+"""The part `file` of a multipart form (RFC 7578), as a stream.
+
+The form parser of the web framework would write every part to the disk before the route could read it.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -9,14 +12,14 @@ from python_multipart.multipart import parse_options_header
 
 from service import problems
 
-# Headers of a part, and parts beside the file: enough for any client, too little to hurt.
+# Limits for the headers of a part and for parts other than the file. They are far above what clients send.
 MAX_HEADER_BYTES = 16_384
 MAX_OTHER_PARTS = 16
 MAX_OTHER_BYTES = 65_536
 
 
 class _Parts:
-    """Collects what the parser calls back with: the file part's name and bytes, and no other part's."""
+    """The callbacks of the parser. They collect the name and the bytes of the part `file`, and skip all other parts."""
 
     def __init__(self) -> None:
         self.content: list[bytes] = []
@@ -47,12 +50,12 @@ class _Parts:
         self._in_file = options.get(b"name") == b"file"
         if self._in_file:
             if self.filename is not None:
-                raise problems.BadRequest("the form has two parts `file`; send one file a request")
+                raise problems.BadRequest("the form has two parts `file`; send one file in each request")
             self.filename = options.get(b"filename", b"").decode(errors="replace")
         else:
             self._others += 1
             if self._others > MAX_OTHER_PARTS:
-                raise problems.BadRequest("the form has too many parts; send one part `file`")
+                raise problems.BadRequest(f"the form has more than {MAX_OTHER_PARTS} other parts; send the part `file` alone")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
@@ -60,7 +63,7 @@ class _Parts:
             return
         self._other_bytes += end - start
         if self._other_bytes > MAX_OTHER_BYTES:
-            raise problems.BadRequest("a part other than `file` is too large; send one part `file`")
+            raise problems.BadRequest(f"the other parts have more than {MAX_OTHER_BYTES} bytes; send the part `file` alone")
 
     def on_end(self) -> None:
         self.ended = True
@@ -68,15 +71,18 @@ class _Parts:
     def _count_header(self, length: int) -> None:
         self._header_bytes += length
         if self._header_bytes > MAX_HEADER_BYTES:
-            raise problems.BadRequest("the headers of a part are too long")
+            raise problems.BadRequest(f"the headers of a part of the form have more than {MAX_HEADER_BYTES} bytes")
 
 
 async def file_part(request: Request) -> tuple[str, AsyncIterator[bytes]]:
-    """The file's name and its content. Raises BadRequest if the form is malformed or has no such part."""
+    """The name of the file in the part `file`, and its content as an iterator of pieces.
+
+    Raises BadRequest if the form is malformed or has no such part. The iterator raises BadRequest too.
+    """
     _, options = parse_options_header(request.headers["content-type"])
     boundary = options.get(b"boundary", b"")
     if not boundary or len(boundary) > 256:
-        raise problems.BadRequest("the Content-Type of the form has no boundary")
+        raise problems.BadRequest("the Content-Type of the form has no boundary of at most 256 characters")
     parts = _Parts()
     names = (
         "on_part_begin",
@@ -100,7 +106,7 @@ async def file_part(request: Request) -> tuple[str, AsyncIterator[bytes]]:
                 yield parsed
             parts.content.clear()
         if not parts.ended:
-            raise problems.BadRequest("the form ends before its last boundary; send it again")
+            raise problems.BadRequest("the form ends before its last boundary; send the form again")
 
     async for data in body:
         _feed(parser, data)

@@ -316,7 +316,7 @@ import signal, socket
 from service.inspection.limits import limit
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 output = open("output", "wb")
-limit(memory=2**20, output=1000, seconds=60)
+limit(memory_bytes=2**20, output_bytes=1000, seconds=60)
 try:
     {attempt}
 except {outcome}:

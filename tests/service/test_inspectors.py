@@ -299,7 +299,7 @@ def test_a_process_ends_by_itself_if_nobody_ends_it(tmp_path: Path) -> None:
     script = """
 import signal
 from service.inspection.limits import limit
-limit(memory=2**20, output=1000, seconds=1)
+limit(memory_bytes=2**20, output_bytes=1000, seconds=1)
 signal.pause()
 """
     ended = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, timeout=60, check=False)
@@ -310,7 +310,7 @@ def test_processor_time_is_limited(tmp_path: Path) -> None:
     script = """
 import signal
 from service.inspection.limits import limit
-limit(memory=2**20, output=1000, seconds=1)
+limit(memory_bytes=2**20, output_bytes=1000, seconds=1)
 signal.alarm(0)
 while True: pass
 """

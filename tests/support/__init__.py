@@ -1,1 +1,1 @@
-"""What several tests need: networks, images, and servers that the tests start by themselves."""
+"""Helpers that several tests share: networks, images, rows of the tables, and servers that tests start by themselves."""

@@ -1,4 +1,4 @@
-"""Requests that many tests of the API make, what an error looks like, and how a job ends without a worker."""
+"""Requests that many tests of the API make, a check for problems, and a way to end a job without a worker."""
 
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,18 @@ DATASET = dataset_file()
 def upload(
     client: httpx.Client, content: bytes = NETWORK, name: str = "net.pt", headers: dict[str, str] | None = None
 ) -> httpx.Response:
+    """Uploads a checkpoint in a multipart form."""
     return client.post("/v1/checkpoints", files={"file": (name, content)}, headers=headers)
 
 
 def new_job(client: httpx.Client, **fields: Any) -> httpx.Response:
+    """Asks for a job with these fields, for NETWORK."""
     checkpoint = upload(client).json()["id"]
     return client.post("/v1/jobs", json={"checkpoint_id": checkpoint, **fields})
 
 
 def is_problem(answer: httpx.Response, status: int, slug: str, named: str = "") -> bool:
+    """Asserts that an answer is a problem of this status and slug whose detail holds the text `named`."""
     body = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
     assert {"type", "title", "status", "detail", "instance"} <= body.keys()
@@ -37,10 +40,12 @@ def is_problem(answer: httpx.Response, status: int, slug: str, named: str = "") 
 
 
 def files(folder: Path) -> list[Path]:
+    """All files in a folder and its subfolders."""
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def finish(database: Database, id: str, state: Any) -> None:
+    """Claims a queued job and ends it in a final state."""
     with database.write() as session:
         lease = jobs.claim(session, owner="test", now=NOW, lease=NOW - NOW, prefer=id)
         assert lease is not None

@@ -1,4 +1,4 @@
-"""Small networks and images, made from a seed."""
+"""Small networks and images, which are the same in every run."""
 
 import zipfile
 from io import BytesIO
@@ -20,12 +20,12 @@ def resnet8(*, shortcut: Shortcut = "A", channels: int = 3, classes: int = 10, s
 
 
 def smooth_kernels(*shape: int, seed: int = 0) -> torch.Tensor:
-    """A weight whose kernels differ in direction enough for paths to be unique."""
+    """A weight of random kernels. Their directions differ so much that paths along similar kernels are unique."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 class Odd(nn.Module):
-    """A network that no registry knows: every kind of convolution, kernels of many sizes, a layer that is not one."""
+    """A network of no known architecture, with every kind of convolution, many kernel sizes, and layers of other kinds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,12 +43,13 @@ class Odd(nn.Module):
 
 
 def odd() -> StateDict:
+    """The state_dict of an untrained network of the class Odd."""
     torch.manual_seed(0)
     return Odd().state_dict()
 
 
 def images(count: int = 40, *, size: int = 8, channels: int = 3, labelled: bool = True) -> Images:
-    """Random images."""
+    """Random images of `size` x `size` pixels, with random labels of ten classes if `labelled`."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, size, size, channels), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (count,), generator=generator) if labelled else None
@@ -56,27 +57,28 @@ def images(count: int = 40, *, size: int = 8, channels: int = 3, labelled: bool 
 
 
 def npz(**arrays: Any) -> bytes:
-    """The bytes of an .npz."""
+    """The bytes of an .npz file of arrays."""
     buffer = BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
 def dataset_file(count: int = 40, *, size: int = 8, channels: int = 3) -> bytes:
-    """An uploadable dataset."""
+    """The bytes of a dataset that can be uploaded."""
     made = images(count, size=size, channels=channels)
     assert made.labels_N is not None
     return npz(images=made.pixels_NHWC.numpy(), labels=made.labels_N.numpy())
 
 
 def saved(content: object, *, legacy: bool = False) -> bytes:
-    """What torch.save writes."""
+    """The bytes that torch.save writes."""
     buffer = BytesIO()
     torch.save(content, buffer, _use_new_zipfile_serialization=not legacy)
     return buffer.getvalue()
 
 
 def zipped(**members: bytes) -> bytes:
+    """The bytes of a zip archive. Two underscores in the name of a member stand for a slash."""
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():

@@ -1,4 +1,4 @@
-"""Files that are never done."""
+"""Files that block the process that writes to them."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def endless(path: Path) -> Iterator[None]:
-    """A pipe at `path` that nobody reads from: opening it succeeds, and writing more than it holds never ends."""
+    """A block in which `path` is a pipe without a reader: opening the pipe succeeds, but writing more than fits never ends."""
     os.mkfifo(path)
     descriptor = os.open(path, os.O_RDWR)
     try:

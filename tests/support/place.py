@@ -1,4 +1,4 @@
-"""A service's state with a worker in this process: a real database and real blobs, without the API."""
+"""The state of a service without its API: a real database, real blobs, and a worker in this process."""
 
 import asyncio
 from pathlib import Path
@@ -23,7 +23,7 @@ SHORT = {"steps": 12, "hidden": 8, "image_batch": 4}
 
 
 class Place:
-    """A service's state, without its API."""
+    """The state of a service, in a folder, and a worker for its jobs."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(data_dir=folder, lease_seconds=5, threads=1)
@@ -36,7 +36,7 @@ class Place:
     def add(
         self, state_dict: dict[str, torch.Tensor], *, architecture: str | None, dataset: bytes | None = None, **config: Any
     ) -> str:
-        """A queued job for a network, as the API would have left it; its id."""
+        """Adds a queued job for a network, with checkpoint and dataset, as the API would. Returns the id of the job."""
         checkpoint = rows.checkpoint(architecture=architecture)
         self.put(blobs.checkpoint_tensors(checkpoint.id), saved(state_dict), "checkpoint")
         images = rows.dataset(channels=1 if dataset == dataset_file(channels=1) else 3) if dataset else None
@@ -55,11 +55,13 @@ class Place:
         return job.id
 
     def put(self, key: str, content: bytes, kind: Any) -> None:
+        """Inspects an uploaded file, and stores the tensors that were read out of it under a key."""
         source, target = self.settings.data_dir / "in", self.settings.data_dir / "out"
         source.write_bytes(content)
         asyncio.run(Inspectors(0).read(Task(kind, source, target, seconds=60, max_bytes=10**7)))
         asyncio.run(Blobs(self.settings.blobs).put(key, target))
 
     def job(self, id: str) -> Job:
+        """The job of this id."""
         with self.database.read() as session:
             return session.get_one(Job, id)

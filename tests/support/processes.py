@@ -1,4 +1,4 @@
-"""The product's own processes, as users run them."""
+"""The processes of the service, as users run them."""
 
 import json
 import os
@@ -13,7 +13,7 @@ Environment = Mapping[str, str]
 
 
 def environment(settings: Environment) -> dict[str, str]:
-    """This process's environment with these NERN_* settings, and no others."""
+    """The environment of this process, with these NERN_* settings in place of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NERN_")}
     return {**inherited, **settings}
 
@@ -27,7 +27,10 @@ NERN_SCRIPT = (str(Path(sys.executable).with_name("nern")),)
 def serving(
     folder: Path, settings: Environment, *arguments: str, nern: Sequence[str] = NERN_MODULE
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`nern serve` on a free port: its address and process. It must end well when asked to."""
+    """A block in which `nern serve` runs on a free port. Yields its address and its process.
+
+    Fails unless the process ends with status 0 after SIGTERM.
+    """
     command = [*nern, "serve", "--json", *arguments]
     wanted = {"NERN_PORT": "0", "NERN_DATA_DIR": str(folder / "data"), "NERN_THREADS": "1", **settings}
     with (folder / "serve.log").open("wb") as log:
@@ -50,7 +53,7 @@ def serving(
 
 @contextmanager
 def celery_worker(folder: Path, settings: Environment) -> Iterator[subprocess.Popen[bytes]]:
-    """A Celery worker process as the deployment starts it."""
+    """A block in which a Celery worker runs, started as in a deployment."""
     command = [sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--concurrency", "1", "--loglevel", "info"]
     wanted = environment({"NERN_DATA_DIR": str(folder / "data"), "NERN_THREADS": "1", **settings})
     with (folder / "celery.log").open("wb") as log:

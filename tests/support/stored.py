@@ -1,4 +1,4 @@
-"""Artefacts in a service's database, as a worker would have left them."""
+"""Stores predictors in the database of a service, as a worker would."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from tests.support.representations import untrained, written
 
 
 def store_predictor(database: Database, state_dict: StateDict) -> str:
-    """A predictor that nobody trained, with its checkpoint and job; its id."""
+    """Stores an untrained predictor, with its checkpoint and its job. Returns the id of the predictor."""
     representation = untrained(state_dict)
     content, sizes = written(representation, state_dict)
     checkpoint = rows.checkpoint()

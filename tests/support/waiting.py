@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of for a time."""
+"""Waiting for a condition."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 
 
 def until(condition: Callable[[], Value], *, seconds: float = 60, what: str = "the condition") -> Value:
-    """The first true value of `condition`. Fails after `seconds`."""
+    """Calls `condition` until its value is true, and returns that value. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:

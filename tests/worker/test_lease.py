@@ -29,7 +29,7 @@ def working(place: Place) -> tuple[str, Thread]:
 
 @pytest.fixture
 def _quick_pulse() -> Iterator[None]:
-    with patch.object(lease, "HEARTBEAT_SECONDS", 0.05), patch.object(reporting, "EVERY_SECONDS", 0.05):
+    with patch.object(lease, "HEARTBEAT_SECONDS", 0.05), patch.object(reporting, "REPORT_SECONDS", 0.05):
         yield
 
 

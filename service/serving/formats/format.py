@@ -1,4 +1,4 @@
-"""What a format is, and the rendered kernels that every format writes."""
+"""A format of kernels, and the rendered kernels that every format writes."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +14,7 @@ Selection = Slices | Listed
 
 
 def no_headers(selection: Selection) -> Mapping[str, str]:
+    """For formats that add no headers to an answer."""
     return {}
 
 
@@ -21,8 +22,8 @@ def no_headers(selection: Selection) -> Mapping[str, str]:
 class Format:
     """A way to write kernels as bytes.
 
-    `write` renders the kernels run by run while its iterator is advanced. `headers` says what the answer's headers add; it
-    raises NotAcceptable for kernels that the format can't hold.
+    `write` yields the bytes, and renders the kernels of a run when its iterator is advanced. `headers` returns the headers that
+    the answer has besides Content-Type, and raises NotAcceptable for kernels that the format can't hold.
     """
 
     name: str
@@ -32,12 +33,12 @@ class Format:
 
 
 def rendered(served: Served, selection: Selection) -> Iterator[tuple[list[Coordinate], Tensor]]:
-    """The kernels of a selection in float32, a run at a time: their coordinates, and the kernels (n, *size)."""
+    """Yields the kernels of a selection, run by run: the n coordinates, and the kernels in float32 (n, *kernel_size)."""
     for run in selection.runs():
-        if len(run.numbers):
+        if len(run.indices):
             channels = served.layers[run.layer].channels
-            coordinates = [(run.layer, number // channels, number % channels) for number in run.numbers.tolist()]
-            yield coordinates, served.kernels(run.layer, run.numbers).float()
+            coordinates = [(run.layer, index // channels, index % channels) for index in run.indices.tolist()]
+            yield coordinates, served.kernels(run.layer, run.indices).float()
 
 
 def as_json(coordinate: Coordinate, weights: list[Any]) -> str:

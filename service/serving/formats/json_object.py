@@ -1,4 +1,4 @@
-"""json: one object, whose list of kernels is streamed."""
+"""The format json: one JSON object with a list of kernels."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ from service.serving.predictors import Served
 
 
 def write(served: Served, selection: Selection) -> Iterator[bytes]:
+    """Yields the beginning of the object, the kernels of each run, and the end of the object."""
     yield b'{"kernels": ['
     separator = ""
     for coordinates, kernels in rendered(served, selection):

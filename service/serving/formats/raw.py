@@ -1,4 +1,7 @@
-"""raw: float32 little-endian, kernel after kernel, each row-major. A header says the kernels' layout."""
+"""The format raw: the kernels one after the other, each in row-major order, as little-endian float32.
+
+The header X-Kernel-Shapes says where a kernel begins and ends.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,17 +16,22 @@ MAX_LAYOUT_CHARACTERS = 4096
 
 
 def write(served: Served, selection: Selection) -> Iterator[bytes]:
+    """Yields the weights of each run."""
     for _, kernels in rendered(served, selection):
         yield to_bytes(kernels)
 
 
 def headers(selection: Selection) -> Mapping[str, str]:
-    """`countxheightxwidth` for each stretch of kernels of equal size, and the bytes of all. Raises NotAcceptable."""
+    """X-Kernel-Shapes and Content-Length. Raises NotAcceptable if X-Kernel-Shapes would be too long.
+
+    X-Kernel-Shapes has an item `COUNTxHEIGHTxWIDTH` (or more or fewer extents) for each stretch of kernels of equal size.
+    """
     shapes = selection.shapes()
-    layout = ",".join("x".join(map(str, (count, *size))) for count, size in shapes)
+    layout = ",".join("x".join(map(str, (count, *kernel_size))) for count, kernel_size in shapes)
     if len(layout) > MAX_LAYOUT_CHARACTERS:
-        raise problems.NotAcceptable("the kernels' sizes change too often for the raw format; ask for jsonl")
-    return {"X-Kernel-Shapes": layout, "Content-Length": str(sum(4 * count * math.prod(size) for count, size in shapes))}
+        raise problems.NotAcceptable("the kernel size changes too often for the format raw; ask for jsonl")
+    nbytes = sum(4 * count * math.prod(kernel_size) for count, kernel_size in shapes)
+    return {"X-Kernel-Shapes": layout, "Content-Length": str(nbytes)}
 
 
 RAW = Format("raw", "application/octet-stream", write, headers)

@@ -36,7 +36,7 @@ def url(database: Database) -> str:
 
 
 def test_caches_are_bounded_by_bytes_and_by_number() -> None:
-    cache: Cache[torch.Tensor] = Cache(100, least=50)
+    cache: Cache[torch.Tensor] = Cache(100, least_bytes=50)
     for name, size in [("a", 10), ("b", 20), ("c", 30), ("large", 400)]:
         assert len(cache.keep(name, torch.empty(size, dtype=torch.uint8))) == size
         assert cache.find(name) is not None, "the last one is always kept"
@@ -155,7 +155,7 @@ def test_other_formats_are_not_acceptable(
 
 def test_a_new_format_is_one_entry(client: httpx.Client, url: str) -> None:
     def write(served: Served, selection: Selection) -> Iterator[bytes]:
-        yield str(sum(len(run.numbers) for run in selection.runs())).encode()
+        yield str(sum(len(run.indices) for run in selection.runs())).encode()
 
     count = Format("count", "text/x-count", write, lambda selection: {"X-Layers": str(len(selection.shapes()))})
     with patch.dict("service.serving.formats.FORMATS", {"count": count}):

@@ -46,7 +46,7 @@ def test_an_error_that_is_no_number_is_left_out() -> None:
 
 
 def test_what_was_not_measured_is_not_drawn() -> None:
-    with pytest.raises(NotFound, match="did not ask for it"):
+    with pytest.raises(NotFound, match="the job did not ask for it"):
         draw("importance", {**REPORT, "importance": None})
 
 
