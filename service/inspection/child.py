@@ -32,7 +32,7 @@ STATISTICS_IMAGES = 1024  # are taken at a time
 
 def main() -> None:
     torch.set_num_threads(1)
-    _warm_up()
+    warm_up()
     limit_while_waiting()
     with socket.socket(fileno=0) as parent:
         parent.sendall(READY)
@@ -62,7 +62,7 @@ def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int) -
             return {"refused": [slug, "the file is malformed; write it again with the usual library"]}
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Reads a small file of each kind, so that everything is imported before no file can be opened any more."""
     for zipped in (True, False):
         saved = BytesIO()

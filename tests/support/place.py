@@ -17,6 +17,7 @@ from service.store.database import Database
 from service.store.tables import Job
 from tests.support import rows
 from tests.support.networks import dataset_file, saved
+from tests.support.waiting import DEADLINE_SECONDS
 from worker.run import Worker
 
 SHORT = {"steps": 12, "hidden": 8, "image_batch": 4}
@@ -57,7 +58,7 @@ class Place:
     def put(self, key: str, content: bytes, kind: Any) -> None:
         source, target = self.settings.data_dir / "in", self.settings.data_dir / "out"
         source.write_bytes(content)
-        asyncio.run(Inspectors(0).read(Task(kind, source, target, seconds=60, max_bytes=10**7)))
+        asyncio.run(Inspectors(0).read(Task(kind, source, target, seconds=DEADLINE_SECONDS, max_bytes=10**7)))
         asyncio.run(Blobs(self.settings.blobs).put(key, target))
 
     def job(self, id: str) -> Job:

@@ -5,9 +5,8 @@ import json
 import shutil
 from pathlib import Path
 
-from service.store.blobs import Blobs
-
 from service.store import blobs, migrate
+from service.store.blobs import Blobs
 from service.store.tables import Predictor
 from tests.support.place import Place
 
