@@ -10,6 +10,7 @@ import pytest
 
 from service.settings import Settings
 from tests.support.processes import environment
+from tests.support.waiting import DEADLINE_SECONDS
 
 # Imports every module of the packages; tells what was written, opened to the net or started meanwhile.
 IMPORT_ALL = """
@@ -48,7 +49,13 @@ THIRD_PARTY = (
 def run(program: str, *arguments: str, folder: Path, settings: dict[str, str] | None = None) -> Any:
     command = [sys.executable, "-B", "-P", "-W", "error", "-c", program, *arguments]
     ended = subprocess.run(
-        command, cwd=folder, env=environment(settings or {}), capture_output=True, text=True, timeout=240, check=False
+        command,
+        cwd=folder,
+        env=environment(settings or {}),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout.splitlines()[-1])

@@ -35,7 +35,7 @@ STATISTICS_IMAGES = 1024
 def main() -> None:
     """Waits for one file, inspects it and answers."""
     torch.set_num_threads(1)
-    _warm_up()
+    warm_up()
     limit_while_waiting()
     with socket.socket(fileno=0) as parent:
         parent.sendall(READY)
@@ -69,7 +69,7 @@ def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int) -
             return {"refused": [slug, "the file is malformed; write it again with torch.save, safetensors or numpy.savez"]}
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Inspects a small file of each format, so that every module is imported before the limits forbid to open files."""
     for zipped in (True, False):
         saved = BytesIO()

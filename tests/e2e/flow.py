@@ -10,7 +10,7 @@ import torch
 from nern import architectures
 from nern.images import Images
 from tests.support.networks import dataset_file, images, resnet8, saved
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 
 JOB = {"steps": 160, "reconstruction_steps": 120, "ratio": 0.4, "image_batch": 16, "kernel_batch": 2048}
 
@@ -18,7 +18,7 @@ JOB = {"steps": 160, "reconstruction_steps": 120, "ratio": 0.4, "image_batch": 1
 def main_job(url: str) -> None:
     """Upload, train, poll, fetch by coordinate, fetch everything, compare."""
     original = resnet8()
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client:
         until(lambda: client.get("/readyz").status_code == 200, what="readiness")
         checkpoint = ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved({"state_dict": original}))}))
         normalisation = {"mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25"}
@@ -54,7 +54,7 @@ def follow(client: httpx.Client, job_id: str) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     event: dict[str, Any] = {}
     headers = {"accept": "text/event-stream"}
-    with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers, timeout=120) as stream:
+    with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers, timeout=DEADLINE_SECONDS) as stream:
         for line in stream.iter_lines():
             name, _, value = line.partition(": ")
             if name == "event":

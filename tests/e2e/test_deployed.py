@@ -11,7 +11,7 @@ from tests.e2e.flow import main_job, ok
 from tests.support.networks import resnet8, saved
 from tests.support.processes import celery_worker, serving
 from tests.support.servers import redis_server
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_the_main_job(tmp_path: Path, settings: dict[str, str]) -> None:
 
 
 def test_a_worker_that_is_told_to_stop_gives_its_job_back(tmp_path: Path, settings: dict[str, str]) -> None:
-    with serving(tmp_path, settings) as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+    with serving(tmp_path, settings) as (url, _), httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client:
 
         def job() -> dict[str, object]:
             return dict(ok(client.get(f"/v1/jobs/{id}")))
@@ -45,7 +45,10 @@ def test_a_job_waits_while_the_broker_is_away(tmp_path: Path, settings: dict[str
     (tmp_path / "redis").mkdir()
     with redis_server(tmp_path / "redis") as gone:
         pass
-    with serving(tmp_path, {**settings, "NERN_BROKER_URL": gone}) as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+    with (
+        serving(tmp_path, {**settings, "NERN_BROKER_URL": gone}) as (url, _),
+        httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client,
+    ):
         checkpoint = ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))
         assert ok(client.post("/v1/jobs", json={"checkpoint_id": checkpoint["id"]}))["state"] == "queued"
         not_ready = client.get("/readyz")

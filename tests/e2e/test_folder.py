@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.flow import main_job
 from tests.support.processes import NERN_MODULE, NERN_SCRIPT, environment, serving
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 
 NAMES = ("worker", "service", "nern", "migrations", "logging", "torch", "sqlalchemy", "celery")
 
@@ -26,7 +26,7 @@ def test_files_of_the_users_own_are_not_run(tmp_path: Path, nern: Sequence[str])
     put_modules(tmp_path)
     with serving(tmp_path, {}, nern=nern) as (url, _):
         main_job(url)
-        assert httpx.get(f"{url}/readyz").json()["worker"] == "ok"
+        assert httpx.get(f"{url}/readyz", timeout=DEADLINE_SECONDS).json()["worker"] == "ok"
     assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
 
 
@@ -51,8 +51,11 @@ def test_celery_looks_into_the_folder_that_it_is_given(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_keeps_ending_is_reported(tmp_path: Path) -> None:
-    with serving(tmp_path, {"NERN_DEVICE": "cuda:99"}) as (url, _), httpx.Client(base_url=url, timeout=60) as client:
-        until(lambda: client.get("/readyz").status_code == 503, seconds=240, what="the report")
+    with (
+        serving(tmp_path, {"NERN_DEVICE": "cuda:99"}) as (url, _),
+        httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client,
+    ):
+        until(lambda: client.get("/readyz").status_code == 503, what="the report")
         answer = client.get("/readyz")
         assert "worker" in answer.json()["detail"]
         assert answer.json()["checks"]["worker"] != "ok"

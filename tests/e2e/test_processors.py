@@ -10,6 +10,7 @@ from service.store.database import Database
 from tests.support.networks import resnet8
 from tests.support.processes import serving
 from tests.support.stored import store_predictor
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 def test_two_kinds_of_nodes_share_no_etag_of_rebuilt_weights(tmp_path: Path) -> None:
@@ -24,9 +25,12 @@ def test_two_kinds_of_nodes_share_no_etag_of_rebuilt_weights(tmp_path: Path) -> 
         folder = tmp_path / str(number)
         folder.mkdir()
         with serving(folder, {"NERN_DATABASE_URL": url, **processor}, "--no-worker") as (address, _):
-            answer = httpx.get(f"{address}/v1/predictors/{id}/weights", timeout=600)
-            assert httpx.head(f"{address}/v1/predictors/{id}/weights").headers["etag"] == answer.headers["etag"]
-            files.append(httpx.get(f"{address}/v1/predictors/{id}/file").headers["etag"])
+            answer = httpx.get(f"{address}/v1/predictors/{id}/weights", timeout=DEADLINE_SECONDS)
+            assert (
+                httpx.head(f"{address}/v1/predictors/{id}/weights", timeout=DEADLINE_SECONDS).headers["etag"]
+                == answer.headers["etag"]
+            )
+            files.append(httpx.get(f"{address}/v1/predictors/{id}/file", timeout=DEADLINE_SECONDS).headers["etag"])
         assert answer.status_code == 200
         etags.append(answer.headers["etag"])
         weights.append(answer.content)

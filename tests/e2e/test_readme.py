@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.support.processes import environment, serving
+from tests.support.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -28,7 +29,13 @@ def test_the_walk(tmp_path: Path) -> None:
             "PYTHONPATH": f"{ROOT}:{site_packages()}",
         }
         ended = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, env=wanted, capture_output=True, text=True, timeout=240, check=False
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env=wanted,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
         )
     assert ended.returncode == 0, ended.stderr + ended.stdout
     answers = ended.stdout.split("--- block")

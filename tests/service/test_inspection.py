@@ -24,6 +24,7 @@ from service.inspection.pool import Inspectors
 from service.inspection.refusal import Refusal
 from tests.support.networks import resnet8, saved, zipped
 from tests.support.pipes import endless
+from tests.support.waiting import DEADLINE_SECONDS
 
 Check = Callable[[bytes], CheckpointFacts]
 
@@ -34,7 +35,7 @@ NETWORK = resnet8()
 def in_process(content: bytes, folder: Path) -> CheckpointFacts:
     """As the service does it: in a process of its own."""
     (folder / "upload").write_bytes(content)
-    return asyncio.run(inspect_checkpoint(Inspectors(0), folder / "upload", folder / "tensors", seconds=60))
+    return asyncio.run(inspect_checkpoint(Inspectors(0), folder / "upload", folder / "tensors", seconds=DEADLINE_SECONDS))
 
 
 @pytest.fixture
@@ -323,6 +324,6 @@ except {outcome}:
     print("refused")
 """
     ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
     )
     assert ended.stdout == "refused\n", ended.stderr

@@ -26,7 +26,7 @@ from service.store import migrate
 from service.store.database import Database
 from tests.support.networks import resnet8, saved
 from tests.support.pipes import endless
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 
 NETWORK = resnet8()
 
@@ -35,7 +35,7 @@ NETWORK = resnet8()
 def task(tmp_path: Path) -> Task:
     """Reading a checkpoint, whose tensors don't fit into a pipe."""
     (tmp_path / "upload").write_bytes(saved(NETWORK))
-    return Task("checkpoint", tmp_path / "upload", tmp_path / "tensors", seconds=60)
+    return Task("checkpoint", tmp_path / "upload", tmp_path / "tensors", seconds=DEADLINE_SECONDS)
 
 
 def children() -> set[int]:
@@ -65,7 +65,7 @@ from service.inspection import child
 def inspect(file, output, size):
 {code}
 
-child._warm_up = lambda: None
+child.warm_up = lambda: None
 child.inspect_checkpoint = inspect
 child.main()
 """
@@ -302,7 +302,7 @@ from service.inspection.limits import limit
 limit(memory_bytes=2**20, output_bytes=1000, seconds=1)
 signal.pause()
 """
-    ended = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, timeout=DEADLINE_SECONDS, check=False)
     assert ended.returncode == -signal.SIGALRM
 
 
@@ -314,5 +314,5 @@ limit(memory_bytes=2**20, output_bytes=1000, seconds=1)
 signal.alarm(0)
 while True: pass
 """
-    ended = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, timeout=DEADLINE_SECONDS, check=False)
     assert ended.returncode in (-signal.SIGKILL, -signal.SIGXCPU)

@@ -17,6 +17,7 @@ from service.store.database import Database
 from service.store.tables import Job
 from tests.support import rows
 from tests.support.networks import dataset_file, saved
+from tests.support.waiting import DEADLINE_SECONDS
 from worker.run import Worker
 
 SHORT = {"steps": 12, "hidden": 8, "image_batch": 4}
@@ -58,7 +59,7 @@ class Place:
         """Inspects an uploaded file, and stores the tensors that were read out of it under a key."""
         source, target = self.settings.data_dir / "in", self.settings.data_dir / "out"
         source.write_bytes(content)
-        asyncio.run(Inspectors(0).read(Task(kind, source, target, seconds=60, max_bytes=10**7)))
+        asyncio.run(Inspectors(0).read(Task(kind, source, target, seconds=DEADLINE_SECONDS, max_bytes=10**7)))
         asyncio.run(Blobs(self.settings.blobs).put(key, target))
 
     def job(self, id: str) -> Job:

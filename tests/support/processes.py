@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.waiting import DEADLINE_SECONDS
+
 Environment = Mapping[str, str]
 
 
@@ -43,7 +45,7 @@ def serving(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            code = process.wait(60)
+            code = process.wait(DEADLINE_SECONDS)
         finally:
             process.kill()
             process.wait()
@@ -63,7 +65,7 @@ def celery_worker(folder: Path, settings: Environment) -> Iterator[subprocess.Po
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            process.wait(DEADLINE_SECONDS)
         finally:
             process.kill()
             process.wait()

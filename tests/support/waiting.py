@@ -1,4 +1,4 @@
-"""Waiting for a condition."""
+"""Waiting for a condition instead of for a time, and how long a test waits at most for anything."""
 
 import time
 from collections.abc import Callable
@@ -6,12 +6,15 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
+# Nothing takes so long, on a machine that is ten times slower either. A test that waits for so long has failed.
+DEADLINE_SECONDS = 600
 
-def until(condition: Callable[[], Value], *, seconds: float = 60, what: str = "the condition") -> Value:
-    """Calls `condition` until its value is true, and returns that value. Fails after `seconds`."""
-    deadline = time.monotonic() + seconds
+
+def until(condition: Callable[[], Value], *, what: str = "the condition") -> Value:
+    """The first true value of `condition`. Fails after DEADLINE_SECONDS."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come true within {seconds} seconds")
+            raise AssertionError(f"{what} did not come true within {DEADLINE_SECONDS} seconds")
         time.sleep(0.05)
     return value

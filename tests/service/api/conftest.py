@@ -14,7 +14,7 @@ from service.settings import Settings
 from service.store import migrate
 from service.store.database import Database
 from tests.support.servers import free_port
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def client(app: FastAPI) -> Iterator[httpx.Client]:
     thread.start()
     try:
         until(lambda: server.started or not thread.is_alive(), what="the server")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_SECONDS) as client:
             yield client
     finally:
         app.state.context.stopping.set()
         server.should_exit = True
-        thread.join(30)
+        thread.join(DEADLINE_SECONDS)

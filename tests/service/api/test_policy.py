@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
 from starlette.routing import BaseRoute, Route
 
@@ -25,11 +26,9 @@ def closed(settings: Settings, database: Database) -> FastAPI:
     return create_app(settings.model_copy(update={"api_keys": keys}))
 
 
-def every_route(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+def every_route(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
     """The routes of an application, those of included routers too."""
-    for route in routes:
-        included = getattr(route, "original_router", None)
-        yield from every_route(included.routes) if included else [route]
+    return (found.original_route for found in iter_route_contexts(routes))
 
 
 def ask(

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
 from unittest.mock import patch
 
 import httpx
@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from obstore.exceptions import GenericError
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from service.settings import Settings
 from tests.support.calls import DATASET, NETWORK, files, is_problem, new_job, upload
@@ -55,20 +56,22 @@ def test_a_download_from_a_blob_store_that_is_away_is_unavailable(client: httpx.
 
 
 def test_an_upload_whose_row_is_refused_leaves_nothing_behind(app: FastAPI, client: httpx.Client, settings: Settings) -> None:
-    with patch.object(app.state.context.intake, "_add", side_effect=OperationalError("INSERT", None, OSError("disk full"))):
+    with patch.object(app.state.context.database, "write", side_effect=OperationalError("INSERT", None, OSError("disk full"))):
         assert is_problem(upload(client), 503, "unavailable")
     assert not files(settings.data_dir / "blobs")
 
 
 def test_a_checkpoint_that_was_stored_unheard_keeps_its_bytes(app: FastAPI, client: httpx.Client) -> None:
-    intake = app.state.context.intake
-    add = intake._add
+    database = app.state.context.database
+    write = database.write
 
-    def lost(*arguments: Any) -> None:
-        add(*arguments)
+    @contextmanager
+    def lost() -> Iterator[Session]:
+        with write() as session:
+            yield session
         raise OperationalError("COMMIT", None, ConnectionError("the server went away"))
 
-    with patch.object(intake, "_add", lost):
+    with patch.object(database, "write", lost):
         assert is_problem(upload(client), 503, "unavailable")
     again = upload(client)
     assert again.status_code == 200

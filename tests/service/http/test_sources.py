@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from service.http.sources import SENT_BYTES, SourceResponse
+from tests.support.waiting import DEADLINE_SECONDS
 
 Messages = list[dict[str, Any]]
 
@@ -158,7 +159,7 @@ def test_a_server_that_stops_does_not_stumble_over_the_thread_that_reads() -> No
 
     def slow() -> Iterator[bytes]:
         begun.set()
-        assert go_on.wait(60)
+        assert go_on.wait(DEADLINE_SECONDS)
         yield b"abc"
 
     async def send(message: Any) -> None:
@@ -166,7 +167,7 @@ def test_a_server_that_stops_does_not_stumble_over_the_thread_that_reads() -> No
 
     async def stopped() -> None:
         task = asyncio.create_task(SourceResponse(source)({"type": "http", "method": "GET"}, never, send))
-        await asyncio.to_thread(begun.wait, 60)
+        await asyncio.to_thread(begun.wait, DEADLINE_SECONDS)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

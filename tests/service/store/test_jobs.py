@@ -13,6 +13,7 @@ from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Job
 from tests.support import rows
 from tests.support.rows import NOW
+from tests.support.waiting import DEADLINE_SECONDS
 
 LEASE = timedelta(seconds=30)
 LATER = NOW + timedelta(seconds=31)
@@ -89,7 +90,7 @@ def test_workers_that_claim_at_the_same_time_never_get_the_same_job(database: Da
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(DEADLINE_SECONDS)
     assert sorted(claimed) == sorted(waiting)
 
 
