@@ -64,8 +64,7 @@ class Evaluator:
     """Compares networks with rebuilt weights with the original network on a held-out set.
 
     The outputs of the original network are computed once. `cancellation` is called before every microbatch. Raises
-    UnusableImages if the network can't take the inputs or gives outputs that are not finite, or if a label is not one of the
-    network's classes.
+    UnusableImages if the network can't take the inputs, or gives outputs that are not finite.
     """
 
     def __init__(self, network: nn.Module, held_out: HeldOutSet, cancellation: Cancellation = never) -> None:
@@ -80,8 +79,6 @@ class Evaluator:
             raise UnusableImages(f"the network can't take these images: {str(error).splitlines()[0]}") from error
         if not logits.isfinite().all():
             raise UnusableImages("the outputs of the original network for these images are not finite")
-        if held_out.labels is not None and held_out.labels.max() >= logits.shape[1]:
-            raise UnusableImages(f"a label is {int(held_out.labels.max())}, but the network has only {logits.shape[1]} classes")
 
     @cached_property
     def _original(self) -> Tensor:

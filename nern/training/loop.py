@@ -102,7 +102,7 @@ class Training:
             fitted_to=targets.fitted_to,
             predictor=targets.representation.predictor.state_dict(),
             optimizers=[optimizer.state_dict() for optimizer in self._optimizers],
-            selection=self._selection.state_dict(),
+            selection=self._selection.state,
             images=pool.state_dict() if pool else None,
         )
 
@@ -126,7 +126,7 @@ class Training:
 
     def _restore(self, snapshot: Snapshot) -> None:
         self._step, self._started = snapshot.step, self._started - snapshot.seconds
-        self._selection.load_state_dict(snapshot.selection)
+        self._selection.state = snapshot.selection
         if self._pool and snapshot.images is not None:
             self._pool.load_state_dict(snapshot.images)
         self._optimizers = self._phase_of_last_step().begin(())

@@ -2,9 +2,8 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
-from typing import Any
 
 from torch import Tensor
 
@@ -37,20 +36,28 @@ class Evaluation:
         return other is None or self.compressed > other.compressed or self.rank < other.rank
 
 
+@dataclass(frozen=True)
+class SelectionState:
+    """The best evaluation so far with the state_dict of the predictor at that time, and the last evaluation."""
+
+    best: Evaluation | None
+    last: Evaluation | None
+    predictor: Mapping[str, Tensor]
+
+
 class Selection:
-    """The best evaluation so far with the weights of the predictor at that time, and the last evaluation."""
+    """Keeps the predictor of the best evaluation."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._best: Evaluation | None = None
-        self._last: Evaluation | None = None
-        self._weights: dict[str, Tensor] = {}
+        self.state = SelectionState(None, None, {})
 
     def add(self, evaluation: Evaluation) -> Evaluation:
         """Adds an evaluation of the predictor in its present state, and returns the evaluation."""
-        self._last = evaluation
-        if evaluation.beats(self._best):
-            self._best, self._weights = evaluation, copy.deepcopy(self._predictor.state_dict())
+        if evaluation.beats(self.state.best):
+            self.state = SelectionState(evaluation, evaluation, copy.deepcopy(self._predictor.state_dict()))
+        else:
+            self.state = replace(self.state, last=evaluation)
         return evaluation
 
     def finish(self) -> tuple[Evaluation, Evaluation]:
@@ -58,25 +65,10 @@ class Selection:
 
         Raises TrainingDiverged if no evaluation was finite.
         """
-        assert self._best is not None, "the last step is always evaluated"
-        assert self._last is not None
-        if self._best.rank == inf:
+        best, last = self.state.best, self.state.last
+        assert best is not None, "the last step is always evaluated"
+        assert last is not None
+        if best.rank == inf:
             raise TrainingDiverged("no evaluation of the rebuilt network gave finite numbers: a smaller learning rate may help")
-        self._predictor.load_state_dict(self._weights)
-        return self._best, self._last
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the selection, for snapshots."""
-        plain = {name: asdict(value) if value else None for name, value in (("best", self._best), ("last", self._last))}
-        return {**plain, "weights": self._weights}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores a state that `state_dict` returned."""
-        self._best, self._last = _evaluation(state["best"]), _evaluation(state["last"])
-        self._weights = dict(state["weights"])
-
-
-def _evaluation(plain: dict[str, Any] | None) -> Evaluation | None:
-    if plain is None:
-        return None
-    return Evaluation(**{**plain, "comparison": Comparison(**plain["comparison"]) if plain["comparison"] else None})
+        self._predictor.load_state_dict(self.state.predictor)
+        return best, last

@@ -5,7 +5,7 @@ A snapshot is stored in a safetensors file. No pickle is read or written.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from nern import tensorfile
 from nern.errors import BadArtefact, BadSnapshot
+from nern.evaluation import Comparison
+from nern.training.selection import Evaluation, SelectionState
 from nern.training.trained import Trial
 
 VERSION = 1
@@ -45,7 +47,7 @@ class Snapshot:
     weights: the target weights, in the shapes of the layers, or None if they are the original weights.
     fitted_to: the weights that the predictor is fitted to, in the shapes of the layers, or None if they are the target weights.
     predictor, optimizers: the state_dicts of the predictor and of the optimizers.
-    selection: the state of the model selection; see `Selection.state_dict`.
+    selection: the state of the model selection.
     images: the state_dict of the image pool, or None unless the data is matched noise.
     search: the state of the search, or None unless the training is a trial.
     """
@@ -58,7 +60,7 @@ class Snapshot:
     fitted_to: Sequence[Tensor] | None
     predictor: Mapping[str, Tensor]
     optimizers: Sequence[Mapping[str, Any]]
-    selection: Mapping[str, Any]
+    selection: SelectionState
     images: Mapping[str, Tensor] | None
     search: SearchState | None = None
 
@@ -91,25 +93,30 @@ class Snapshot:
             raise BadSnapshot(f"{path.name} is not a snapshot, or is damaged") from error
 
 
-def _to_plain(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot as nested dictionaries and sequences of tensors, numbers, strings and None."""
-    plain = {field.name: getattr(snapshot, field.name) for field in fields(snapshot)}
-    if search := snapshot.search:
-        plain["search"] = {
-            "drop": search.drop,
-            "trials": [asdict(trial) for trial in search.trials],
-            "best": _to_plain(search.best) if search.best else None,
-        }
-    return plain
+def _to_plain(value: Any) -> Any:
+    """The value with dictionaries in place of dataclasses. Unlike `dataclasses.asdict`, it copies no tensor."""
+    if is_dataclass(value):
+        return {field.name: _to_plain(getattr(value, field.name)) for field in fields(value)}
+    return [_to_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _from_plain(plain: dict[str, Any]) -> Snapshot:
-    snapshot = Snapshot(**plain)
-    if (search := plain["search"]) is None:
-        return snapshot
-    trials = tuple(Trial(**trial) for trial in search["trials"])
-    best = _from_plain(search["best"]) if search["best"] else None
-    return replace(snapshot, search=SearchState(search["drop"], trials, best))
+    """The inverse of `_to_plain`."""
+    selection, search = plain["selection"], plain["search"]
+    best, last = (_evaluation(selection[name]) for name in ("best", "last"))
+    restored = {"selection": SelectionState(best, last, selection["predictor"])}
+    return Snapshot(**{**plain, **restored, "search": _search(search) if search else None})
+
+
+def _evaluation(plain: dict[str, Any] | None) -> Evaluation | None:
+    if plain is None:
+        return None
+    return Evaluation(**{**plain, "comparison": plain["comparison"] and Comparison(**plain["comparison"])})
+
+
+def _search(plain: dict[str, Any]) -> SearchState:
+    best = _from_plain(plain["best"]) if plain["best"] else None
+    return SearchState(plain["drop"], tuple(Trial(**trial) for trial in plain["trials"]), best)
 
 
 def _copied(value: Any) -> Any:

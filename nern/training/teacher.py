@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from nern.evaluation import HeldOutSet
 from nern.images import Images, ImageSource, Noise
-from nern.plan import Plan
 from nern.planning import HELD_OUT_NOISE_INPUTS, DataFacts, DatasetFacts, NoiseFacts
 from nern.randomness import generator
 from nern.request import TrainingRequest
@@ -49,8 +48,3 @@ def split(data: Data, request: TrainingRequest, held_out_images: int, network: n
         return pool, HeldOutSet(pool.held_out)
     noise = data.batch(HELD_OUT_NOISE_INPUTS, rng)
     return data, HeldOutSet(lambda: (noise,))
-
-
-def teacher_of(plan: Plan, network: nn.Module, images: ImageSource) -> Teacher:
-    """The teacher of a plan."""
-    return Teacher(network, images, plan.request.image_batch, plan.request.seed)

@@ -20,7 +20,7 @@ from nern.training.loop import Subject, Training
 from nern.training.progress import Meter, OnProgress, silently
 from nern.training.search import search
 from nern.training.snapshot import Snapshot
-from nern.training.teacher import Data, Teacher, facts_of, split, teacher_of
+from nern.training.teacher import Data, Teacher, facts_of, split
 from nern.training.trained import Trained
 
 
@@ -108,4 +108,5 @@ def _teacher_and_evaluator(
         return None, None
     network = architectures.build(architecture, dict(state_dict)).to(device)
     images, held_out = split(data, plan.request, plan.held_out_images, network)
-    return teacher_of(plan, network, images), Evaluator(network, held_out, cancellation)
+    request = plan.request
+    return Teacher(network, images, request.image_batch, request.seed), Evaluator(network, held_out, cancellation)
