@@ -46,6 +46,7 @@ class PartBytes:
 
     @property
     def total(self) -> int:
+        """The number of bytes of the whole file."""
         return self.predictor + self.permutation + self.kept + self.header
 
 

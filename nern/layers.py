@@ -50,10 +50,12 @@ class Layer:
 
     @property
     def filters(self) -> int:
+        """The number of filters: the first extent of the weight."""
         return self.shape[0]
 
     @property
     def channels(self) -> int:
+        """The number of channels of a filter: the second extent of the weight."""
         return self.shape[1]
 
     @property
@@ -63,10 +65,12 @@ class Layer:
 
     @property
     def kernels(self) -> int:
+        """The number of kernels."""
         return self.filters * self.channels
 
     @property
     def weights(self) -> int:
+        """The number of weights."""
         return math.prod(self.shape)
 
 

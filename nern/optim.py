@@ -28,6 +28,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Makes one step. Returns the loss of `closure`, if there is one, as all optimizers of torch do."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for matrix in group["params"]:
@@ -82,6 +83,7 @@ class Ranger(torch.optim.RAdam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Makes one step. Returns the loss of `closure`, if there is one, as all optimizers of torch do."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"] if parameter.grad is not None]
         starts = {parameter: parameter.clone() for parameter in parameters if "slow" not in self.state[parameter]}
         for parameter in parameters:

@@ -115,7 +115,7 @@ def _validate_data(
         )
     if isinstance(data, DatasetFacts):
         if data.images < 2:
-            detail = f"the dataset has {data.images} image, but at least 2 are needed, because one is held out"
+            detail = f"the dataset has {data.images} image; at least 2 are needed, because one is held out"
             raise UnusableImages(detail, "/data/dataset_id")
         if data.channels != match.channels:
             channels = f"they have {data.channels} channels, but the network takes {match.channels}"

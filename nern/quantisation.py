@@ -59,6 +59,7 @@ class Linear(nn.Linear):
         return self._exact_codes().round().to(torch.int16)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The outputs (..., outputs) for inputs (..., inputs)."""
         if self.log_scales is None:
             return super().forward(x)
         exact = self._exact_codes()

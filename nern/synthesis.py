@@ -55,6 +55,7 @@ class PoolSizes:
 
     @property
     def groups(self) -> int:
+        """The number of all groups."""
         return self.training_groups + self.held_out_groups
 
 

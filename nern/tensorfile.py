@@ -115,7 +115,7 @@ def parse_header(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
             if any(operator.index(extent) < 0 for extent in entry["shape"]):
                 raise BadArtefact(f"tensor {name!r} has a negative number in its shape")
             if stop - start != nbytes_of(entries[name].dtype, entries[name].shape):
-                raise BadArtefact(f"tensor {name!r} has another number of bytes than its shape needs")
+                raise BadArtefact(f"tensor {name!r} has another size in bytes than its shape needs")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadArtefact("the header of the safetensors file can't be read") from error
     return entries, metadata

@@ -72,6 +72,7 @@ class ResNet(nn.Module):
         self.linear = nn.Linear(64, classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The logits, (batch, classes), of images (batch, channels, height, width)."""
         out = self.relu(self.bn1(self.conv1(x_BCHW)))
         out = self.layer3(self.layer2(self.layer1(out)))
         return self.linear(out.mean((2, 3)))  # type: ignore[no-any-return]  # nn.Module calls are untyped

@@ -11,8 +11,8 @@ PhaseName = Literal["synthesis", "smoothing", "reconstruction", "distillation", 
 class Cosine:
     """A learning rate schedule: half a cosine from `peak` to `floor` over `steps` steps.
 
-    The rate of the first `warm_up` steps is multiplied by a factor that rises linearly to 1. A phase that uses the schedule
-    begins at its step `first`.
+    The rates of the first `warm_up` steps are multiplied by a factor that rises linearly to 1. A phase begins at step `first`
+    of its schedule.
     """
 
     peak: float

@@ -17,7 +17,7 @@ RunTrial = Callable[[Plan, Meter, OnProgress, Snapshot | None], Trained]
 
 
 def search(plan: SearchPlan, run: RunTrial, on_progress: OnProgress, snapshot: Snapshot | None) -> Trained:
-    """The training of the smallest size that meets the target. If no size meets it, the training of the largest size.
+    """The training of the smallest size that meets the target. If no size meets it, of the largest that was tried.
 
     The search is a binary search. It assumes that a larger predictor loses less accuracy. Every trial is a whole training. A
     trial that diverges does not meet the target. Each snapshot has the results of the earlier trials. Raises TrainingDiverged
