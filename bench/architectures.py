@@ -60,7 +60,7 @@ def round_trip(name: str, network: nn.Module, seed: int, permuted: int) -> dict[
     training = time.monotonic() - started
     with TemporaryDirectory() as folder:
         path = Path(folder) / "artefact.safetensors"
-        pieces, sizes = artefact.write(trained.representation, state_dict, architecture=f"torchvision/{name}")
+        pieces, nbytes = artefact.write(trained.representation, state_dict, architecture=f"torchvision/{name}")
         with path.open("wb") as file:
             file.writelines(pieces)
         started = time.monotonic()
@@ -73,7 +73,7 @@ def round_trip(name: str, network: nn.Module, seed: int, permuted: int) -> dict[
         "permutation": config.permutation,
         "training, s": training,
         "rebuilding, s": rendering,
-        "artefact, MB": sizes.total / 1e6,
+        "artefact, MB": nbytes.total / 1e6,
         "comes back": verdict(name, network, state_dict, rebuilt, {layer.name for layer in layers}),
     }
 

@@ -191,7 +191,7 @@ def measure(
     trained = train(
         state_dict, config, architecture=architecture, data=data, device=DEVICE, on_progress=watch, snapshot=kept.read()
     )
-    _, sizes = artefact.write(trained.representation, state_dict)
+    _, nbytes = artefact.write(trained.representation, state_dict)
     represented = sum(4 * layer.weights for layer in trained.representation.layers)
     original = accuracy(build(architecture, state_dict), test, DEVICE)
     best = accuracy(rebuilt(architecture, trained.representation, state_dict), test, DEVICE)
@@ -200,9 +200,9 @@ def measure(
         trained.representation.predictor.halve()
     return {
         "hidden": trained.representation.predictor.config.hidden,
-        "file": sizes.total / represented,
-        "artefact": (sizes.predictor + sizes.permutation) / represented,
-        "with kept": (sizes.predictor + sizes.permutation + sizes.kept) / represented,
+        "file": nbytes.total / represented,
+        "artefact": (nbytes.predictor + nbytes.permutation) / represented,
+        "with kept": (nbytes.predictor + nbytes.permutation + nbytes.kept) / represented,
         "minutes": trained.seconds / 60,
         "original": original,
         "best": best,

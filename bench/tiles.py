@@ -102,13 +102,13 @@ def represent(
     started = time.monotonic()
     trained = train(state_dict, request.with_values({"ratio": 2 * share}))
     seconds = time.monotonic() - started
-    pieces, sizes = artefact.write(trained.representation, state_dict)
+    pieces, nbytes = artefact.write(trained.representation, state_dict)
     content = b"".join(pieces)
     rebuilt = network()
     rebuilt.load_state_dict(Artefact(lambda start, stop: content[start:stop]).state_dict())
     return {
         "hidden": trained.plan.predictor.hidden,
-        "artefact": (sizes.predictor + sizes.permutation) / (4 * weights),
+        "artefact": (nbytes.predictor + nbytes.permutation) / (4 * weights),
         "relative error": trained.best.relative_error,
         "accuracy": accuracy(rebuilt.eval(), test),
         "seconds": seconds,

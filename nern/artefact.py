@@ -84,7 +84,7 @@ def write(
             }
             for layer in representation.layers
         ],
-        "small_kernels": tiles.small,
+        "small_kernels": tiles.small_kernels,
         "predictor": representation.predictor.config.model_dump(mode="json"),
         "bits": [layer.bits for _, layer in module.linear()] if module.quantised else None,
         "scales": representation.scales,
@@ -99,8 +99,8 @@ def write(
         yield header
         yield from (tensorfile.to_bytes(tensor) for tensor in tensors.values())
 
-    sizes = PartBytes(_bytes(predictor), _bytes(permutation), _bytes(kept), len(header))
-    return content(), sizes
+    nbytes = PartBytes(_bytes(predictor), _bytes(permutation), _bytes(kept), len(header))
+    return content(), nbytes
 
 
 class Artefact:

@@ -21,8 +21,8 @@ CPU = torch.device("cpu")
 class ImageSource(Protocol):
     """A source of network inputs."""
 
-    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`size` inputs drawn at random, on `device`: normalised, float32 (size, channels, height, width)."""
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
+        """`count` inputs drawn at random, on `device`: normalised, float32 (count, channels, height, width)."""
         ...
 
 
@@ -83,9 +83,9 @@ class Subset:
     rows: Tensor
     augment: bool
 
-    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`size` inputs drawn with replacement, on `device`: float32 (size, channels, height, width)."""
-        chosen = self.rows[torch.randint(len(self.rows), (size,), generator=generator)]
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
+        """`count` inputs drawn with replacement, on `device`: float32 (count, channels, height, width)."""
+        chosen = self.rows[torch.randint(len(self.rows), (count,), generator=generator)]
         inputs = self.images.normalised(self.images.pixels_NHWC[chosen].to(device))
         return mirror_and_shift(inputs, generator) if self.augment else inputs
 
@@ -101,12 +101,12 @@ class Noise:
     kind: NoiseKind
     shape: tuple[int, int, int]
 
-    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`size` random inputs, on `device`: float32 (size, channels, height, width)."""
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
+        """`count` random inputs, on `device`: float32 (count, channels, height, width)."""
         if self.kind == "uniform":
-            inputs = torch.rand(size, *self.shape, generator=generator) * 2 - 1
+            inputs = torch.rand(count, *self.shape, generator=generator) * 2 - 1
         else:
-            inputs = torch.randn(size, *self.shape, generator=generator)
+            inputs = torch.randn(count, *self.shape, generator=generator)
         return inputs.contiguous(memory_format=torch.channels_last).to(device)
 
 

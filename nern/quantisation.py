@@ -40,13 +40,13 @@ class Linear(nn.Linear):
         self.mask: Tensor | None
         self.register_buffer("mask", None)
 
-    def quantise(self, bits: int, smallest: float = 0.0) -> None:
+    def quantise(self, bits: int, threshold: float = 0.0) -> None:
         """Begins to quantise the weight to codes of `bits` bits.
 
-        Weights whose magnitude is below `smallest` are pruned: they stay 0.
+        Weights whose magnitude is below `threshold` are pruned: they stay 0.
         """
         self.bits = bits
-        self.mask = self.weight.detach().abs() >= smallest
+        self.mask = self.weight.detach().abs() >= threshold
         self.log_scales = nn.Parameter(best_scales(self.weight.detach() * self.mask, bits).log() / self._unit())
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ Report = dict[str, Any]
 def make_report(
     trained: Trained,
     artefact: Artefact,
-    sizes: PartBytes,
+    nbytes: PartBytes,
     state_dict: Mapping[str, Tensor],
     on_progress: OnProgress = silently,
 ) -> Report:
@@ -56,10 +56,10 @@ def make_report(
             ],
         },
         "bytes": {
-            "predictor": sizes.predictor,
-            "permutation": sizes.permutation,
-            "kept": sizes.kept,
-            "total": sizes.total,
+            "predictor": nbytes.predictor,
+            "permutation": nbytes.permutation,
+            "kept": nbytes.kept,
+            "total": nbytes.total,
             "represented": _bytes(state_dict[layer.name] for layer in layers),
             "original": _bytes(state_dict.values()),
         },

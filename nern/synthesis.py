@@ -94,10 +94,10 @@ class ImagePool(nn.Module):
         self.groups = nn.ParameterList(noise)
         self.classes = torch.randint(classes, (sizes.groups, sizes.group_images), generator=generator)
 
-    def batch(self, size: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`size` training images drawn with replacement, on `device`: float32 (size, channels, height, width)."""
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
+        """`count` training images drawn with replacement, on `device`: float32 (count, channels, height, width)."""
         group_images = self.sizes.group_images
-        chosen = torch.randint(self.sizes.training_groups * group_images, (size,), generator=generator).tolist()
+        chosen = torch.randint(self.sizes.training_groups * group_images, (count,), generator=generator).tolist()
         inputs = torch.stack([self.groups[number // group_images][number % group_images].detach() for number in chosen]).to(
             device
         )

@@ -41,10 +41,10 @@ class Tiles:
     starts: for each layer, the index of its first tile, followed by the number of all tiles.
     """
 
-    def __init__(self, layers: Sequence[Layer], small: SmallKernels) -> None:
+    def __init__(self, layers: Sequence[Layer], small_kernels: SmallKernels) -> None:
         self.layers = tuple(layers)
-        self.small: SmallKernels = small
-        if small == "cropped":
+        self.small_kernels: SmallKernels = small_kernels
+        if small_kernels == "cropped":
             shapes: list[Shape] = [(1, *_largest_size(layers))] * len(layers)
         else:
             shapes = [(_width(layer), *layer.kernel_size) for layer in layers]

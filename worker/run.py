@@ -130,7 +130,7 @@ class Worker:
         """Writes the artefact to a file, makes the report from that file, and stores artefact and report in one transaction."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "artefact.safetensors"
-            pieces, sizes = artefact.write(trained.representation, state_dict, architecture=job.architecture)
+            pieces, nbytes = artefact.write(trained.representation, state_dict, architecture=job.architecture)
             hash = hashlib.sha256()
             with path.open("wb") as file:
                 for piece in pieces:
@@ -147,8 +147,8 @@ class Worker:
                     {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.kernel_size)}
                     for index, layer in enumerate(stored.representation.layers)
                 ],
-                report=make_report(trained, stored, sizes, state_dict, reporter),
-                size=sizes.total,
+                report=make_report(trained, stored, nbytes, state_dict, reporter),
+                size=nbytes.total,
                 sha256=hash.hexdigest(),
                 created_at=self._clock(),
             )

@@ -105,7 +105,7 @@ def _counted(shapes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
 
 def _matches(entry: Entry, given: Mapping[str, Shape]) -> bool:
     # The number of tensors, which needs no reading of the shapes, excludes most architectures.
-    return len(given) == entry.tensors and given.keys() >= {entry.stem, *entry.heads} and given == _expected(entry, given)
+    return len(given) == entry.tensors and given.keys() >= {entry.stem, *entry.classifiers} and given == _expected(entry, given)
 
 
 def _expected(entry: Entry, given: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -114,15 +114,15 @@ def _expected(entry: Entry, given: Mapping[str, Shape]) -> dict[str, Shape]:
     expected = dict(entry.shapes)
     first = expected[entry.stem]
     expected[entry.stem] = (first[0], channels, *first[2:])
-    for name in entry.heads:
+    for name in entry.classifiers:
         expected[name] = (classes, *expected[name][1:])
     return expected
 
 
 def _ends(entry: Entry, given: Mapping[str, Shape]) -> tuple[int, int]:
     """The classes and input channels of the given shapes; where they do not tell, those of the architecture."""
-    head, stem = given.get(entry.heads[0], ()), given.get(entry.stem, ())
-    classes = head[0] if head else 0
+    classifier, stem = given.get(entry.classifiers[0], ()), given.get(entry.stem, ())
+    classes = classifier[0] if classifier else 0
     channels = stem[1] if len(stem) == 4 else 0
     return classes or entry.classes, channels or entry.shapes[entry.stem][1]
 

@@ -25,7 +25,7 @@ class Entry:
     image_size: the height and width of the images, in pixels.
     classes: the default number of classes.
     stem: the name of the weight of the first convolution. Its second extent is the number of input channels.
-    heads: the names of the tensors whose first extent is the number of classes.
+    classifiers: the names of the tensors whose first extent is the number of classes.
     tensors: the number of tensors.
     module: the digest of the whole network in `modules`.
     modules: all modules of the table by digest.
@@ -34,7 +34,7 @@ class Entry:
     image_size: int
     classes: int
     stem: str
-    heads: tuple[str, ...]
+    classifiers: tuple[str, ...]
     tensors: int
     module: str
     modules: Mapping[str, Any]

@@ -50,7 +50,7 @@ def describe(variant: Variant, modules: dict[str, Any]) -> dict[str, Any]:
         "image_size": variant.image_size,
         "classes": variant.classes,
         "stem": next(name for name, shape in shapes.items() if len(shape) == 4),
-        "heads": [name for name, shape in shapes.items() if shape != others[name]],
+        "classifiers": [name for name, shape in shapes.items() if shape != others[name]],
         "tensors": len(shapes),
         "module": _add(tree, modules),
     }

@@ -20,10 +20,10 @@ def half(state_dict: StateDict, dtype: torch.dtype) -> StateDict:
 @pytest.mark.parametrize("state_dict", [resnet8(), odd(), half(resnet8(), torch.float16), half(odd(), torch.bfloat16)])
 def test_the_whole_network_comes_back_from_the_artefact(state_dict: StateDict, permutation: PermutationKind) -> None:
     representation = untrained(state_dict, permutation=permutation)
-    content, sizes = written(representation, state_dict, architecture="somebody/network")
+    content, nbytes = written(representation, state_dict, architecture="somebody/network")
     artefact = opened(content)
     rebuilt = artefact.state_dict()
-    assert sizes.total == len(content)
+    assert nbytes.total == len(content)
     assert artefact.architecture == "somebody/network"
     assert [(name, t.shape, t.dtype) for name, t in rebuilt.items()] == [
         (name, t.shape, t.dtype) for name, t in state_dict.items()
@@ -38,20 +38,20 @@ def test_the_whole_network_comes_back_from_the_artefact(state_dict: StateDict, p
 
 def test_other_readers_of_safetensors_can_open_it() -> None:
     state_dict = resnet8()
-    content, sizes = written(untrained(state_dict), state_dict)
+    content, nbytes = written(untrained(state_dict), state_dict)
     tensors = safetensors.torch.load(content)
     assert torch.equal(tensors["kept.linear.weight"], state_dict["linear.weight"])
-    assert sum(tensor.nbytes for tensor in tensors.values()) == sizes.predictor + sizes.permutation + sizes.kept
+    assert sum(tensor.nbytes for tensor in tensors.values()) == nbytes.predictor + nbytes.permutation + nbytes.kept
 
 
 def test_the_permutation_of_resnet8_takes_its_bits() -> None:
     state_dict = resnet8()
-    _, sizes = written(untrained(state_dict), state_dict)
+    _, nbytes = written(untrained(state_dict), state_dict)
     kernels = {48: 6, 256: 8, 512: 9, 1024: 10, 2048: 11, 4096: 12}
     layers = [48, 256, 256, 512, 1024, 2048, 4096]
     runs = sum(-(-count * (kernels[count] - 4) // 8) for count in layers)
     orders_of_sixteen = sum(-(-count // 16 * 45 // 8) for count in layers)
-    assert sizes.permutation == runs + orders_of_sixteen
+    assert nbytes.permutation == runs + orders_of_sixteen
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"\xff" * 100])

@@ -134,8 +134,8 @@ def test_a_compressed_predictor_comes_back_from_the_artefact(bits: int) -> None:
     representation = untrained(state_dict, hidden=32)
     _, plain = written(representation, state_dict)
     representation.predictor.quantise(bits, sparsity=0.0)
-    content, sizes = written(representation, state_dict)
-    assert sizes.predictor < plain.predictor * (bits + 2) / 32
+    content, nbytes = written(representation, state_dict)
+    assert nbytes.predictor < plain.predictor * (bits + 2) / 32
     rebuilt = opened(content)
     for number, weight in enumerate(representation.render_all()):
         torch.testing.assert_close(render_layer(rebuilt.representation, number), weight, rtol=1e-4, atol=1e-6)
@@ -147,24 +147,24 @@ def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> 
     config = DecoupledRequest(steps=90, hidden=32, bits=5, sparsity=0.3, compression_steps=40)
     trained = train(state_dict, config, **arguments)
     assert trained.best.compressed
-    content, sizes = written(trained.representation, state_dict)
-    report = make_report(trained, opened(content), sizes, state_dict)
+    content, nbytes = written(trained.representation, state_dict)
+    report = make_report(trained, opened(content), nbytes, state_dict)
     assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-6)
     predictor = trained.representation.predictor
     _, first = next(predictor.linear())
     bits = 5 * predictor.config.parameters(trained.representation.tiles) + (8 - 5) * first.weight.numel()
-    assert sizes.predictor < bits / 8
+    assert nbytes.predictor < bits / 8
 
 
 @pytest.mark.parametrize(("bits", "bytes_each"), [(16, 2), (32, 4)])
 def test_a_predictor_is_stored_in_half_precision_unless_a_job_wants_more(bits: Any, bytes_each: int) -> None:
     state_dict = resnet8()
     trained = train(state_dict, DecoupledRequest(steps=5, hidden=8, bits=bits))
-    content, sizes = written(trained.representation, state_dict)
-    assert sizes.predictor == bytes_each * sum(p.numel() for p in trained.representation.predictor.parameters())
+    content, nbytes = written(trained.representation, state_dict)
+    assert nbytes.predictor == bytes_each * sum(p.numel() for p in trained.representation.predictor.parameters())
     for number, weight in enumerate(trained.representation.render_all()):
         torch.testing.assert_close(render_layer(opened(content).representation, number), weight)
-    report = make_report(trained, opened(content), sizes, state_dict)
+    report = make_report(trained, opened(content), nbytes, state_dict)
     assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-6)
 
 

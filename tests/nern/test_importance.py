@@ -93,8 +93,8 @@ def test_a_job_can_ask_which_weights_matter() -> None:
     state_dict, seen = resnet8(), list[Progress]()
     config = DecoupledRequest(steps=3, hidden=8, importance=True)
     trained = train(state_dict, config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
-    content, sizes = written(trained.representation, state_dict)
-    report = make_report(trained, opened(content), sizes, state_dict, seen.append)
+    content, nbytes = written(trained.representation, state_dict)
+    report = make_report(trained, opened(content), nbytes, state_dict, seen.append)
     assert report["importance"]["metric"] == "accuracy"
     assert [progress.step for progress in seen] == list(range(1, 3 + PRUNED_NETWORKS + 1))
     assert {progress.steps for progress in seen} == {3 + PRUNED_NETWORKS}

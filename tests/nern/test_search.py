@@ -83,8 +83,8 @@ def test_a_target_that_can_not_be_met_is_reported_with_what_was_reached() -> Non
     assert trained.search is not None
     assert not trained.search.met
     assert trained.search.trials[-1].ratio == SEARCHED_RATIOS[-1]
-    content, sizes = written(trained.representation, state_dict)
-    report = make_report(trained, opened(content), sizes, state_dict)
+    content, nbytes = written(trained.representation, state_dict)
+    report = make_report(trained, opened(content), nbytes, state_dict)
     assert report["target"]["met"] is False
     assert [size["drop"] for size in report["target"]["sizes"]] == [9.0, 9.0, 9.0]
 

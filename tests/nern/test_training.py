@@ -66,8 +66,8 @@ def test_the_better_the_fit_the_smaller_the_steps_of_distillation(steps: int) ->
 def test_a_report_says_whether_anything_was_distilled(config: TrainingRequest, distilled: bool) -> None:
     state_dict = resnet8()
     trained = train(state_dict, config, architecture="cifar/resnet8", data=images())
-    content, sizes = written(trained.representation, state_dict)
-    assert make_report(trained, opened(content), sizes, state_dict)["distilled"] == distilled
+    content, nbytes = written(trained.representation, state_dict)
+    assert make_report(trained, opened(content), nbytes, state_dict)["distilled"] == distilled
 
 
 def test_the_recipes_differ_in_when_they_distil() -> None:
@@ -153,10 +153,10 @@ def test_the_layer_whose_smoothing_diverged_is_named() -> None:
 def test_what_float16_cannot_hold_is_rebuilt_as_its_largest_number() -> None:
     weights = {"a.weight": torch.randn(8, 8, 3, 3).half(), "b.weight": 1e6 * torch.randn(8, 8, 3, 3)}
     trained = train(weights, DecoupledRequest(steps=30, hidden=8, layer_scaling=0.0))
-    content, sizes = written(trained.representation, weights)
+    content, nbytes = written(trained.representation, weights)
     artefact = opened(content)
     assert all(tensor.isfinite().all() for tensor in artefact.state_dict().values())
-    report = make_report(trained, artefact, sizes, weights)
+    report = make_report(trained, artefact, nbytes, weights)
     assert report["relative_error"]["overall"] == pytest.approx(trained.best.relative_error, rel=1e-2)
 
 

@@ -33,9 +33,9 @@ def untrained(
 
 
 def written(representation: Representation, state_dict: StateDict, **about: Any) -> tuple[bytes, PartBytes]:
-    """The bytes of an artefact, and the sizes of its parts."""
-    pieces, sizes = artefact.write(representation, state_dict, **about)
-    return b"".join(pieces), sizes
+    """The bytes of an artefact, and the bytes of each of its parts."""
+    pieces, nbytes = artefact.write(representation, state_dict, **about)
+    return b"".join(pieces), nbytes
 
 
 def opened(content: bytes) -> Artefact:

@@ -12,7 +12,7 @@ from tests.support.representations import untrained, written
 def store_predictor(database: Database, state_dict: StateDict) -> str:
     """Stores an untrained predictor, with its checkpoint and its job. Returns the id of the predictor."""
     representation = untrained(state_dict)
-    content, sizes = written(representation, state_dict)
+    content, nbytes = written(representation, state_dict)
     checkpoint = rows.checkpoint()
     job = rows.job(checkpoint.id, state="succeeded", attempt=1, fence=1)
     predictor = rows.predictor(
@@ -21,7 +21,7 @@ def store_predictor(database: Database, state_dict: StateDict) -> str:
             {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.kernel_size)}
             for index, layer in enumerate(representation.layers)
         ],
-        size=sizes.total,
+        size=nbytes.total,
         sha256=hashlib.sha256(content).hexdigest(),
     )
     with database.write() as session:
