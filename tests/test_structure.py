@@ -140,3 +140,18 @@ def test_the_compose_file_uses_settings_that_exist() -> None:
     composed = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
     used = composed["x-nern"]["environment"].keys()
     assert {name.removeprefix("NERN_").lower() for name in used} <= Settings.model_fields.keys()
+
+
+def test_every_module_is_named_in_the_architecture_once() -> None:
+    named = re.findall(r"^\| `([^`]+\.py)` \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    files = [path for package in ("nern", "service", "worker") for path in (ROOT / package).rglob("*.py")]
+    assert sorted(named) == sorted(path.relative_to(ROOT).as_posix() for path in files if path.name != "__init__.py")
+
+
+def test_links_to_sections_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for file, section in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", document.read_text()):
+            target = document.parent / file if file else document
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert section in slugs, f"{document.name} links to {file}#{section}"
