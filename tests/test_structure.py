@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fastapi.routing import APIRoute
 
 from nern.request import RECIPES, reference
 from service import cli
-from service.api import checkpoints, datasets, events, jobs, operations, predictors
+from service.api.app import create_app
 from service.serving.figures import FIGURES
 from service.settings import Settings
 
@@ -75,11 +74,10 @@ def test_every_setting_is_documented() -> None:
         assert name.lower() in Settings.model_fields, name
 
 
-def test_every_route_is_documented() -> None:
+def test_every_route_is_documented(tmp_path: Path) -> None:
     documented = (ROOT / "docs/api.md").read_text()
-    routers = [module.router for module in (checkpoints, datasets, jobs, events, predictors, operations)]
-    routes = {(method, route.path) for router in routers for route in router.routes if isinstance(route, APIRoute)
-              for method in route.methods or () if route.include_in_schema}  # fmt: skip
+    paths = create_app(Settings(data_dir=tmp_path)).openapi()["paths"]
+    routes = [(method.upper(), path) for path, operations in paths.items() for method in operations]
     assert len(routes) > 20
     for method, path in routes:
         assert f"`{method} {path}`" in documented, (method, path)
@@ -142,3 +140,18 @@ def test_the_compose_file_uses_settings_that_exist() -> None:
     composed = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
     used = composed["x-nern"]["environment"].keys()
     assert {name.removeprefix("NERN_").lower() for name in used} <= Settings.model_fields.keys()
+
+
+def test_every_module_is_named_in_the_architecture_once() -> None:
+    named = re.findall(r"^\| `([^`]+\.py)` \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    files = [path for package in ("nern", "service", "worker") for path in (ROOT / package).rglob("*.py")]
+    assert sorted(named) == sorted(path.relative_to(ROOT).as_posix() for path in files if path.name != "__init__.py")
+
+
+def test_links_to_sections_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for file, section in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", document.read_text()):
+            target = document.parent / file if file else document
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert section in slugs, f"{document.name} links to {file}#{section}"
