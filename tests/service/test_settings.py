@@ -1,0 +1,242 @@
+"""Every setting has an effect. A new one needs a test, here or where its part is tested, and an entry in `EFFECTS`."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import psutil
+import pytest
+import torch
+
+from service.api.app import create_app
+from service.api.context import Context
+from service.inspection import process
+from service.jobs.sweep import sweep, sweep_forever
+from service.jobs.wakeups import Polling
+from service.settings import Settings
+from service.store import jobs, migrate
+from service.store.database import Database
+from service.store.tables import Job
+from tests.support import rows
+from tests.support.calls import files, is_problem
+from tests.support.networks import resnet8, saved
+from tests.support.processes import serving
+from tests.support.rows import NOW
+from tests.support.servers import free_port
+from tests.support.waiting import until
+from worker import __main__ as worker_command
+from worker.run import Worker
+
+TESTS = Path(__file__).parents[1]
+
+EFFECTS = {
+    "host": "service/test_settings.py::test_host_and_port_are_where_the_service_listens",
+    "port": "service/test_settings.py::test_host_and_port_are_where_the_service_listens",
+    "api_keys": "e2e/test_embedded.py::test_api_keys_open_what_their_scope_says",
+    "data_dir": "e2e/test_embedded.py::test_data_stays_below_the_data_directory",
+    "database_url": "e2e/test_processors.py::test_two_kinds_of_nodes_share_no_etag_of_rebuilt_weights",
+    "broker_url": "e2e/test_deployed.py::test_a_job_waits_while_the_broker_is_away",
+    "blob_url": "service/test_settings.py::test_blob_url_is_where_uploads_are_kept",
+    "max_upload_bytes": "service/api/test_uploads.py::test_a_body_of_unknown_length_is_limited_too",
+    "max_body_bytes": "service/api/test_contract.py::test_a_chunked_body_over_the_limit",
+    "device": "worker/test_run.py::test_a_device_that_is_not_there_is_refused_before_any_job_is_claimed",
+    "threads": "service/test_settings.py::test_threads_are_those_of_a_training",
+    "inspect_seconds": "service/test_settings.py::test_inspect_seconds_limit_the_reading_of_a_file",
+    "inspectors": "service/test_settings.py::test_inspectors_are_the_processes_that_wait",
+    "lease_seconds": "worker/test_run.py::test_a_blob_store_that_is_away_costs_an_attempt_and_not_the_job",
+    "max_attempts": "service/test_settings.py::test_max_attempts_end_a_job",
+    "poll_seconds": "service/test_settings.py::test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream",
+    "sweep_seconds": "service/test_settings.py::test_sweep_seconds_are_the_pause_between_sweeps",
+}
+
+
+def test_every_setting_has_a_test_of_its_effect() -> None:
+    assert EFFECTS.keys() == Settings.model_fields.keys()
+    for test in EFFECTS.values():
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (TESTS / file).read_text(), test
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", inspectors=0)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    settings.data_dir.mkdir()
+    database = Database(settings.database)
+    migrate.upgrade(database)
+    yield database
+    database.close()
+
+
+def with_values(settings: Settings, **values: Any) -> Settings:
+    return settings.model_copy(update=values)
+
+
+def upload(settings: Settings) -> httpx.Response:
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(settings))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))})
+
+    return asyncio.run(send())
+
+
+def test_host_and_port_are_where_the_service_listens(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, {"NERN_HOST": "127.0.0.2", "NERN_PORT": str(port)}, "--no-worker") as (url, process):
+        assert url == f"http://127.0.0.2:{port}"
+        listening = [connection.laddr for connection in psutil.Process(process.pid).net_connections() if not connection.raddr]
+        assert ("127.0.0.2", port) in listening
+        assert not [address for address in listening if address and address[0] != "127.0.0.2"]
+
+
+@pytest.mark.usefixtures("database")
+def test_blob_url_is_where_uploads_are_kept(settings: Settings, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    assert upload(with_values(settings, blob_url=elsewhere.as_uri())).status_code == 201
+    assert len(files(elsewhere)) == 2
+    assert not (settings.data_dir / "blobs").exists()
+
+
+def test_threads_are_those_of_a_training(settings: Settings, database: Database) -> None:
+    before = torch.get_num_threads()
+    try:
+        Worker(with_values(settings, threads=before + 2), stopping=Event())
+        assert torch.get_num_threads() == before + 2
+    finally:
+        torch.set_num_threads(before)
+
+
+# Says that it waits for a file, and never reads one.
+IDLE = (sys.executable, "-I", "-c", "import os, signal; os.write(0, b'.'); signal.pause()")
+
+
+@pytest.mark.usefixtures("database")
+def test_inspect_seconds_limit_the_reading_of_a_file(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "COMMAND", IDLE)
+    refused = upload(with_values(settings, inspect_seconds=1))
+    assert is_problem(refused, 422, "too-demanding", "longer than 1 seconds")
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_inspectors_are_the_processes_that_wait(settings: Settings, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(process, "COMMAND", IDLE)
+    app = create_app(with_values(settings, inspectors=count))
+
+    def waiting() -> int:
+        return len(psutil.Process().children()) - before
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            await asyncio.to_thread(until, lambda: waiting() == count)
+
+    before = len(psutil.Process().children())
+    asyncio.run(run())
+    assert waiting() == 0
+
+
+@pytest.mark.parametrize(("attempts", "state"), [(1, "failed"), (2, "queued")])
+def test_max_attempts_end_a_job(settings: Settings, database: Database, attempts: int, state: str) -> None:
+    checkpoint = rows.checkpoint()
+    job = rows.job(checkpoint.id)
+    with database.write() as session:
+        session.add(checkpoint)
+        session.flush()
+        jobs.add(session, job)
+        assert jobs.claim(session, owner="test", now=NOW, lease=timedelta(seconds=1))
+    sweep(database, Polling(), with_values(settings, max_attempts=attempts), now=NOW + timedelta(seconds=2))
+    with database.read() as session:
+        assert session.get_one(Job, job.id).state == state
+
+
+class Pauses:
+    """Stands for an event that nobody sets: remembers how long it was waited for, and ends the second wait."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def is_set(self) -> bool:
+        return len(self.seconds) == 2
+
+    def wait(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+def test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = Pauses()
+    for name, value in {"NERN_DATA_DIR": str(settings.data_dir), "NERN_POLL_SECONDS": "7", "GOMP_SPINCOUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    with (
+        patch("worker.__main__.Event", lambda: pauses),
+        patch("worker.__main__.signal.signal"),
+        patch("worker.__main__.logging.basicConfig"),
+    ):
+        worker_command.main()
+    assert pauses.seconds == [7, 7]
+
+    slept: list[float] = []
+    app = create_app(with_values(settings, poll_seconds=7))
+    context: Context = app.state.context
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        context.stopping.set()
+
+    async def follow(id: str) -> str:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return (await client.get(f"/v1/jobs/{id}/events", headers={"accept": "text/event-stream"})).text
+
+    checkpoint = rows.checkpoint()
+    job = rows.job(checkpoint.id)
+    with database.write() as session:
+        session.add(checkpoint)
+        session.flush()
+        jobs.add(session, job)
+    with patch("service.api.events.anyio.sleep", sleep):
+        assert "event: state" in asyncio.run(follow(job.id))
+    assert slept == [7]
+
+
+def test_a_worker_outlives_a_database_that_does_not_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.data_dir.mkdir()  # and no tables
+    pauses = Pauses()
+    monkeypatch.setenv("NERN_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1")
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    with (
+        patch("worker.__main__.Event", lambda: pauses),
+        patch("worker.__main__.signal.signal"),
+        patch("worker.__main__.logging.basicConfig"),
+    ):
+        worker_command.main()
+    assert pauses.seconds == [settings.poll_seconds] * 2
+
+
+def test_sweep_seconds_are_the_pause_between_sweeps(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    settings.data_dir.mkdir()  # and no tables: a sweep that fails is tried again
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            raise asyncio.CancelledError
+
+    database = Database(settings.database)
+    with patch("service.jobs.sweep.asyncio.sleep", sleep), pytest.raises(asyncio.CancelledError):
+        asyncio.run(sweep_forever(database, Polling(), with_values(settings, sweep_seconds=9), lambda: NOW))
+    database.close()
+    assert slept == [9, 9]
+    assert caplog.text.count("the sweep failed; it will be tried again") == 2
