@@ -34,7 +34,7 @@ class LayerOut(BaseModel):
 
 
 class TensorOut(BaseModel):
-    """A tensor of a checkpoint that is no weight of a convolution."""
+    """A tensor of a checkpoint that is not the weight of a convolution."""
 
     name: str = Field(description="Name of the tensor in the state_dict")
     shape: list[int]

@@ -17,7 +17,7 @@ router = APIRouter(tags=["operations"])
 
 
 class Health(BaseModel):
-    """The process is alive."""
+    """The answer of the liveness probe."""
 
     status: str = Field(description="Always ok")
 
@@ -34,14 +34,14 @@ class ProblemKind(BaseModel):
 @router.get("/livez")
 @policy("open")
 async def livez() -> Health:
-    """Tells that the process answers. A liveness probe."""
+    """The liveness probe: answers as long as the process is alive."""
     return Health(status="ok")
 
 
 @router.get("/readyz")
 @policy("open")
 async def readyz(context: Ctx) -> dict[str, str]:
-    """Tells whether the service is ready. A readiness probe.
+    """The readiness probe: tells whether the service and everything that it depends on are ready.
 
     The answer has an entry for each dependency: the database, its schema, the broker, the blob store, the inspecting processes,
     and the local worker if there is one. An entry is `ok` or the name of an error. The status is 200 if all entries are `ok`,

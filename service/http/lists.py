@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from service import problems
 
@@ -19,10 +19,10 @@ Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` 
 
 
 class ListOf(BaseModel, Generic[Item]):
-    """One page of a list. `next_cursor` leads to the next page, and is null on the last page."""
+    """One page of a list."""
 
     items: list[Item]
-    next_cursor: str | None
+    next_cursor: str | None = Field(description="Value of `cursor` for the next page; null on the last page")
 
 
 def page_arguments(limit: int, cursor: str | None) -> dict[str, Any]:
