@@ -2,9 +2,9 @@
 
 python -m bench.reproducibility [--against FILE.json] [--quick]
 
-Small trainings of every recipe, with few bits, matched noise and a search for a size, each with one thread. A digest covers the
-Small trainings of every recipe, with few bits, matched noise and a search for a size, each in one thread. A digest covers the
-same kind of processor with the same torch; the command fails if a digest differs.
+Small trainings of every recipe, with few bits, with matched noise and with a search for a size, each in one thread. A digest
+covers the rebuilt weights, the predictor and the figures of the evaluations. FILE.json is what another release printed with
+--json, on the same kind of processor and with the same torch. The command fails if a digest differs.
 """
 
 import hashlib

@@ -40,7 +40,7 @@ class NetworkFacts:
 
 
 @dataclass(frozen=True)
-class DatasetFacts:
+class ImageFacts:
     """Facts about a dataset that need no images.
 
     `images` and `channels` are numbers of images and of colour channels. `classes` is the largest label + 1, or None without
@@ -59,7 +59,7 @@ class NoiseFacts:
     kind: NoiseKind
 
 
-DataFacts = DatasetFacts | NoiseFacts
+DataFacts = ImageFacts | NoiseFacts
 
 
 def make_plan(request: TrainingRequest, network: NetworkFacts, data: DataFacts | None) -> Plan | SearchPlan:
@@ -80,7 +80,7 @@ def make_plan(request: TrainingRequest, network: NetworkFacts, data: DataFacts |
         raise UnusableImages(detail, "/data")
     if request.target is None:
         return _plan_of_one_size(request, network, data, layers, distils=distils)
-    if not distils or not isinstance(data, DatasetFacts) or data.classes is None:
+    if not distils or not isinstance(data, ImageFacts) or data.classes is None:
         raise UnusableImages("an accuracy target needs a known architecture and a dataset with labels", "/target")
     values = _settled(request, network, distils=distils)
     candidates = [
@@ -113,7 +113,7 @@ def _validate_data(
         raise UnusableImages(
             "matched noise needs running statistics, but the network has no batch norm that stores them", "/data/noise"
         )
-    if isinstance(data, DatasetFacts):
+    if isinstance(data, ImageFacts):
         if data.images < 2:
             detail = f"the dataset has {data.images} image; at least 2 are needed, because one is held out"
             raise UnusableImages(detail, "/data/dataset_id")
@@ -176,6 +176,6 @@ def _synthesis(request: TrainingRequest, network: NetworkFacts, data: DataFacts 
 
 
 def _held_out_images(request: TrainingRequest, data: DataFacts | None) -> int:
-    if not isinstance(data, DatasetFacts):
+    if not isinstance(data, ImageFacts):
         return HELD_OUT_NOISE_INPUTS
     return min(MAX_HELD_OUT_IMAGES, max(1, round(request.held_out * data.images)))

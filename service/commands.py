@@ -49,6 +49,8 @@ def _serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
 
 
 def _migrate(settings: Settings) -> None:
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database)
     try:
         migrate.upgrade(database)

@@ -42,7 +42,7 @@ def _table(recipes: tuple[str, ...], options: list[str], properties: dict[str, A
     for option in options:
         schemas = [properties[recipe][option] for recipe in recipes]
         defaults = " | ".join(_default(option, schema) for schema in schemas)
-        yield f"| `{option}` | {defaults} | {_range(schemas[0])} | {schemas[0]['description']} |"
+        yield f"| `{option}` | {defaults} | {_range(schemas[0])} | {schemas[0].get('description', '')} |"
     yield ""
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nern.evaluation import HeldOutSet
 from nern.images import Images, ImageSource, Noise
-from nern.planning import HELD_OUT_NOISE_INPUTS, DataFacts, DatasetFacts, NoiseFacts
+from nern.planning import HELD_OUT_NOISE_INPUTS, DataFacts, ImageFacts, NoiseFacts
 from nern.randomness import generator
 from nern.request import TrainingRequest
 from nern.synthesis import ImagePool
@@ -33,7 +33,7 @@ def facts_of(data: Data | None) -> DataFacts | None:
     """The facts about the data that planning needs."""
     if isinstance(data, Images):
         classes = None if data.labels_N is None or not len(data) else int(data.labels_N.max()) + 1
-        return DatasetFacts(len(data), data.pixels_NHWC.shape[-1], classes)
+        return ImageFacts(len(data), data.pixels_NHWC.shape[-1], classes)
     return None if data is None else NoiseFacts(data.kind)
 
 

@@ -88,7 +88,7 @@ ContentDigest = Annotated[
 
 @router.post("", status_code=201, openapi_extra=UPLOAD, responses={200: {"model": CheckpointOut}})
 @policy("write", body="streamed")
-async def upload(
+async def upload_checkpoint(
     request: Request, response: Response, context: Ctx, filename: Filename = "", content_digest: ContentDigest = None
 ) -> CheckpointOut:
     """Uploads a checkpoint: a file that torch.save or safetensors wrote, with a state_dict of a convolutional network.

@@ -55,7 +55,7 @@ Numbers = Annotated[
 
 @router.post("", status_code=201, openapi_extra=UPLOAD, responses={200: {"model": DatasetOut}})
 @policy("write", body="streamed")
-async def upload(
+async def upload_dataset(
     request: Request,
     response: Response,
     context: Ctx,

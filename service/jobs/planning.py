@@ -5,7 +5,7 @@ from datetime import datetime
 from nern import errors, tensorfile
 from nern.layers import TensorFacts
 from nern.plan import Plan, SearchPlan
-from nern.planning import DataFacts, DatasetFacts, NetworkFacts, NoiseFacts, make_plan
+from nern.planning import DataFacts, ImageFacts, NetworkFacts, NoiseFacts, make_plan
 from nern.request.job import DatasetSource, JobRequest, NoiseSource
 from service import problems
 from service.store.ids import new_id
@@ -19,7 +19,7 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None
     try:
         plan = make_plan(request.training(), network, data)
     except errors.NotRepresentable as error:
-        raise problems.NotRepresentable(str(error)) from error
+        raise problems.NotRepresentable(str(error), errors=[{"pointer": error.pointer, "detail": str(error)}]) from error
     except errors.ImpossibleRequest as error:
         raise problems.Invalid(str(error), errors=[{"pointer": error.pointer, "detail": str(error)}]) from error
     return Job(
@@ -67,5 +67,5 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
 def _facts_of(request: JobRequest, dataset: Dataset | None) -> DataFacts | None:
     """The facts about the data of a job that its plan depends on."""
     if dataset is not None:
-        return DatasetFacts(dataset.images, dataset.channels, dataset.classes)
+        return ImageFacts(dataset.images, dataset.channels, dataset.classes)
     return NoiseFacts(request.data.noise) if isinstance(request.data, NoiseSource) else None

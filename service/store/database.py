@@ -21,6 +21,10 @@ POSTGRES_TIMEOUTS = {
 }
 
 
+class BrokenReferences(Exception):
+    """A row refers to a row that does not exist."""
+
+
 class Database:
     """One database, by its SQLAlchemy URL.
 
@@ -55,8 +59,35 @@ class Database:
         with Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @contextmanager
+    def without_foreign_keys(self) -> Iterator[Connection]:
+        """A connection in a transaction, for migrations.
+
+        SQLite changes a table by a copy of the table, which is impossible while foreign keys are enforced. So foreign keys are
+        checked when the block ends. Raises BrokenReferences if a row refers to nothing; nothing is committed then.
+        """
+        with self._writing.connect() as connection:
+            sqlite = connection.dialect.name == "sqlite"
+            if sqlite:
+                _execute_outside_transaction(connection, "PRAGMA foreign_keys=OFF")
+            try:
+                with connection.begin():
+                    yield connection
+                    if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first()):
+                        table, row, parent, _ = broken
+                        raise BrokenReferences(f"row {row} of table {table} refers to a row of {parent} that does not exist")
+            finally:
+                if sqlite:
+                    _execute_outside_transaction(connection, "PRAGMA foreign_keys=ON")
+
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _execute_outside_transaction(connection: Connection, statement: str) -> None:
+    """Runs a statement that has no effect in a transaction, which SQLAlchemy would begin."""
+    driver: Any = connection.connection.driver_connection
+    driver.execute(statement)
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:

@@ -16,8 +16,8 @@ class SchemaOutdated(Exception):
 
 
 def upgrade(database: Database) -> None:
-    """Runs all migrations that have not run yet."""
-    with database.engine.begin() as connection:
+    """Runs all migrations that have not run yet. Raises BrokenReferences if a migration leaves rows that refer to nothing."""
+    with database.without_foreign_keys() as connection:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -14,8 +14,9 @@ from nern.evaluation import Evaluator, HeldOutSet
 from nern.images import Subset
 from nern.report import make_report
 from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
-from nern.request.phases import Cosine
+from nern.request.phases import Cosine, PhasePlan
 from nern.training import Progress, train
+from nern.training.phases import KINDS
 from nern.training.selection import Evaluation
 from nern.training.targets import Targets, relative_error
 from nern.training.teacher import split
@@ -253,3 +254,10 @@ def test_the_schedule_rises_and_falls() -> None:
     assert max(rate(step) for step in range(100)) == pytest.approx(2.0, rel=0.05)
     assert rate(99) == pytest.approx(0.5, abs=1e-2)
     assert all(math.isfinite(rate(step)) for step in range(100))
+
+
+def test_every_kind_of_phase_can_be_carried_out() -> None:
+    def kinds(kind: type[PhasePlan]) -> set[type[PhasePlan]]:
+        return {below for child in kind.__subclasses__() for below in {child, *kinds(child)}}
+
+    assert set(KINDS) == kinds(PhasePlan)

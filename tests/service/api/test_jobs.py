@@ -52,6 +52,7 @@ def test_linear_layers_are_represented_on_request(client: httpx.Client) -> None:
     assert new_job(client, layers=["conv1.weight", "linear.weight"]).status_code == 202
     refused = new_job(client, layers=["linear.bias"])
     assert is_problem(refused, 422, "not-representable", "linear.bias")
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/layers"]
 
 
 def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:

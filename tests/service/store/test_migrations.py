@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy import Column, String, Table, inspect
 
-from service.store.database import Database
+from service import cli
+from service.store import migrate
+from service.store.database import BrokenReferences, Database
 from service.store.tables import Base, UtcDateTime
+from tests.support.networks import resnet8
+from tests.support.stored import store_predictor
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,3 +43,34 @@ def test_alembic_writes_a_migration_that_runs(tmp_path: Path, monkeypatch: pytes
     database = Database(f"sqlite:///{tmp_path / 'nern.sqlite3'}")
     assert {column["name"] for column in inspect(database.engine).get_columns("new")} == {"id", "created_at"}
     database.close()
+
+
+def test_a_migration_may_change_a_table_that_others_refer_to(database: Database) -> None:
+    store_predictor(database, resnet8())
+    with (
+        database.without_foreign_keys() as connection,
+        Operations(MigrationContext.configure(connection)).batch_alter_table("checkpoint") as table,
+    ):
+        table.drop_column("candidates")
+    assert "candidates" not in {column["name"] for column in inspect(database.engine).get_columns("checkpoint")}
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM checkpoint").scalar() == 1
+        assert connection.exec_driver_sql("SELECT count(*) FROM job").scalar() == 1
+
+
+def test_a_migration_that_breaks_references_changes_nothing(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'test.sqlite3'}")
+    migrate.upgrade(database)
+    store_predictor(database, resnet8())
+    with pytest.raises(BrokenReferences, match="refers to a row of checkpoint"), database.without_foreign_keys() as connection:
+        connection.exec_driver_sql("DELETE FROM checkpoint")
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM checkpoint").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    database.close()
+
+
+def test_the_first_command_may_be_a_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NERN_DATA_DIR", str(tmp_path / "new" / "data"))
+    cli.main(["migrate"])
+    assert (tmp_path / "new" / "data" / "nern.sqlite3").exists()
