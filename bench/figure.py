@@ -41,8 +41,8 @@ KINDS = {
 RIVALS = {
     "rounding": ("C7.--", "quantised weights: rounding, Huffman coded"),
     "NNCodec": ("C5.-", "quantised weights: NNCodec (ISO/IEC 15938-17)"),
-    "100 steps": ("C6.:", "quantised weights: distillation, 100 steps"),
-    "2000 steps": ("C6.-", "quantised weights: distillation, 2,000 steps"),
+    "100 steps": ("C6x:", "quantised weights: distillation, 100 steps"),
+    "2000 steps": ("C6*-", "quantised weights: distillation, 2,000 steps"),
 }
 
 

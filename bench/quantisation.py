@@ -8,7 +8,7 @@ The folders are those of bench.fidelity. Every row is a file that is written, de
 - NNCodec (ISO/IEC 15938-17): the bitstream of the whole state_dict; no training;
 - distillation: as rounding, but weights and scales are trained with rounding in the forward pass (LSQ, straight-through
   estimator), for the KL divergence from the original network on the training images; the state with the least divergence on
-  the held-out set. 2,000 steps for ResNet-20 take as long as a predictor in few bits: 14 minutes on two idle cores.
+  the held-out set. 2,000 steps for ResNet-20 take about as long as a predictor in few bits: 14 minutes, at 0.42 s a step.
 
 "file" is the whole file, "artefact" leaves out kept tensors and header, "with kept" leaves out the header; all are fractions of
 the float32 bytes of the represented weights. NNCodec codes kept tensors too: its "artefact" is a second bitstream, of the
