@@ -56,3 +56,8 @@ class SearchPlan:
     drop: float
     candidates: Sequence[tuple[float, Plan]]
     """The plan for each size of predictor, from small to large. A size is in parameters for each represented weight."""
+
+    @property
+    def distils(self) -> bool:
+        """Whether the trials have phases that distil."""
+        return any(plan.distils for _, plan in self.candidates)

@@ -73,22 +73,19 @@ def make_plan(request: TrainingRequest, network: NetworkFacts, data: DataFacts |
         if tensor.dtype not in tensorfile.NAMES:
             raise NotRepresentable(f"{name!r} is of {tensor.dtype}, a dtype that can't be stored")
     if network.architecture is not None:
-        _validate_data(request, network.architecture, network.tensors, data)
-    distils = network.architecture is not None and data is not None
-    if request.needs_teacher and not distils:
+        _validate_match(request, network.architecture, network.tensors, data)
+    has_teacher = network.architecture is not None and data is not None
+    if request.needs_teacher and not has_teacher:
         detail = f"the {request.recipe} recipe needs a known architecture and data to fine-tune the network on"
         raise UnusableImages(detail, "/data")
     if request.target is None:
-        return _plan_of_one_size(request, network, data, layers, distils=distils)
-    if not distils or not isinstance(data, ImageFacts) or data.classes is None:
+        return _plan_of_one_size(request, network, data, layers, has_teacher=has_teacher)
+    if not has_teacher or not isinstance(data, ImageFacts) or data.classes is None:
         raise UnusableImages("an accuracy target needs a known architecture and a dataset with labels", "/target")
-    values = _settled(request, network, distils=distils)
+    values = _settled(request, network, has_teacher=has_teacher)
+    sized = {ratio: request.with_values({"target": None, "ratio": ratio}) for ratio in SEARCHED_RATIOS}
     candidates = [
-        (
-            ratio,
-            _plan_of_one_size(request.with_values({"target": None, "ratio": ratio}), network, data, layers, distils=distils),
-        )
-        for ratio in SEARCHED_RATIOS
+        (ratio, _plan_of_one_size(one, network, data, layers, has_teacher=has_teacher)) for ratio, one in sized.items()
     ]
     return SearchPlan(request.with_values(values), request.target.drop, candidates)
 
@@ -105,7 +102,7 @@ def choose_layers(network: NetworkFacts, request: TrainingRequest) -> list[Layer
     return select_layers(convolutions, architectures.paper_layers(network.architecture, shapes))
 
 
-def _validate_data(
+def _validate_match(
     request: TrainingRequest, architecture: str, tensors: Mapping[str, Described], data: DataFacts | None
 ) -> None:
     match = architectures.match(architecture, architectures.shapes_of(tensors))
@@ -125,25 +122,26 @@ def _validate_data(
             raise UnusableImages(detail, "/data/dataset_id")
 
 
-def _settled(request: TrainingRequest, network: NetworkFacts, *, distils: bool) -> dict[str, Any]:
-    values = request.settled(architecture=network.architecture, distils=distils)
-    return values | {"importance": request.importance and distils}
+def _settled(request: TrainingRequest, network: NetworkFacts, *, has_teacher: bool) -> dict[str, Any]:
+    values = request.settled(architecture=network.architecture, has_teacher=has_teacher)
+    return values | {"importance": request.importance and has_teacher}
 
 
 def _plan_of_one_size(
-    request: TrainingRequest, network: NetworkFacts, data: DataFacts | None, layers: list[Layer], *, distils: bool
+    request: TrainingRequest, network: NetworkFacts, data: DataFacts | None, layers: list[Layer], *, has_teacher: bool
 ) -> Plan:
-    settled = request.with_values(_settled(request, network, distils=distils))
+    settled = request.with_values(_settled(request, network, has_teacher=has_teacher))
     predictor = _predictor(settled, layers)
     settled = settled.with_values({"hidden": predictor.hidden, "ratio": None})
     bits, sparsity = settled.predictor_bits
-    phases = [*_synthesis(settled, network, data, distils=distils), *settled.phases(distils=distils)]
+    pool = _pool_sizes(settled, network, data) if has_teacher else None
+    phases = [*_synthesis(settled, pool), *settled.phases(has_teacher=has_teacher)]
     return Plan(
         request=settled,
         layers=tuple(layers),
         predictor=predictor,
         phases=tuple(phase for phase in phases if phase.steps),
-        held_out_images=_held_out_images(settled, data),
+        held_out_images=_held_out_images(settled, data, pool),
         bits=bits,
         sparsity=sparsity,
         pruned_networks=PRUNED_NETWORKS if settled.importance else 0,
@@ -160,22 +158,24 @@ def _predictor(request: TrainingRequest, layers: list[Layer]) -> PredictorConfig
     return config if request.hidden else config.within(request.ratio or DEFAULT_RATIO, Tiles(layers, request.small_kernels))
 
 
-def _synthesis(request: TrainingRequest, network: NetworkFacts, data: DataFacts | None, *, distils: bool) -> list[PhasePlan]:
-    if not distils or not isinstance(data, NoiseFacts) or data.kind != "matched":
-        return []
+def _pool_sizes(request: TrainingRequest, network: NetworkFacts, data: DataFacts | None) -> PoolSizes | None:
+    """The sizes of the image pool, if the data is matched noise. Raises UnusableImages if the images are too many."""
+    if not isinstance(data, NoiseFacts) or data.kind != "matched":
+        return None
     assert network.architecture is not None
     shape = architectures.input_shape(network.architecture, architectures.shapes_of(network.tensors))
+    return PoolSizes.of(shape, request.synthesised_images)
+
+
+def _synthesis(request: TrainingRequest, pool: PoolSizes | None) -> list[PhasePlan]:
+    if pool is None:
+        return []
     steps = request.synthesis_steps
-    return [
-        Synthesis(
-            steps=steps * PoolSizes.of(shape, request.synthesised_images).groups,
-            learning_rate=Cosine(request.synthesis_learning_rate, steps),
-            group_steps=steps,
-        )
-    ]
+    schedule = Cosine(request.synthesis_learning_rate, steps)
+    return [Synthesis(steps=steps * pool.groups, learning_rate=schedule, group_steps=steps)]
 
 
-def _held_out_images(request: TrainingRequest, data: DataFacts | None) -> int:
-    if not isinstance(data, ImageFacts):
-        return HELD_OUT_NOISE_INPUTS
-    return min(MAX_HELD_OUT_IMAGES, max(1, round(request.held_out * data.images)))
+def _held_out_images(request: TrainingRequest, data: DataFacts | None, pool: PoolSizes | None) -> int:
+    if isinstance(data, ImageFacts):
+        return min(MAX_HELD_OUT_IMAGES, max(1, round(request.held_out * data.images)))
+    return HELD_OUT_NOISE_INPUTS if pool is None else pool.held_out_groups * pool.group_images

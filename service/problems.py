@@ -176,8 +176,7 @@ class TooDemanding(Problem):
 
 
 class NotRepresentable(Problem):
-    """The job does not fit the checkpoint. The architecture is unknown or does not match the checkpoint, or a layer does not
-    exist or can't be represented."""
+    """The job does not fit the checkpoint: a layer does not exist, or a tensor can't be represented or stored."""
 
     slug, status, title = "not-representable", 422, "Not representable"
 

@@ -10,6 +10,7 @@ from nern.request.paper import PaperRequest
 from nern.request.regularised import RegularisedRequest
 
 __all__ = [
+    "DEFAULT_RECIPE",
     "RECIPES",
     "AccuracyTarget",
     "DecoupledRequest",
@@ -19,7 +20,8 @@ __all__ = [
     "read_request",
 ]
 
-# The first recipe is the default.
+DEFAULT_RECIPE = "decoupled"
+
 RECIPES: dict[str, type[TrainingRequest]] = {
     "decoupled": DecoupledRequest,
     "regularised": RegularisedRequest,
@@ -30,10 +32,10 @@ RECIPES: dict[str, type[TrainingRequest]] = {
 def read_request(values: Mapping[str, Any]) -> TrainingRequest:
     """The request with these values, such as `model_dump` of a request writes. Missing options have their defaults.
 
-    Without a `recipe`, the recipe is the first of RECIPES. Raises ValueError for an unknown recipe or option, and for a value
+    Without a `recipe`, the recipe is DEFAULT_RECIPE. Raises ValueError for an unknown recipe or option, and for a value
     that is not allowed.
     """
-    recipe = values.get("recipe") or next(iter(RECIPES))
+    recipe = values.get("recipe") or DEFAULT_RECIPE
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
     return RECIPES[recipe](**values)

@@ -58,7 +58,7 @@ class TrainingRequest(BaseModel):
         return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _has_one_size(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.hidden is not None and self.ratio is not None:
             raise ValueError("hidden and ratio exclude each other: give one of them")
         if self.target is not None and (self.hidden is not None or self.ratio is not None):
@@ -69,14 +69,14 @@ class TrainingRequest(BaseModel):
         return self
 
     @abstractmethod
-    def settled(self, *, architecture: str | None, distils: bool) -> dict[str, Any]:
+    def settled(self, *, architecture: str | None, has_teacher: bool) -> dict[str, Any]:
         """The values of the options that depend on other options, on the architecture, or on whether there is a teacher.
 
-        `distils` says whether there is a teacher. Raises InconsistentOptions if the values exclude each other.
+        `has_teacher` says whether there is a teacher. Raises InconsistentOptions if the values exclude each other.
         """
 
     @abstractmethod
-    def phases(self, *, distils: bool) -> list[PhasePlan]:
+    def phases(self, *, has_teacher: bool) -> list[PhasePlan]:
         """The phases of a request whose values are settled, without the synthesis phase. A phase may have 0 steps."""
 
     @property

@@ -35,8 +35,6 @@ class DecoupledRequest(TrainingRequest):
 
     @model_validator(mode="after")
     def _steps_suffice(self) -> Self:
-        if (self.reconstruction_steps or 0) > self.steps:
-            raise ValueError("reconstruction_steps must not exceed steps")
         if not self.quantises and (self.sparsity or self.compression_steps):
             raise ValueError("sparsity and compression_steps need at most 8 bits: only then is the predictor quantised")
         if self.quantises and self.compression_steps == 0:
@@ -56,7 +54,7 @@ class DecoupledRequest(TrainingRequest):
     def predictor_bits(self) -> tuple[int, float]:
         return self.bits, self.sparsity
 
-    def settled(self, *, architecture: str | None, distils: bool) -> dict[str, Any]:
+    def settled(self, *, architecture: str | None, has_teacher: bool) -> dict[str, Any]:
         compression_steps = self._compression_steps()
         others = self.steps - compression_steps
         reconstruction_steps = self.reconstruction_steps
@@ -64,15 +62,15 @@ class DecoupledRequest(TrainingRequest):
             reconstruction_steps = round(others * RECONSTRUCTION_SHARE)
         return {
             "compression_steps": compression_steps,
-            "reconstruction_steps": reconstruction_steps if distils else others,
+            "reconstruction_steps": reconstruction_steps if has_teacher else others,
         }
 
-    def phases(self, *, distils: bool) -> list[PhasePlan]:
+    def phases(self, *, has_teacher: bool) -> list[PhasePlan]:
         assert self.reconstruction_steps is not None
         assert self.compression_steps is not None
         reconstructed = self.reconstruction_steps
         distilled = self.steps - reconstructed - self.compression_steps
-        fitted = self.compression_steps // 2 if distils else self.compression_steps
+        fitted = self.compression_steps // 2 if has_teacher else self.compression_steps
         quantisation: dict[str, Any] = {"bits": self.bits, "sparsity": self.sparsity}
         return [
             Reconstruction(

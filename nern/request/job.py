@@ -6,7 +6,7 @@ from typing import Annotated, Any, Union
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag, create_model
 from pydantic_core import CoreSchema
 
-from nern.request import RECIPES
+from nern.request import DEFAULT_RECIPE, RECIPES
 from nern.request.base import TrainingRequest
 from nern.request.options import NoiseKind
 
@@ -66,7 +66,7 @@ def _with_options(recipe: type[TrainingRequest]) -> type[BaseModel]:
 
 
 def _recipe_of(body: Any) -> str:
-    return str((body.get("recipe") if isinstance(body, Mapping) else None) or next(iter(RECIPES)))
+    return str((body.get("recipe") if isinstance(body, Mapping) else None) or DEFAULT_RECIPE)
 
 
 _NAMES = [f'"{name}"' for name in RECIPES]

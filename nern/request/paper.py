@@ -53,7 +53,7 @@ class PaperRequest(TrainingRequest):
             raise ValueError("reconstruction_steps must not exceed steps")
         return self
 
-    def settled(self, *, architecture: str | None, distils: bool) -> dict[str, Any]:
+    def settled(self, *, architecture: str | None, has_teacher: bool) -> dict[str, Any]:
         """The values that were published for the architecture, for options that the request does not give.
 
         The published reconstruction_steps belong to the published steps. If the request gives steps, the published
@@ -65,9 +65,9 @@ class PaperRequest(TrainingRequest):
         reconstruction_steps = values.get("reconstruction_steps", self.reconstruction_steps) or 0
         if reconstruction_steps > steps:
             raise InconsistentOptions("reconstruction_steps must not exceed steps", "/reconstruction_steps")
-        return values | {"reconstruction_steps": reconstruction_steps if distils else steps}
+        return values | {"reconstruction_steps": reconstruction_steps if has_teacher else steps}
 
-    def phases(self, *, distils: bool) -> list[PhasePlan]:
+    def phases(self, *, has_teacher: bool) -> list[PhasePlan]:
         assert self.reconstruction_steps is not None
         alone = self.reconstruction_steps
         shared: dict[str, Any] = {

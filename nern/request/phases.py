@@ -44,7 +44,7 @@ class PhasePlan:
 
     @property
     def distils(self) -> bool:
-        """Whether the phase makes the student's outputs follow the teacher's."""
+        """Whether a loss of the phase compares outputs with the teacher's."""
         return False
 
 
@@ -67,6 +67,10 @@ class Smoothing(PhasePlan):
     name: PhaseName = "smoothing"
     smoothness_weight: float
     evaluations: int = 0
+
+    @property
+    def distils(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)

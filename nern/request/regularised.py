@@ -31,10 +31,10 @@ class RegularisedRequest(DecoupledRequest):
             )
         return self
 
-    def phases(self, *, distils: bool) -> list[PhasePlan]:
+    def phases(self, *, has_teacher: bool) -> list[PhasePlan]:
         smoothing = Smoothing(
             steps=self.smoothing_steps,
             learning_rate=warmed_up(self.smoothing_learning_rate, self.smoothing_steps),
             smoothness_weight=self.smoothing_weight,
         )
-        return [smoothing, *super().phases(distils=distils)]
+        return [smoothing, *super().phases(has_teacher=has_teacher)]

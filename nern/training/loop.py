@@ -2,9 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from math import isfinite
 
 import torch
@@ -25,26 +24,12 @@ from nern.training.phases import Losses, Phase, Setting, make_phases
 from nern.training.progress import Meter, OnProgress
 from nern.training.selection import Evaluation, Selection
 from nern.training.snapshot import Snapshot
+from nern.training.subject import Subject
 from nern.training.targets import Targets, relative_error
-from nern.training.teacher import Teacher
 from nern.training.trained import Trained
 
 # The fewest steps between two evaluations. With fewer steps, the evaluations would take longer than the steps.
 MIN_EVALUATION_STEPS = 25
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The inputs of a training: the network, its teacher and evaluator if there are any, and the device of the training.
-
-    `hash` returns the identity of a training of these inputs with a plan: equal hashes mean equal trainings.
-    """
-
-    state_dict: Mapping[str, Tensor]
-    teacher: Teacher | None
-    evaluator: Evaluator | None
-    device: torch.device
-    hash: Callable[[Plan], str]
 
 
 class Training:
@@ -55,7 +40,7 @@ class Training:
 
     def __init__(self, subject: Subject, plan: Plan, *, cancellation: Cancellation, snapshot: Snapshot | None) -> None:
         started = time.monotonic()
-        self._identity = subject.hash(plan)
+        self._identity = subject.identity(plan)
         if snapshot and (snapshot.training != self._identity or snapshot.search):
             raise OtherTraining("the snapshot is of another training: the network, the data or an option differs")
         self._subject, self._plan, self._cancellation = subject, plan, cancellation
@@ -112,8 +97,8 @@ class Training:
         losses = phase.gradients(number)
         for name, value in losses.items():
             if not isfinite(value):
-                cause = "the synthesised images diverged" if phase.plan.name == "synthesis" else suspect(self._targets)
                 step = f"step {self._step + 1} of {self._plan.steps}"
+                cause = phase.suspect()
                 raise TrainingDiverged(f"the {name} loss became {value} at {step}; {cause}; a smaller learning rate may help")
         update(self._optimizers)
         return losses
@@ -129,6 +114,7 @@ class Training:
         self._selection.state = snapshot.selection
         if self._pool and snapshot.images is not None:
             self._pool.load_state_dict(snapshot.images)
+        # The phase makes the optimizers and, if it quantises, the parameters whose states the snapshot has.
         self._optimizers = self._phase_of_last_step().begin(())
         self._targets.restore(snapshot.weights, snapshot.fitted_to)
         for optimizer, state in zip(self._optimizers, snapshot.optimizers, strict=True):
@@ -165,23 +151,6 @@ def evaluate(targets: Targets, evaluator: Evaluator | None, step: int) -> Evalua
     comparison = evaluator.compare(dict(zip(names, rendered, strict=True))) if evaluator else None
     error = relative_error(rendered, targets.original)
     return Evaluation(step, error, comparison, targets.representation.predictor.quantised)
-
-
-def suspect(targets: Targets) -> str:
-    """A sentence that says which layer a loss that is not finite may come from."""
-    for layer, weight in targets.named().items():
-        if not weight.isfinite().all():
-            return f"the first layer whose smoothed weights are not finite is {layer!r}"
-    errors = [
-        (weight - target).norm().item() / max(target.norm().item(), 1e-30)
-        for weight, target in zip(targets.representation.render_all(), targets.weights, strict=True)
-    ]
-    names = [layer.name for layer in targets.representation.layers]
-    for name, error in zip(names, errors, strict=True):
-        if not isfinite(error):
-            return f"the first layer whose rebuilt weights are not finite is {name!r}"
-    worst = max(range(len(errors)), key=errors.__getitem__)
-    return f"all rebuilt weights are finite; {names[worst]!r} has the largest relative error, {errors[worst]:.3g}"
 
 
 def _evaluation_due(phase: PhasePlan, made: int) -> bool:

@@ -40,7 +40,7 @@ def adam(predictor: Predictor, relative_rate: float) -> Optimizers:
     return (torch.optim.Adam([{"params": list(predictor.parameters()), RELATIVE_RATE: relative_rate}]),)
 
 
-def relative_rate(targets: Targets, weights: list[torch.Tensor]) -> float:
+def relative_rate_of(targets: Targets, weights: list[torch.Tensor]) -> float:
     """min(1, e / 0.3)², where e is the relative error of the rendered weights with respect to `weights`, one for each layer.
 
     Large steps would destroy a predictor that fits its weights well (bench/NOTEBOOK.md).

@@ -64,7 +64,7 @@ class Meter:
         self._step = steps_before
         self._started = self._phase_started = monotonic()
         self._phase_steps = 0
-        self._paces: dict[PhaseName, float] = {}
+        self._paces: dict[type[PhasePlan], float] = {}
 
     def begin(self) -> None:
         """Starts the clock of a phase. To be called before its first step, and before its first step after a snapshot."""
@@ -81,7 +81,7 @@ class Meter:
         self._step += 1
         self._phase_steps += 1
         now = monotonic()
-        pace = self._paces[phase.name] = (now - self._phase_started) / self._phase_steps
+        pace = self._paces[type(phase)] = (now - self._phase_started) / self._phase_steps
         left = self._seconds_left_of_trial(pace)
         trials_left = self._trials - self._trials_before - 1
         return Progress(
@@ -101,7 +101,7 @@ class Meter:
         for phase in self._plan.phases:
             first, last = max(last, self._step), last + phase.steps
             if last > first:
-                left += (last - first) * self._paces.get(phase.name, pace)
+                left += (last - first) * self._paces.get(type(phase), pace)
         return left
 
 

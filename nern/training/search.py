@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from nern.errors import OtherTraining, TrainingDiverged
 from nern.plan import Plan, SearchPlan
+from nern.planning import SEARCHED_RATIOS
 from nern.training.progress import Meter, OnProgress, Progress, silently
 from nern.training.snapshot import SearchState, Snapshot
 from nern.training.trained import SearchResult, Trained, Trial
 
-# A binary search among the seven sizes takes three trials.
-TRIALS = 3
+# The trials of a binary search among the sizes.
+TRIALS = len(SEARCHED_RATIOS).bit_length()
 
 RunTrial = Callable[[Plan, Meter, OnProgress, Snapshot | None], Trained]
 

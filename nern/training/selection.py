@@ -33,7 +33,7 @@ class Evaluation:
 
     def beats(self, other: "Evaluation | None") -> bool:
         """Whether this evaluation is better than another. An evaluation after quantisation beats all evaluations before it."""
-        return other is None or self.compressed > other.compressed or self.rank < other.rank
+        return other is None or (not self.compressed, self.rank) < (not other.compressed, other.rank)
 
 
 @dataclass(frozen=True)

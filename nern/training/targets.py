@@ -1,6 +1,7 @@
 """The targets of a training: the weights that the predictor is fitted to."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -101,3 +102,20 @@ def relative_error(rebuilt: Sequence[Tensor], weights: Sequence[Tensor]) -> floa
     norms = (weight.double().norm() for weight in weights)
     error, norm = torch.stack([torch.stack(list(values)).norm() for values in (errors, norms)]).tolist()
     return float(error / (norm or 1.0))
+
+
+def suspect(targets: Targets) -> str:
+    """A sentence that says which layer a loss that is not finite may come from."""
+    for layer, weight in targets.named().items():
+        if not weight.isfinite().all():
+            return f"the first layer whose smoothed weights are not finite is {layer!r}"
+    errors = [
+        (weight - target).norm().item() / max(target.norm().item(), 1e-30)
+        for weight, target in zip(targets.representation.render_all(), targets.weights, strict=True)
+    ]
+    names = [layer.name for layer in targets.representation.layers]
+    for name, error in zip(names, errors, strict=True):
+        if not isfinite(error):
+            return f"the first layer whose rebuilt weights are not finite is {name!r}"
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    return f"all rebuilt weights are finite; {names[worst]!r} has the largest relative error, {errors[worst]:.3g}"

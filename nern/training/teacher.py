@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nern.evaluation import HeldOutSet
 from nern.images import Images, ImageSource, Noise
-from nern.planning import HELD_OUT_NOISE_INPUTS, DataFacts, ImageFacts, NoiseFacts
+from nern.planning import DataFacts, ImageFacts, NoiseFacts
 from nern.randomness import generator
 from nern.request import TrainingRequest
 from nern.synthesis import ImagePool
@@ -46,5 +46,5 @@ def split(data: Data, request: TrainingRequest, held_out_images: int, network: n
     if data.kind == "matched":
         pool = ImagePool(data.shape, request.synthesised_images, network, rng, augment=request.augment)
         return pool, HeldOutSet(pool.held_out)
-    noise = data.batch(HELD_OUT_NOISE_INPUTS, rng)
+    noise = data.batch(held_out_images, rng)
     return data, HeldOutSet(lambda: (noise,))

@@ -1,25 +1,24 @@
 """Training of a predictor for a network: the entry point."""
 
-import hashlib
 from collections.abc import Mapping
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from nern import architectures, tensorfile
+from nern import architectures
 from nern.cancellation import Cancellation, never
 from nern.errors import NotRepresentable
 from nern.evaluation import Evaluator
-from nern.images import CPU, Images
+from nern.images import CPU
 from nern.layers import Layer
 from nern.plan import Plan, SearchPlan
 from nern.planning import NetworkFacts, make_plan
 from nern.request import TrainingRequest
-from nern.training.loop import Subject, Training
+from nern.training.loop import Training
 from nern.training.progress import Meter, OnProgress, silently
 from nern.training.search import search
 from nern.training.snapshot import Snapshot
+from nern.training.subject import Subject
 from nern.training.teacher import Data, Teacher, facts_of, split
 from nern.training.trained import Trained
 
@@ -50,18 +49,10 @@ def train(
     Raises ImpossibleRequest, TrainingDiverged, and OtherTraining if the snapshot is of another training.
     """
     plan = make_plan(request, NetworkFacts(state_dict, architecture), facts_of(data))
-    one = plan.candidates[0][1] if isinstance(plan, SearchPlan) else plan
-    _validate_tensors(state_dict, one.layers)
-    teacher, evaluator = _teacher_and_evaluator(state_dict, architecture, data, one, device, cancellation)
-
-    @cache
-    def inputs() -> str:
-        return inputs_hash or digest(state_dict, architecture, data)
-
-    def identity(plan: Plan) -> str:
-        return hashlib.blake2b(f"{plan.request.model_dump_json()} {inputs()}".encode(), digest_size=16).hexdigest()
-
-    subject = Subject(state_dict, teacher, evaluator, device, identity)
+    first = plan.candidates[0][1] if isinstance(plan, SearchPlan) else plan
+    _validate_tensors(state_dict, first.layers)
+    teacher, evaluator = _teacher_and_evaluator(state_dict, architecture, data, first, device, cancellation)
+    subject = Subject(state_dict, architecture, data, inputs_hash, teacher, evaluator, device)
 
     def run(plan: Plan, meter: Meter, on_progress: OnProgress, snapshot: Snapshot | None) -> Trained:
         return Training(subject, plan, cancellation=cancellation, snapshot=snapshot).run(meter, on_progress)
@@ -69,21 +60,6 @@ def train(
     if isinstance(plan, SearchPlan):
         return search(plan, run, on_progress, snapshot)
     return run(plan, Meter(plan, steps_before=snapshot.step if snapshot else 0), on_progress, snapshot)
-
-
-def digest(state_dict: Mapping[str, Tensor], architecture: str | None, data: Data | None) -> str:
-    """A hash of all inputs of a training except the request."""
-    hash = hashlib.blake2b(f"{architecture}".encode(), digest_size=16)
-    for name, tensor in state_dict.items():
-        hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hash.update(tensorfile.to_bytes(tensor))
-    if isinstance(data, Images):
-        hash.update(f"{data.pixels_NHWC.shape} {data.mean} {data.std}".encode())
-        hash.update(data.pixels_NHWC.contiguous().numpy().data)
-        hash.update(b"" if data.labels_N is None else tensorfile.to_bytes(data.labels_N))
-    else:
-        hash.update(f"{data}".encode())
-    return hash.hexdigest()
 
 
 def _validate_tensors(state_dict: Mapping[str, Tensor], layers: tuple[Layer, ...]) -> None:

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from service.api.context import Context, Ctx
 from service.api.jobs import find
 from service.api.reports import Metrics, Progress, StateChange
-from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments, unknown_cursor
+from service.http.lists import EVENT_NUMBER, Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.negotiation import choose
 from service.http.policy import policy
 from service.store import jobs
@@ -109,9 +109,7 @@ async def job_events(
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
-    page = page_arguments(limit, cursor)
-    if page["cursor"] and not page["cursor"].isdigit():
-        raise unknown_cursor()
+    page = page_arguments(limit, cursor, kind=EVENT_NUMBER)
     after = int(page["cursor"] or last_event_id or 0)
     rows = await run_in_threadpool(_after, context, id, after, page["limit"] + 1)
     shown = rows[: page["limit"]]

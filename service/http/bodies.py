@@ -1,11 +1,10 @@
 """Request bodies that are read as a whole: their media type and their size are limited."""
 
 from fastapi import Request
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
-from service.http.errors import respond
+from service.http.errors import BodyTooLarge, respond
 from service.http.policy import policy_of
 
 
@@ -32,9 +31,10 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         text = f"the body is larger than {self.limit} bytes, the largest size that this service accepts"
+        too_large = problems.TooLarge(text, limit=self.limit)
         request = Request(scope)
         if int(request.headers.get("content-length", 0)) > self.limit:
-            await respond(request, problems.TooLarge(text, limit=self.limit))(scope, receive, send)
+            await respond(request, too_large)(scope, receive, send)
             return
         received = 0
 
@@ -43,7 +43,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.limit:
-                raise HTTPException(413, text)
+                raise BodyTooLarge(too_large)
             return message
 
         await self.app(scope, counted, send)

@@ -24,6 +24,14 @@ MEDIA_TYPE = "application/problem+json"
 DESCRIBED_ERRORS = 20
 
 
+class BodyTooLarge(HTTPException):
+    """Passes a problem through the framework, which makes 400 of every other error while it reads a body."""
+
+    def __init__(self, problem: problems.TooLarge) -> None:
+        super().__init__(problem.status, problem.detail)
+        self.problem = problem
+
+
 def install(app: FastAPI) -> None:
     """Makes the application answer every exception with a problem."""
     app.add_exception_handler(Problem, _on_problem)
@@ -66,7 +74,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         return respond(request, problems.MethodNotAllowed(f"{path} has no method {request.method}", headers=headers))
     if error.status_code == 413:
-        return respond(request, problems.TooLarge(str(error.detail)))
+        return respond(request, error.problem if isinstance(error, BodyTooLarge) else problems.TooLarge(str(error.detail)))
     return respond(request, problems.BadRequest(str(error.detail), headers=headers), status=error.status_code)
 
 
@@ -94,6 +102,7 @@ async def _on_blobs_away(request: Request, error: Exception) -> Response:
 
 async def _on_bad_text(request: Request, error: Exception) -> Response:
     """Handles text that is not valid Unicode (half a surrogate pair) or that the database can't hold (a NUL)."""
+    log.warning("a value in a request to %s can't be stored", request.url.path, exc_info=error)
     return respond(request, problems.BadRequest("a value in the request has a character that is not allowed in names and ids"))
 
 
@@ -111,7 +120,7 @@ def _describe(item: Any, body: Any) -> dict[str, str]:
     if item["type"] == "extra_forbidden":
         # The parts of the path that are not fields of the body name the member of the union: the recipe, or the data source.
         detail = f"{path[-2]} has no such field" if path[:-1] != fields[:-1] else "there is no such field"
-    return {"pointer": "".join(f"/{part}" for part in fields), "detail": detail}
+    return {"pointer": "".join(f"/{_escaped(part)}" for part in fields), "detail": detail}
 
 
 def _fields(path: list[Any], body: Any, *, missing: bool) -> Iterator[Any]:
@@ -130,3 +139,8 @@ def _fields(path: list[Any], body: Any, *, missing: bool) -> Iterator[Any]:
             yield part
     if missing and not found:
         yield path[-1]
+
+
+def _escaped(part: Any) -> str:
+    """A part of a JSON Pointer (RFC 6901, section 3)."""
+    return str(part).replace("~", "~0").replace("/", "~1")

@@ -1,7 +1,6 @@
 """Lists as clients see them: pages of limited length, linked by opaque cursors."""
 
 import base64
-import binascii
 import re
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -25,18 +24,25 @@ class ListOf(BaseModel, Generic[Item]):
     next_cursor: str | None = Field(description="Value of `cursor` for the next page; null on the last page")
 
 
-def page_arguments(limit: int, cursor: str | None) -> dict[str, Any]:
-    """The keyword arguments `limit` and `cursor` for queries of the store. Raises Invalid for an unknown cursor."""
+ROW_ID = r"[0-9a-f-]{36}"
+EVENT_NUMBER = r"[0-9]{1,12}"
+
+
+def page_arguments(limit: int, cursor: str | None, *, kind: str = ROW_ID) -> dict[str, Any]:
+    """The keyword arguments `limit` and `cursor` for queries of the store.
+
+    Raises Invalid unless the cursor holds the `kind` of value that the list is ordered by, a regular expression.
+    """
     try:
         last = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode("ascii") if cursor else None
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise unknown_cursor() from None
-    if last and not re.fullmatch(r"[0-9a-f-]{36}|[0-9]{1,12}", last):
-        raise unknown_cursor()
+    except ValueError:
+        raise _unknown_cursor() from None
+    if last and not re.fullmatch(kind, last):
+        raise _unknown_cursor()
     return {"limit": min(limit, MAX_PAGE_ITEMS), "cursor": last}
 
 
-def unknown_cursor() -> problems.Invalid:
+def _unknown_cursor() -> problems.Invalid:
     """The problem of a cursor that is not one of this service's."""
     errors = [{"pointer": "query:cursor", "detail": "unknown cursor"}]
     return problems.Invalid("the cursor is not the next_cursor of another page of this list", errors=errors)

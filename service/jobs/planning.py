@@ -42,7 +42,7 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None
 def notes_on(request: JobRequest, plan: Plan | SearchPlan, network: NetworkFacts, data: DataFacts | None) -> list[str]:
     """Sentences about what the job will not do although its client may expect it, and why."""
     if network.architecture is not None and data is not None:
-        if isinstance(plan, SearchPlan) or plan.distils:
+        if plan.distils:
             return []
         return ["no step of the training follows the original network, so nothing is distilled: the weights are reconstructed"]
     reason = "there is no data" if network.architecture else "the architecture is unknown"
@@ -53,9 +53,9 @@ def notes_on(request: JobRequest, plan: Plan | SearchPlan, network: NetworkFacts
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
-    """Shapes and dtypes of the tensors of a checkpoint, by name.
+    """The tensors of a checkpoint, convolutions first.
 
-    The database does not record the dtypes of convolutions, and a plan does not depend on them: float32 stands for all of them.
+    The order and the dtypes of the convolutions are not recorded. No number of a plan depends on them.
     """
     convolutions = {layer["name"]: TensorFacts(tuple(layer["shape"]), tensorfile.DTYPES["F32"]) for layer in checkpoint.layers}
     kept = {

@@ -15,8 +15,9 @@ from nern.report import make_report
 from nern.request import AccuracyTarget, DecoupledRequest
 from nern.training import Progress, Snapshot, train
 from nern.training.gradients import reconstruct
-from nern.training.loop import Subject, Training
+from nern.training.loop import Training
 from nern.training.search import drop_of
+from nern.training.subject import Subject
 from nern.training.trained import Trained, Trial
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, written

@@ -113,7 +113,7 @@ def snapshot_of(request: DecoupledRequest, **arguments: Any) -> Snapshot:
 def test_a_snapshot_is_known_by_the_hash_of_its_inputs_if_there_is_one() -> None:
     request = DecoupledRequest(steps=1, hidden=8)
     snapshot = snapshot_of(request, inputs_hash="one")
-    with patch("nern.training.train.digest", side_effect=AssertionError("the hash was given")):
+    with patch("nern.training.subject.digest", side_effect=AssertionError("the hash was given")):
         assert train(resnet8(), request, inputs_hash="one", snapshot=snapshot).steps == 1
         with pytest.raises(OtherTraining, match="another training"):
             train(resnet8(), request, inputs_hash="two", snapshot=snapshot)

@@ -96,7 +96,7 @@ def test_a_rounded_predictor_is_fitted_and_distilled_in_the_end() -> None:
 def test_the_published_recipe_depends_on_the_network() -> None:
     def resolved(architecture: str, **given: Any) -> PaperRequest:
         request = PaperRequest(**given)
-        return request.with_values(request.settled(architecture=architecture, distils=True))
+        return request.with_values(request.settled(architecture=architecture, has_teacher=True))
 
     assert resolved("cifar/resnet20").logit_weight == 1e-4
     large = resolved("torchvision/resnet18", image_batch=64)

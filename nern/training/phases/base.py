@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from nern.predictor import Predictor
 from nern.request.phases import PhasePlan
 from nern.training.optimizers import Optimizers
-from nern.training.targets import Targets
+from nern.training.targets import Targets, suspect
 from nern.training.teacher import Teacher
 
 Losses = dict[str, float]
@@ -28,7 +28,7 @@ class Setting:
         return self.targets.representation.predictor
 
     @property
-    def tiles(self) -> int:
+    def tile_count(self) -> int:
         """The number of tiles of all layers."""
         return len(self.targets.representation.tiles)
 
@@ -47,6 +47,10 @@ class Phase(ABC, Generic[Planned]):
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""
         return self.plan.learning_rate(step)
+
+    def suspect(self) -> str:
+        """What a loss that is not finite may come from: a sentence for the person who asked for the training."""
+        return suspect(self.setting.targets)
 
     @abstractmethod
     def gradients(self, step: int) -> Losses:

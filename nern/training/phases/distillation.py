@@ -2,7 +2,7 @@
 
 from nern.request.phases import Distillation
 from nern.training.gradients import LossWeights, all_at_once
-from nern.training.optimizers import Optimizers, adam, relative_rate
+from nern.training.optimizers import Optimizers, adam, relative_rate_of
 from nern.training.phases.base import Losses, Phase
 
 
@@ -13,7 +13,7 @@ class DistillationPhase(Phase[Distillation]):
     """
 
     def begin(self, optimizers: Optimizers) -> Optimizers:
-        return adam(self.setting.predictor, relative_rate(self.setting.targets, self.setting.targets.weights))
+        return adam(self.setting.predictor, relative_rate_of(self.setting.targets, self.setting.targets.weights))
 
     def gradients(self, step: int) -> Losses:
         teacher = self.setting.teacher

@@ -28,7 +28,7 @@ class JointPhase(Phase[Joint]):
 
     def gradients(self, step: int) -> Losses:
         batch = self._batches.batch(self.plan.first_batch + step)
-        teacher = self.setting.teacher if self.plan.name == "distillation" else None
+        teacher = self.setting.teacher if self.plan.distils else None
         if teacher is None:
             return all_at_once(None, self.setting.targets, None, batch, LossWeights(reconstruction=1.0))
         weights = LossWeights(

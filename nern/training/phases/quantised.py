@@ -4,7 +4,7 @@ from torch import Tensor
 
 from nern.request.phases import QuantisedDistillation, QuantisedReconstruction
 from nern.training.gradients import reconstruct
-from nern.training.optimizers import Optimizers, muon, relative_rate
+from nern.training.optimizers import Optimizers, muon, relative_rate_of
 from nern.training.phases.base import Losses, Phase, Setting
 from nern.training.phases.distillation import DistillationPhase
 from nern.training.sampling import Shuffled
@@ -15,11 +15,11 @@ class QuantisedReconstructionPhase(Phase[QuantisedReconstruction]):
 
     def __init__(self, plan: QuantisedReconstruction, setting: Setting) -> None:
         super().__init__(plan, setting)
-        self._batches = Shuffled(setting.tiles, plan.kernel_batch, setting.seed)
+        self._batches = Shuffled(setting.tile_count, plan.kernel_batch, setting.seed)
 
     def begin(self, optimizers: Optimizers) -> Optimizers:
         exact = quantise(self.setting, self.plan.bits, self.plan.sparsity)
-        return muon(self.setting.predictor, relative_rate(self.setting.targets, exact))
+        return muon(self.setting.predictor, relative_rate_of(self.setting.targets, exact))
 
     def gradients(self, step: int) -> Losses:
         return reconstruct(self.setting.targets, self._batches.batch(self.plan.first_batch + step))

@@ -12,7 +12,7 @@ class ReconstructionPhase(Phase[Reconstruction]):
 
     def __init__(self, plan: Reconstruction, setting: Setting) -> None:
         super().__init__(plan, setting)
-        self._batches = Shuffled(setting.tiles, plan.kernel_batch, setting.seed)
+        self._batches = Shuffled(setting.tile_count, plan.kernel_batch, setting.seed)
 
     def begin(self, optimizers: Optimizers) -> Optimizers:
         self.setting.targets.freeze()

@@ -32,3 +32,7 @@ class SynthesisPhase(Phase[Synthesis]):
             # The moments that Adam keeps for a group take twice the memory of its images. A finished group needs none.
             self._optimizer.state.pop(self._pool.groups[group - 1], None)
         return follow_statistics(self._network, self._pool, group, generator(self.setting.seed, "synthesis", step))
+
+    def suspect(self) -> str:
+        """The images are what this phase trains."""
+        return "the synthesised images diverged"
