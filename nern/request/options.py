@@ -75,8 +75,8 @@ Ratio = Annotated[
         gt=0,
         le=4,
         description="Size of the predictor: its parameters divided by the number of represented weights. The predictor is the "
-        "widest one that has at most so many parameters. It excludes `hidden` and `target`; without all three, it is "
-        f"{DEFAULT_RATIO}.",
+        "widest one that has at most so many parameters, but has at least width 1. It excludes `hidden` and `target`; without "
+        f"all three, it is {DEFAULT_RATIO}.",
     ),
 ]
 Depth = Annotated[int, Field(ge=2, le=32, description="Number of linear layers of the predictor, the head included.")]
@@ -87,8 +87,8 @@ LayerScaling = Annotated[
         ge=0,
         le=1,
         description="Exponent s of the layer scales. The predictions for a layer are multiplied by r^(1-s) · r_l^s, where r is "
-        "the root mean square of all represented weights, and r_l that of the layer's weights. Without a value, all layer "
-        "scales are 1.",
+        "the root mean square of all represented weights, and r_l that of the layer's weights. In the paper recipe, "
+        "all layer scales are 1 by default.",
     ),
 ]
 
@@ -156,7 +156,13 @@ KernelBatch = Annotated[
     ),
 ]
 ImageBatch = Annotated[
-    int, Field(ge=1, le=4096, description="Number of images in a step of the distillation or smoothing phase.")
+    int,
+    Field(
+        ge=1,
+        le=4096,
+        description="Number of images in a step of the smoothing phase, of the distillation phase and of the second half of "
+        "the compression phase.",
+    ),
 ]
 
 # Learning rates and loss weights.

@@ -50,7 +50,7 @@ def _default(option: str, schema: dict[str, Any]) -> str:
     value = DEFAULT_RATIO if option == "ratio" else schema["default"]
     if value is None:
         return "none"
-    return f"`{value}`" if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value:,}"
+    return f"`{value}`" if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else _number(value)
 
 
 def _range(schema: dict[str, Any]) -> str:
@@ -61,10 +61,16 @@ def _range(schema: dict[str, Any]) -> str:
         return ", ".join(str(value) for value in schema["enum"])
     if "$ref" in schema:
         return '`{"drop": …}`'
-    low = f"{schema['minimum']:,} to " if "minimum" in schema else "more than 0, to " if "exclusiveMinimum" in schema else ""
+    low = "more than 0, to " if "exclusiveMinimum" in schema else ""
+    if "minimum" in schema:
+        low = f"{_number(schema['minimum'])} to "
     if "maximum" in schema:
-        return f"{low}2^63 - 1" if schema["maximum"] == 2**63 - 1 else f"{low}{schema['maximum']:,}"
+        return f"{low}2^63 - 1" if schema["maximum"] == 2**63 - 1 else f"{low}{_number(schema['maximum'])}"
     return {"boolean": "true, false", "array": "a list of names"}.get(schema["type"], "")
+
+
+def _number(value: float) -> str:
+    return f"{int(value) if value == int(value) else value:,}"
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ class Failure:
 
 FAILURES: Mapping[FailureType, Failure] = {
     "not-representable": Failure(
-        "The network, or the selection of its layers, holds nothing that a predictor could represent.",
+        "There is no layer that can be represented, a layer that was chosen can't be represented, a weight is not finite, or a "
+        "tensor has a dtype that can't be stored.",
         "Select other layers, or upload another checkpoint.",
     ),
     "unknown-architecture": Failure(
@@ -35,8 +36,9 @@ FAILURES: Mapping[FailureType, Failure] = {
         "Name the architecture that the checkpoint was made from, or none.",
     ),
     "unusable-images": Failure(
-        "The network does not take these images, or there are too few of them.",
-        "Upload images of the shape and number that the detail asks for.",
+        "The images or labels do not suit the network, there are too few or too many images, or an option needs data that the "
+        "job does not have.",
+        "Give the job the images, the labels or the option that the detail asks for.",
     ),
     "training-diverged": Failure(
         "A loss became infinite or not a number.",
@@ -56,10 +58,10 @@ FAILURES: Mapping[FailureType, Failure] = {
     ),
     "worker-lost": Failure(
         "The worker went silent in each attempt.",
-        "Look into the worker's log: most often the system ended the worker for want of memory.",
+        "Read the worker's log. Most often, the system ended the worker because memory ran out.",
     ),
     "internal": Failure(
-        "A fault of the service. The detail does not tell it; the worker's log does.",
+        "The service has a fault. The worker's log describes the fault; `detail` does not.",
         "Report the fault.",
     ),
 }
