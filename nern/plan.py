@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nern.layers import Layer
 from nern.predictor import PredictorConfig
 from nern.request import TrainingRequest
-from nern.request.phases import PhasePlan, Synthesis
+from nern.request.phases import PhasePlan
 from nern.tiles import Tiles
 
 
@@ -35,11 +35,6 @@ class Plan:
     def distils(self) -> bool:
         """Whether any phase makes the predictor follow the teacher's outputs."""
         return any(phase.distils for phase in self.phases)
-
-    @property
-    def synthesises(self) -> bool:
-        """Whether the images have to be made first."""
-        return any(isinstance(phase, Synthesis) for phase in self.phases)
 
     def tiles(self) -> Tiles:
         """The layers, cut into tiles."""
