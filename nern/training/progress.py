@@ -41,8 +41,8 @@ def silently(progress: Progress) -> None:
 class Meter:
     """Turns the steps of one trial, which may be the only one, into progress.
 
-    The time left is estimated from the steps that were made. The current phase keeps its pace. A phase that has not begun
-    has the pace of an earlier phase of its name, or else of the current one. A later trial takes as long as this one.
+    The time left is estimated from the steps that were made: all steps left keep the pace of the current phase, and a later
+    trial takes as long as this one.
     """
 
     def __init__(self, plan: Plan, *, trials: int = 1, trials_before: int = 0, steps_before: int = 0) -> None:
@@ -53,7 +53,6 @@ class Meter:
         self._step = steps_before
         self._started = self._phase_started = monotonic()
         self._phase_steps = 0
-        self._paces: dict[PhaseName, float] = {}
 
     def begin(self) -> None:
         """A phase begins, or goes on."""
@@ -70,8 +69,8 @@ class Meter:
         self._step += 1
         self._phase_steps += 1
         now = monotonic()
-        pace = self._paces[phase.name] = (now - self._phase_started) / self._phase_steps
-        left = self._seconds_left_of_trial(pace)
+        pace = (now - self._phase_started) / self._phase_steps
+        left = (self._plan.steps - self._step) * pace
         trials_left = self._trials - self._trials_before - 1
         return Progress(
             phase=phase.name,
@@ -83,15 +82,6 @@ class Meter:
             seconds_left=left + trials_left * (now - self._started + left),
             snapshot=snapshot,
         )
-
-    def _seconds_left_of_trial(self, pace: float) -> float:
-        """Seconds of the steps from here to the end of the last phase."""
-        left, last = 0.0, 0
-        for phase in self._plan.phases:
-            first, last = max(last, self._step), last + phase.steps
-            if last > first:
-                left += (last - first) * self._paces.get(phase.name, pace)
-        return left
 
 
 def of_pruning(plan: Plan, *, steps: int, networks: int, seconds: float) -> Progress:

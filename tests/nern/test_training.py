@@ -298,3 +298,5 @@ def test_the_schedule_rises_and_falls() -> None:
     assert max(rate(step) for step in range(100)) == pytest.approx(2.0, rel=0.05)
     assert rate(99) == pytest.approx(0.5, abs=1e-2)
     assert all(math.isfinite(rate(step)) for step in range(100))
+    later = replace(rate, first=40)
+    assert [later(step) for step in range(60)] == [rate(step) for step in range(40, 100)]
