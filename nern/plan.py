@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nern.layers import Layer
 from nern.predictor import PredictorConfig
 from nern.request import TrainingRequest
-from nern.request.phases import PhasePlan, Synthesis
+from nern.request.phases import PhasePlan
 from nern.tiles import Tiles
 
 
@@ -37,11 +37,6 @@ class Plan:
     def distils(self) -> bool:
         """Whether a phase makes the student's outputs follow the teacher's."""
         return any(phase.distils for phase in self.phases)
-
-    @property
-    def synthesises(self) -> bool:
-        """Whether a phase makes images."""
-        return any(isinstance(phase, Synthesis) for phase in self.phases)
 
     def tiles(self) -> Tiles:
         """The tiles of the layers."""

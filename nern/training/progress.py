@@ -47,9 +47,8 @@ def silently(progress: Progress) -> None:
 class Meter:
     """Measures the steps of one training, which may be a trial of a search, and reports the progress.
 
-    The time left is estimated from the steps that were made, with three assumptions. The rest of the phase takes as long for
-    each step as the phase did so far. A later phase takes as long for each step as an earlier phase of the same name, or else
-    as the current phase. A later trial takes as long as this one.
+    The time left is estimated from the steps that were made. Every step left is assumed to take as long as the steps of the
+    current phase did, and a later trial as long as this one.
     """
 
     def __init__(self, plan: Plan, *, trials: int = 1, trials_before: int = 0, steps_before: int = 0) -> None:
@@ -64,7 +63,6 @@ class Meter:
         self._step = steps_before
         self._started = self._phase_started = monotonic()
         self._phase_steps = 0
-        self._paces: dict[type[PhasePlan], float] = {}
 
     def begin(self) -> None:
         """Starts the clock of a phase. To be called before its first step, and before its first step after a snapshot."""
@@ -81,8 +79,8 @@ class Meter:
         self._step += 1
         self._phase_steps += 1
         now = monotonic()
-        pace = self._paces[type(phase)] = (now - self._phase_started) / self._phase_steps
-        left = self._seconds_left_of_trial(pace)
+        pace = (now - self._phase_started) / self._phase_steps
+        left = (self._plan.steps - self._step) * pace
         trials_left = self._trials - self._trials_before - 1
         return Progress(
             phase=phase.name,
@@ -94,15 +92,6 @@ class Meter:
             seconds_left=left + trials_left * (now - self._started + left),
             snapshot=snapshot,
         )
-
-    def _seconds_left_of_trial(self, pace: float) -> float:
-        """The estimated seconds to the end of the last phase. `pace` is that of the current phase, in seconds for each step."""
-        left, last = 0.0, 0
-        for phase in self._plan.phases:
-            first, last = max(last, self._step), last + phase.steps
-            if last > first:
-                left += (last - first) * self._paces.get(type(phase), pace)
-        return left
 
 
 def of_pruning(plan: Plan, *, steps: int, networks: int, seconds: float) -> Progress:

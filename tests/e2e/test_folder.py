@@ -55,8 +55,13 @@ def test_a_worker_that_keeps_ending_is_reported(tmp_path: Path) -> None:
         serving(tmp_path, {"NERN_DEVICE": "cuda:99"}) as (url, _),
         httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client,
     ):
-        until(lambda: client.get("/readyz").status_code == 503, what="the report")
-        answer = client.get("/readyz")
+
+        def reported() -> httpx.Response | None:
+            answer = client.get("/readyz")
+            return answer if answer.status_code == 503 and answer.json()["checks"]["worker"] != "ok" else None
+
+        answer = until(reported, what="the report")
+        assert answer is not None
         assert "worker" in answer.json()["detail"]
         assert answer.json()["checks"]["worker"] != "ok"
         assert answer.json()["checks"]["database"] == "ok"

@@ -1,5 +1,6 @@
 """The README's walk through the API, as it is written."""
 
+import os
 import re
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def test_the_walk(tmp_path: Path) -> None:
         wanted = {
             **environment({"NERN": url, "TMPDIR": str(tmp_path)}),
             "VIRTUAL_ENV": sys.prefix,
-            "PYTHONPATH": f"{ROOT}:{site_packages()}",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *site_packages()]),
         }
         ended = subprocess.run(
             ["bash", "-c", script],
@@ -49,6 +50,6 @@ def test_the_walk(tmp_path: Path) -> None:
     assert "/problems/truncated-file" in answers[-1]
 
 
-def site_packages() -> str:
+def site_packages() -> list[str]:
     """Where the packages of the environment that runs the tests are: a link to its interpreter does not know."""
-    return next(path for path in sys.path if path.endswith("site-packages"))
+    return [path for path in sys.path if path.endswith("site-packages")]

@@ -119,6 +119,23 @@ def test_a_snapshot_is_known_by_the_hash_of_its_inputs_if_there_is_one() -> None
             train(resnet8(), request, inputs_hash="two", snapshot=snapshot)
 
 
+def test_a_snapshot_of_more_steps_than_there_are_is_refused() -> None:
+    request = DecoupledRequest(steps=1, hidden=8)
+    with pytest.raises(OtherTraining, match="more steps"):
+        train(resnet8(), request, snapshot=replace(snapshot_of(request), step=9))
+
+
+def test_one_training_does_not_go_on_with_the_snapshot_of_a_search_for_its_size() -> None:
+    arguments: dict[str, Any] = {"architecture": "cifar/resnet8", "data": images()}
+    snapshot = snapshot_of(DecoupledRequest(steps=2, reconstruction_steps=1, target=AccuracyTarget(drop=1.0)), **arguments)
+    assert snapshot.search is not None
+    [hidden] = {len(weight) for name, weight in snapshot.predictor.items() if name == "trunk.0.weight"}
+    same = DecoupledRequest(steps=2, reconstruction_steps=1, hidden=hidden)
+    with pytest.raises(OtherTraining, match="another training"):
+        train(resnet8(), same, snapshot=snapshot, **arguments)
+    assert train(resnet8(), same, snapshot=replace(snapshot, search=None), **arguments).steps == 2
+
+
 def test_a_detached_snapshot_does_not_change_with_the_training() -> None:
     taken: list[Snapshot] = []
     request = DecoupledRequest(steps=4, hidden=8)

@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -9,9 +10,11 @@ from torch import Tensor
 
 from nern import training
 from nern.architectures import build
-from nern.errors import TrainingDiverged
+from nern.errors import TrainingDiverged, UnusableImages
 from nern.evaluation import Evaluator, HeldOutSet
 from nern.images import Subset
+from nern.plan import Plan
+from nern.planning import MAX_HELD_OUT_IMAGES, ImageFacts, NetworkFacts, NoiseFacts, make_plan
 from nern.report import make_report
 from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
 from nern.request.phases import Cosine, PhasePlan
@@ -248,12 +251,56 @@ def test_an_evaluation_without_finite_numbers_is_never_the_best() -> None:
         assert train(resnet8(), DecoupledRequest(steps=3, hidden=8)).best.step == 2
 
 
+def test_a_training_none_of_whose_evaluations_is_finite_has_diverged() -> None:
+    with (
+        patch("nern.training.loop.evaluate", lambda targets, evaluator, step: training.Evaluation(step, math.nan, None)),
+        pytest.raises(TrainingDiverged, match="no evaluation of the rebuilt network gave finite numbers"),
+    ):
+        train(resnet8(), DecoupledRequest(steps=1, hidden=8))
+
+
+def test_labels_that_the_network_has_no_classes_for_are_refused_by_an_evaluation_too() -> None:
+    made = images()
+    assert made.labels_N is not None
+    with pytest.raises(UnusableImages, match="only 10 classes"):
+        Evaluator(build("cifar/resnet8", resnet8()), HeldOutSet.of(replace(made, labels_N=made.labels_N + 5)))
+
+
+@pytest.mark.parametrize(("count", "fraction", "held_out"), [(40, 0.1, 4), (3, 0.1, 1), (9000, 0.5, MAX_HELD_OUT_IMAGES)])
+def test_a_fraction_of_the_images_is_held_out_up_to_a_most(count: int, fraction: float, held_out: int) -> None:
+    network = NetworkFacts(resnet8(), "cifar/resnet8")
+    plan = make_plan(DecoupledRequest(held_out=fraction), network, ImageFacts(count, 3, 10))
+    assert isinstance(plan, Plan)
+    assert plan.held_out_images == held_out
+
+
+def test_the_schedules_of_the_recipes() -> None:
+    network, noise = NetworkFacts(resnet8(), "cifar/resnet8"), NoiseFacts("uniform")
+    plan = make_plan(RegularisedRequest(bits=4, steps=3000), network, noise)
+    assert isinstance(plan, Plan)
+    assert [(phase.name, phase.steps, phase.learning_rate) for phase in plan.phases] == [
+        ("smoothing", 300, Cosine(1e-3, 300, warm_up=6)),
+        ("reconstruction", 2083, Cosine(0.1, 2083, warm_up=41)),
+        ("distillation", 417, Cosine(2e-4, 417, warm_up=8)),
+        ("compression", 250, Cosine(0.1, 250, warm_up=5)),
+        ("compression", 250, Cosine(2e-4, 250, warm_up=5)),
+    ]
+    plan = make_plan(PaperRequest(steps=100, reconstruction_steps=40), network, noise)
+    assert isinstance(plan, Plan)
+    assert [(phase.name, phase.steps, phase.learning_rate) for phase in plan.phases] == [
+        ("reconstruction", 40, Cosine(5e-3, 100, floor=1e-6)),
+        ("distillation", 60, Cosine(5e-3, 100, floor=1e-6, first=40)),
+    ]
+
+
 def test_the_schedule_rises_and_falls() -> None:
     rate = Cosine(2.0, 100, warm_up=9, floor=0.5)
     assert rate(0) == pytest.approx(0.2)
     assert max(rate(step) for step in range(100)) == pytest.approx(2.0, rel=0.05)
     assert rate(99) == pytest.approx(0.5, abs=1e-2)
     assert all(math.isfinite(rate(step)) for step in range(100))
+    later = replace(rate, first=40)
+    assert [later(step) for step in range(60)] == [rate(step) for step in range(40, 100)]
 
 
 def test_every_kind_of_phase_can_be_carried_out() -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -19,8 +19,8 @@ from service.api.app import create_app
 from service.api.context import Context
 from service.inspection import pool, process
 from service.inspection.limits import WAITING_DESCRIPTORS
-from service.inspection.pool import Inspectors, NotWarmedUp
-from service.inspection.process import Task
+from service.inspection.pool import MAX_TASKS, Inspectors, NotWarmedUp
+from service.inspection.process import Inspector, Task
 from service.settings import Settings
 from service.store import migrate
 from service.store.database import Database
@@ -232,6 +232,54 @@ def is_well(probe: Callable[[], None]) -> bool:
     except NotWarmedUp:
         return False
     return True
+
+
+def test_a_waiting_process_has_no_descriptor_more_than_it_needs(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "from service.inspection import child, limits; limits.WAITING_DESCRIPTORS -= 1; child.main()"
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-I", "-c", script))
+    with pytest.raises(problems.TooDemanding, match="exceeded its limits"):
+        asyncio.run(Inspectors(0).read(task))
+
+
+def test_few_files_are_read_at_the_same_time(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, most, release = 0, 0, asyncio.Event()
+
+    class Patient(Inspector):
+        """Reads nothing until it may."""
+
+        def __init__(self) -> None:
+            pass
+
+        @classmethod
+        async def start(cls) -> Self:
+            return cls()
+
+        def take(self) -> None:
+            pass
+
+        async def read(self, task: Task) -> bytes:
+            nonlocal reading, most
+            reading += 1
+            most = max(most, reading)
+            await release.wait()
+            reading -= 1
+            return b"{}"
+
+        async def close(self) -> None:
+            pass
+
+    async def read() -> None:
+        inspectors = Inspectors(0)
+        tasks = [asyncio.create_task(inspectors.read(task)) for _ in range(3 * MAX_TASKS)]
+        for _ in range(100):  # each goes as far as it can
+            await asyncio.sleep(0)
+        assert reading == MAX_TASKS
+        release.set()
+        assert await asyncio.gather(*tasks) == [{}] * 3 * MAX_TASKS
+        assert most == MAX_TASKS
+
+    monkeypatch.setattr(pool, "Inspector", Patient)
+    asyncio.run(read())
 
 
 @pytest.mark.parametrize(

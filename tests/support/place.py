@@ -35,7 +35,13 @@ class Place:
         self.worker = Worker(self.settings, self.stopping)
 
     def add(
-        self, state_dict: dict[str, torch.Tensor], *, architecture: str | None, dataset: bytes | None = None, **config: Any
+        self,
+        state_dict: dict[str, torch.Tensor],
+        *,
+        architecture: str | None,
+        dataset: bytes | None = None,
+        noise: str | None = None,
+        **config: Any,
     ) -> str:
         """Adds a queued job for a network, with checkpoint and dataset, as the API would. Returns the id of the job."""
         checkpoint = rows.checkpoint(architecture=architecture)
@@ -46,6 +52,7 @@ class Place:
         job = rows.job(
             checkpoint.id,
             dataset_id=images.id if images else None,
+            noise=noise,
             architecture=architecture,
             config=DecoupledRequest(**{**SHORT, **config}).model_dump(mode="json"),
         )

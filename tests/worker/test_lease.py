@@ -87,6 +87,17 @@ def test_a_lease_that_runs_out_while_the_database_is_away_is_lost(place: Place) 
 
 
 @pytest.mark.usefixtures("_quick_pulse")
+def test_a_result_is_not_written_after_the_lease_was_lost(place: Place) -> None:
+    def away() -> None:
+        pulse.lost.set()
+        raise OperationalError("", {}, Exception())
+
+    pulse = lease.Pulse(place.stopping)
+    with pytest.raises(jobs.LeaseLost, match="while the database was away"):
+        pulse.persist(away)
+
+
+@pytest.mark.usefixtures("_quick_pulse")
 def test_a_long_training_keeps_its_lease(place: Place) -> None:
     id, thread = working(place)
     first = place.job(id).lease_expires_at

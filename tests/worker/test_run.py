@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -47,7 +48,7 @@ def test_a_job_ends_in_a_predictor_that_rebuilds_the_network(place: Place) -> No
 
 
 def test_a_predictor_can_be_sized_compressed_and_looked_into(place: Place) -> None:
-    wanted = {"hidden": None, "target": {"drop": 50.0}, "bits": 4, "importance": True, "steps": 9}
+    wanted: dict[str, Any] = {"hidden": None, "target": {"drop": 50.0}, "bits": 4, "importance": True, "steps": 9}
     id = place.add(resnet8(), architecture="cifar/resnet8", dataset=dataset_file(), **wanted)
     place.worker.work()
     job = place.job(id)
@@ -63,6 +64,15 @@ def test_a_predictor_can_be_sized_compressed_and_looked_into(place: Place) -> No
     assert predictor.config["hidden"] == predictor.report["target"]["sizes"][-1]["hidden"]
     assert set(predictor.report["importance"]["curves"]) == {"weight", "kernel", "filter"}
     assert b"svg" in figures.draw("importance", predictor.report)
+
+
+def test_a_job_may_distil_from_noise(place: Place) -> None:
+    id = place.add(resnet8(), architecture="cifar/resnet8", noise="uniform")
+    place.worker.work()
+    assert place.job(id).state == "succeeded"
+    with place.database.read() as session:
+        report = session.get_one(Predictor, place.job(id).predictor_id).report
+    assert (report["distilled"], report["images"], report["accuracy"]["original"]) == (True, 256, None)
 
 
 FAILURES: list[tuple[str, Callable[[Place], str], str, str]] = [

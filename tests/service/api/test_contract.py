@@ -1,10 +1,12 @@
 """The HTTP contract: what is the same for all routes."""
 
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from obstore.exceptions import GenericError
 
 from service import problems
 from service.store.database import Database
@@ -45,6 +47,7 @@ def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
         ("POST", "/v1/checkpoints", {"files": {"other": b"x"}}, 400, "bad-request"),
         ("GET", "/v1/jobs/nope/events", {"headers": {"last-event-id": "x"}}, 422, "invalid"),
         ("GET", "/v1/jobs/nope/events", {"headers": {"last-event-id": "9" * 30}}, 422, "invalid"),
+        ("GET", "/v1/predictors/nope", {}, 404, "not-found"),
     ],
 )
 def test_every_error_has_the_same_shape(
@@ -85,3 +88,11 @@ def test_health(client: httpx.Client, database: Database) -> None:
     answer = client.get("/readyz")
     assert is_problem(answer, 503, "unavailable", "schema")
     assert answer.json()["checks"]["schema"] == "SchemaOutdated"
+
+
+def test_a_blob_store_that_is_away_is_named(client: httpx.Client) -> None:
+    with patch("obstore.list", side_effect=GenericError("no route to host")):
+        answer = client.get("/readyz")
+    assert is_problem(answer, 503, "unavailable", "blobs")
+    assert answer.json()["checks"]["blobs"] == "GenericError"
+    assert client.get("/readyz").status_code == 200

@@ -1,12 +1,13 @@
 """The HTTP contract: the events of a job."""
 
 import json
+from unittest.mock import patch
 
 import httpx
 import pytest
 
 from service.store.database import Database
-from tests.support.calls import finish, new_job
+from tests.support.calls import finish, is_problem, new_job
 
 
 def test_events_as_pages(client: httpx.Client, database: Database) -> None:
@@ -19,6 +20,8 @@ def test_events_as_pages(client: httpx.Client, database: Database) -> None:
     rest = client.get(f"/v1/jobs/{id}/events", params={"cursor": first["next_cursor"]}).json()
     assert [event["data"]["state"] for event in rest["items"]] == ["failed"]
     assert rest["next_cursor"] is None
+    for cursor in ("%%%", "YWJj"):
+        assert is_problem(client.get(f"/v1/jobs/{id}/events", params={"cursor": cursor}), 422, "invalid", "cursor")
 
 
 @pytest.mark.parametrize(("last", "expected"), [(None, ["1", "2", "3"]), ("2", ["3"]), ("3", [])])
@@ -40,3 +43,15 @@ def test_events_as_a_stream_end_with_the_job(
         assert data[-1] == {"state": "failed", "error": {"type": "t", "detail": "d"}}
     again = client.get(f"/v1/jobs/{id}/events", headers={"accept": "text/event-stream", "last-event-id": "3"})
     assert again.status_code == 204, "browsers connect again until they are told that there is no more"
+
+
+def test_a_quiet_stream_says_now_and_then_that_it_is_still_there(client: httpx.Client, database: Database) -> None:
+    id = new_job(client).json()["id"]
+    with (
+        patch("service.api.events.KEEP_ALIVE_SECONDS", 0),
+        client.stream("GET", f"/v1/jobs/{id}/events", headers={"accept": "text/event-stream"}) as answer,
+    ):
+        lines = answer.iter_lines()
+        assert ": still here" in lines
+        finish(database, id, "failed")
+        assert "event: state" in lines

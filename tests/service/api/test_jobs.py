@@ -1,16 +1,20 @@
 """The HTTP contract: jobs."""
 
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
 import pytest
+from sqlalchemy.orm import Session
 from torchvision.models import squeezenet1_1
 
 from nern.errors import UnusableImages
 from nern.planning import NetworkFacts, NoiseFacts, make_plan
 from nern.request import DecoupledRequest
+from service.store import jobs
 from service.store.database import Database
+from service.store.tables import Job
 from tests.support.calls import DATASET, finish, is_problem, new_job, upload
 from tests.support.networks import dataset_file, npz, odd, saved
 
@@ -53,6 +57,13 @@ def test_linear_layers_are_represented_on_request(client: httpx.Client) -> None:
     refused = new_job(client, layers=["linear.bias"])
     assert is_problem(refused, 422, "not-representable", "linear.bias")
     assert [error["pointer"] for error in refused.json()["errors"]] == ["/layers"]
+
+
+def test_the_layers_of_the_paper_are_those_of_its_networks(client: httpx.Client) -> None:
+    assert new_job(client, layers="paper").json()["config"]["layers"] == "paper"
+    unknown = upload(client, saved(odd())).json()["id"]
+    refused = client.post("/v1/jobs", json={"checkpoint_id": unknown, "layers": "paper"})
+    assert is_problem(refused, 422, "not-representable", 'use "all" or names')
 
 
 def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
@@ -123,14 +134,23 @@ def test_data_that_cannot_be_those_of_the_network_is_refused(client: httpx.Clien
         return new_job(client, data={"dataset_id": dataset})
 
     image = np.zeros((1, 8, 8, 3), np.uint8)
-    assert is_problem(with_dataset(npz(images=image)), 422, "invalid", "the dataset has 1 image; at least 2")
-    assert is_problem(with_dataset(dataset_file(channels=1)), 422, "invalid", "1 channels, but the network takes 3")
     strange = npz(images=image.repeat(2, 0), labels=np.array([0, 15]))
-    assert is_problem(with_dataset(strange), 422, "invalid", "a label is 15, but the network has only 10 classes")
+    for content, detail in [
+        (npz(images=image), "the dataset has 1 image; at least 2"),
+        (dataset_file(channels=1), "1 channels, but the network takes 3"),
+        (strange, "a label is 15, but the network has only 10 classes"),
+    ]:
+        refused = with_dataset(content)
+        assert is_problem(refused, 422, "invalid", detail)
+        assert [error["pointer"] for error in refused.json()["errors"]] == ["/data/dataset_id"]
+    unlabelled = client.post("/v1/datasets", files={"file": npz(images=image.repeat(9, 0))}).json()["id"]
+    refused = new_job(client, data={"dataset_id": unlabelled}, target={"drop": 0.5})
+    assert is_problem(refused, 422, "invalid", "labels")
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/target"]
     squeezenet = NetworkFacts(squeezenet1_1(weights=None).state_dict(), "torchvision/squeezenet1_1")
-    with pytest.raises(UnusableImages, match="no batch norm") as refused:
+    with pytest.raises(UnusableImages, match="no batch norm") as impossible:
         make_plan(DecoupledRequest(), squeezenet, NoiseFacts("matched"))
-    assert refused.value.pointer == "/data/noise"
+    assert impossible.value.pointer == "/data/noise"
 
 
 def test_a_job_that_will_not_distil_says_so(client: httpx.Client) -> None:
@@ -152,6 +172,7 @@ def test_a_job_for_what_does_not_exist(client: httpx.Client) -> None:
     assert is_problem(new_job(client, layers=["nope.weight"]), 422, "not-representable", "nope.weight")
     too_many = new_job(client, recipe="paper", reconstruction_steps=100_000)
     assert is_problem(too_many, 422, "invalid", "must not exceed steps")
+    assert [error["pointer"] for error in too_many.json()["errors"]] == ["/reconstruction_steps"]
 
 
 def test_an_idempotency_key_creates_one_job(client: httpx.Client) -> None:
@@ -163,6 +184,34 @@ def test_an_idempotency_key_creates_one_job(client: httpx.Client) -> None:
     assert [answer.status_code for answer in made] == [202, 202, 202, 422]
     assert made[0].json()["id"] == made[1].json()["id"] != made[2].json()["id"]
     assert is_problem(made[3], 422, "idempotency-key-reused")
+
+
+def test_of_two_requests_with_one_idempotency_key_at_the_same_time_one_creates_the_job(client: httpx.Client) -> None:
+    checkpoint = upload(client).json()["id"]
+
+    def create() -> httpx.Response:
+        return client.post("/v1/jobs", json={"checkpoint_id": checkpoint}, headers={"Idempotency-Key": "a"})
+
+    first, find, found = create(), jobs.with_key, list[Job | None]()
+
+    def too_early(session: Session, key: str) -> Job | None:
+        """The first look at the table comes before the other request has written its row."""
+        found.append(find(session, key) if found else None)
+        return found[-1]
+
+    with patch.object(jobs, "with_key", too_early):
+        second = create()
+    assert len(found) == 2
+    assert (second.status_code, second.json()["id"]) == (202, first.json()["id"])
+    assert len(client.get("/v1/jobs").json()["items"]) == 1
+
+
+def test_lists_may_be_of_one_checkpoint(client: httpx.Client) -> None:
+    job = new_job(client).json()
+    for url in ("/v1/jobs", "/v1/predictors"):
+        assert client.get(url, params={"checkpoint_id": "another"}).json()["items"] == []
+    found = client.get("/v1/jobs", params={"checkpoint_id": job["checkpoint_id"]}).json()["items"]
+    assert [item["id"] for item in found] == [job["id"]]
 
 
 def test_text_that_is_no_unicode_is_refused(client: httpx.Client) -> None:

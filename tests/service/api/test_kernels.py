@@ -22,6 +22,7 @@ from service.serving.formats import FORMATS
 from service.serving.formats.format import Format, Selection
 from service.serving.predictors import Cache, Served
 from service.serving.renderer import Renderer
+from service.serving.selection import MAX_PARTS
 from service.store.database import Database
 from tests.support.networks import odd, resnet8
 from tests.support.stored import store_predictor
@@ -145,7 +146,10 @@ def test_the_format_is_negotiated(
     assert answer.headers["content-type"].partition(";")[0] == media_type
 
 
-@pytest.mark.parametrize(("headers", "params"), [({"accept": "text/html"}, {}), ({}, {"format": "xml"})])
+@pytest.mark.parametrize(
+    ("headers", "params"),
+    [({"accept": "text/html"}, {}), ({"accept": "application/json;q=much"}, {}), ({}, {"format": "xml"})],
+)
 def test_other_formats_are_not_acceptable(
     client: httpx.Client, url: str, headers: dict[str, str], params: dict[str, str]
 ) -> None:
@@ -216,6 +220,7 @@ def test_a_kernel_of_one_weight_is_the_same_alone_and_among_others(client: httpx
         ({"layer": "1,1"}, 422, "invalid", "twice"),
         ({"layer": "0:,0:,0:"}, 422, "invalid", "twice"),
         ({"layer": "9" * 40}, 422, "invalid", "slice"),
+        ({"layer": ",".join(["0:0"] * (MAX_PARTS + 1))}, 422, "invalid", "more than 1000 parts"),
     ],
 )
 def test_what_is_outside_or_malformed_is_named(

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -14,6 +16,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service.settings import Settings
+from service.store import checkpoints
+from service.store.tables import Checkpoint
+from service.uploads.multipart import MAX_OTHER_BYTES, MAX_OTHER_PARTS
+from service.uploads.staging import clear_abandoned
 from tests.support.calls import DATASET, NETWORK, files, is_problem, new_job, upload
 from tests.support.networks import dataset_file, odd, resnet8, saved
 
@@ -78,6 +84,23 @@ def test_a_checkpoint_that_was_stored_unheard_keeps_its_bytes(app: FastAPI, clie
     assert client.get(f"/v1/checkpoints/{again.json()['id']}/file").content == NETWORK
 
 
+def test_of_two_uploads_of_the_same_bytes_at_the_same_time_one_is_kept(client: httpx.Client, settings: Settings) -> None:
+    first, find, looks = upload(client), checkpoints.with_hash, 0
+
+    def too_early(session: Session, sha256: str) -> Checkpoint | None:
+        """Before the other upload has written its row, when it is looked for before the inspection and before the insert."""
+        nonlocal looks
+        looks += 1
+        return find(session, sha256) if looks > 2 else None
+
+    with patch.object(checkpoints, "with_hash", too_early):
+        second = upload(client)
+    assert looks == 3
+    assert (second.status_code, second.json()["id"]) == (200, first.json()["id"])
+    assert len(files(settings.data_dir / "blobs")) == 2
+    assert client.get(f"/v1/checkpoints/{first.json()['id']}/file").content == NETWORK
+
+
 def test_the_raw_body_is_the_same_upload(client: httpx.Client) -> None:
     first = upload(client)
     again = client.post(
@@ -96,7 +119,8 @@ def test_an_unknown_architecture_is_null(client: httpx.Client) -> None:
 def test_a_digest_is_verified(client: httpx.Client, settings: Settings) -> None:
     right, wrong = (base64.b64encode(hashlib.sha256(data).digest()).decode() for data in (NETWORK, b"other"))
     assert is_problem(upload(client, headers={"Content-Digest": f"sha-256=:{wrong}:"}), 422, "digest-mismatch", "again")
-    assert is_problem(upload(client, headers={"Content-Digest": "sha-256=:x:"}), 400, "bad-request")
+    for malformed in ("sha-256=:x:", "sha-256=:AAAA:", "sha-256=AAAA"):
+        assert is_problem(upload(client, headers={"Content-Digest": malformed}), 400, "bad-request", "Content-Digest")
     assert files(settings.data_dir / "blobs") == files(settings.staging) == []
     assert upload(client, headers={"Content-Digest": f"md5=:AAAA:, sha-256=:{right}:"}).status_code == 201
 
@@ -145,6 +169,43 @@ def test_a_body_of_unknown_length_is_limited_too(client: httpx.Client, settings:
 )  # fmt: skip
 def test_malformed_forms(client: httpx.Client, content_type: str, body: bytes, status: int, slug: str) -> None:
     assert is_problem(client.post("/v1/checkpoints", content=body, headers={"content-type": content_type}), status, slug)
+
+
+def part(headers: str, content: str = "a") -> str:
+    return f"--x\r\n{headers}\r\n\r\n{content}\r\n"
+
+
+FILE, OTHER = 'Content-Disposition: form-data; name="file"; filename="a"', 'Content-Disposition: form-data; name="other"'
+
+
+@pytest.mark.parametrize(
+    ("parts", "detail"),
+    [
+        ([part(FILE), part(FILE)], "two parts `file`"),
+        ([part(OTHER)] * (MAX_OTHER_PARTS + 1) + [part(FILE)], "too many parts"),
+        ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "is too large"),
+        ([part("\r\n".join([f"X-Long: {'a' * 4000}"] * 5))], "headers of a part are too long"),
+    ],
+    ids=["two files", "many parts", "a large part", "long headers"],
+)
+def test_forms_with_more_than_a_file_are_bounded(client: httpx.Client, parts: list[str], detail: str) -> None:
+    body = "".join(parts) + "--x--\r\n"
+    answer = client.post("/v1/checkpoints", content=body, headers={"content-type": "multipart/form-data; boundary=x"})
+    assert is_problem(answer, 400, "bad-request", detail)
+
+
+def test_a_form_may_have_other_parts_beside_its_file(client: httpx.Client) -> None:
+    answer = client.post("/v1/checkpoints", files={"file": ("net.pt", NETWORK)}, data={"comment": "mine"})
+    assert (answer.status_code, answer.json()["filename"]) == (201, "net.pt")
+
+
+def test_what_killed_processes_left_of_uploads_is_removed_after_a_day(settings: Settings) -> None:
+    for name, hours in [("old", 25), ("new", 23)]:
+        (settings.staging / name).mkdir(parents=True)
+        (settings.staging / name / "upload").touch()
+        os.utime(settings.staging / name, (0, time.time() - hours * 3600))
+    clear_abandoned(settings)
+    assert [path.name for path in settings.staging.iterdir()] == ["new"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Two ETags are equal only if all is equal that decides the bits."""
 
+import platform
 import re
 from dataclasses import fields, replace
 from importlib.metadata import version
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -35,5 +37,15 @@ def test_an_etag_has_only_characters_that_any_header_and_file_name_can_have(proc
 def test_the_renderer_of_a_process_is_its_release_its_torch_and_its_processor() -> None:
     here = Renderer.here(version("nern"))
     assert (here.release, here.torch) == (version("nern"), torch.__version__)
-    assert here.processor.endswith(torch.backends.cpu.get_cpu_capability())
+    assert here.processor == f"{platform.machine()}.{torch.backends.cpu.get_cpu_capability()}"
     assert here == Renderer.here(version("nern"))
+
+
+def test_a_node_that_computes_otherwise_is_another_renderer() -> None:
+    def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x @ weight.T * (1 + 2**-20)
+
+    here = Renderer.here("1")
+    with patch("torch.nn.functional.linear", linear):
+        there = Renderer.here("1")
+    assert there == replace(here, arithmetic=there.arithmetic) != here

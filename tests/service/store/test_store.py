@@ -1,10 +1,17 @@
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect
 
+import migrations
+from service import cli
+from service.settings import Settings
 from service.store import checkpoints, migrate, predictors
 from service.store.database import Database
 from service.store.migrate import SchemaOutdated
@@ -105,4 +112,25 @@ def test_a_folder_with_a_space_is_no_obstacle(tmp_path: Path) -> None:
     folder.mkdir()
     database = Database(f"sqlite:///{folder / 'x.sqlite3'}")
     migrate.upgrade(database)
+    database.close()
+
+
+def test_migrations_run_from_the_command_of_alembic_and_can_be_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NERN_DATA_DIR", str(tmp_path))
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    database = Database(Settings().database)
+    command.upgrade(config, "head")
+    migrate.probe(database)
+    command.downgrade(config, "base")
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    database.close()
+
+
+def test_the_command_brings_a_database_to_the_schema_of_this_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NERN_DATA_DIR", str(tmp_path))
+    with patch("service.commands.logging"):
+        cli.main(["migrate"])
+    database = Database(Settings().database)
+    migrate.probe(database)
     database.close()
