@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from nern.errors import NotRepresentable, UnknownArchitecture, UnusableImages
+from nern.errors import ImpossibleRequest, InconsistentOptions, NotRepresentable, UnknownArchitecture, UnusableImages
+from nern.planning import DataFacts, DatasetFacts, NetworkFacts, NoiseFacts, make_plan
 from nern.request import DecoupledRequest, read_request
 from nern.training import train
-from tests.support.networks import images, resnet8
+from tests.support.networks import images, odd, resnet8
 
 
 @pytest.mark.parametrize(
@@ -92,3 +93,34 @@ def test_what_does_not_fit_the_network_is_refused() -> None:
         train(resnet8(), DecoupledRequest(), architecture="cifar/resnet20", data=images())
     with pytest.raises(NotRepresentable):
         train(resnet8(), DecoupledRequest(layers=["bn1.weight"]))
+
+
+NETWORK = NetworkFacts(resnet8(), "cifar/resnet8")
+UNKNOWN = NetworkFacts(odd(), None)
+DATASET = DatasetFacts(images=40, channels=3, classes=10)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "network", "data", "kind", "pointer"),
+    [
+        ({}, NetworkFacts(odd(), "cifar/resnet8"), None, UnknownArchitecture, "/architecture"),
+        ({}, NetworkFacts(resnet8(), "cifar/resnet9"), None, UnknownArchitecture, "/architecture"),
+        ({"layers": ["nope"]}, NETWORK, None, NotRepresentable, "/layers"),
+        ({"layers": "paper"}, UNKNOWN, None, NotRepresentable, "/layers"),
+        ({}, NETWORK, replace(DATASET, images=1), UnusableImages, "/data/dataset_id"),
+        ({}, NETWORK, replace(DATASET, channels=1), UnusableImages, "/data/dataset_id"),
+        ({}, NETWORK, replace(DATASET, classes=11), UnusableImages, "/data/dataset_id"),
+        ({"target": {"drop": 1.0}}, NETWORK, replace(DATASET, classes=None), UnusableImages, "/target"),
+        ({"target": {"drop": 1.0}}, NETWORK, NoiseFacts("uniform"), UnusableImages, "/target"),
+        ({"target": {"drop": 1.0}}, NETWORK, None, UnusableImages, "/target"),
+        ({"recipe": "regularised"}, NETWORK, None, UnusableImages, "/data"),
+        ({"recipe": "regularised"}, UNKNOWN, DATASET, UnusableImages, "/data"),
+        ({"recipe": "paper", "reconstruction_steps": 100_000}, NETWORK, DATASET, InconsistentOptions, "/reconstruction_steps"),
+    ],
+)
+def test_a_refusal_points_at_the_field_at_fault(
+    wanted: dict[str, Any], network: NetworkFacts, data: DataFacts | None, kind: type[ImpossibleRequest], pointer: str
+) -> None:
+    with pytest.raises(kind) as refused:
+        make_plan(read_request(wanted), network, data)
+    assert refused.value.pointer == pointer
