@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nern.errors import ImpossibleRequest, InconsistentOptions, NotRepresentable, UnknownArchitecture, UnusableImages
-from nern.planning import DataFacts, DatasetFacts, NetworkFacts, NoiseFacts, make_plan
+from nern.planning import DataFacts, ImageFacts, NetworkFacts, NoiseFacts, make_plan
 from nern.request import DecoupledRequest, read_request
 from nern.training import train
 from tests.support.networks import images, odd, resnet8
@@ -97,7 +97,7 @@ def test_what_does_not_fit_the_network_is_refused() -> None:
 
 NETWORK = NetworkFacts(resnet8(), "cifar/resnet8")
 UNKNOWN = NetworkFacts(odd(), None)
-DATASET = DatasetFacts(images=40, channels=3, classes=10)
+DATASET = ImageFacts(images=40, channels=3, classes=10)
 
 
 @pytest.mark.parametrize(
