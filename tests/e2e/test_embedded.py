@@ -75,7 +75,7 @@ def test_a_worker_ends_when_the_service_is_killed(tmp_path: Path) -> None:
         assert json.loads(process.stdout.readline())["url"]
         started = until(lambda: children(process), what="the worker")
         log_file = tmp_path / "data" / "logs" / "worker.log"
-        until(lambda: "looking for jobs" in log_file.read_text(), what="the worker at work")
+        until(lambda: "looks for jobs" in log_file.read_text(), what="the worker at work")
     finally:
         process.kill()
         process.wait()

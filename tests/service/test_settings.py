@@ -239,4 +239,4 @@ def test_sweep_seconds_are_the_pause_between_sweeps(settings: Settings, caplog: 
         asyncio.run(sweep_forever(database, Polling(), with_values(settings, sweep_seconds=9), lambda: NOW))
     database.close()
     assert slept == [9, 9]
-    assert caplog.text.count("the sweep failed; it will be tried again") == 2
+    assert caplog.text.count("the sweep failed; the next one is in") == 2

@@ -170,7 +170,7 @@ def test_events_stay_few_however_many_steps(place: Place) -> None:
 def test_between_evaluations_the_row_is_written_now_and_then_and_not_at_every_step(place: Place) -> None:
     place.add(resnet8(), architecture=None, steps=300, hidden=2, kernel_batch=16)
     with (
-        patch.object(reporting, "EVERY_SECONDS", inf),
+        patch.object(reporting, "REPORT_SECONDS", inf),
         patch.object(jobs, "report_progress", wraps=jobs.report_progress) as written,
     ):
         place.worker.work()
