@@ -41,16 +41,16 @@ FAILURES: Mapping[FailureType, Failure] = {
         "Give the job the images, the labels or the option that the detail asks for.",
     ),
     "training-diverged": Failure(
-        "A loss became infinite or not a number.",
-        "Lower the learning rate that belongs to the phase in the detail.",
+        "A loss became infinite or not a number, or no evaluation gave finite numbers.",
+        "Lower the learning rates.",
     ),
     "bad-artefact": Failure(
         "The blob of the checkpoint or of the dataset, or the artefact of the new predictor, can't be read.",
-        "Upload the file again, and create the job again. If that fails too, report the fault.",
+        "Delete the checkpoint or the dataset, upload the file again, and create the job again. If that fails too, report the fault.",
     ),
     "input-missing": Failure(
         "The checkpoint or the dataset is not in the blob store.",
-        "Upload the file again, and create the job again.",
+        "Delete the checkpoint or the dataset, upload the file again, and create the job again.",
     ),
     "out-of-memory": Failure(
         "The training needs more memory than the worker has.",
