@@ -98,7 +98,7 @@ def test_a_job_can_ask_which_weights_matter() -> None:
     assert report["importance"]["metric"] == "accuracy"
     assert [progress.step for progress in seen] == list(range(1, 3 + PRUNED_NETWORKS + 1))
     assert {progress.steps for progress in seen} == {3 + PRUNED_NETWORKS}
-    with pytest.raises(ValueError, match="no snapshot of what comes after the last step"):
+    with pytest.raises(ValueError, match="there are no snapshots after the last step"):
         seen[-1].snapshot()
 
 

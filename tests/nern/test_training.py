@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nern import training
 from nern.architectures import build
-from nern.errors import TrainingDiverged, UnusableImages
+from nern.errors import TrainingDiverged
 from nern.evaluation import Evaluator, HeldOutSet
 from nern.images import Subset
 from nern.plan import Plan
@@ -257,13 +257,6 @@ def test_a_training_none_of_whose_evaluations_is_finite_has_diverged() -> None:
         pytest.raises(TrainingDiverged, match="no evaluation of the rebuilt network gave finite numbers"),
     ):
         train(resnet8(), DecoupledRequest(steps=1, hidden=8))
-
-
-def test_labels_that_the_network_has_no_classes_for_are_refused_by_an_evaluation_too() -> None:
-    made = images()
-    assert made.labels_N is not None
-    with pytest.raises(UnusableImages, match="only 10 classes"):
-        Evaluator(build("cifar/resnet8", resnet8()), HeldOutSet.of(replace(made, labels_N=made.labels_N + 5)))
 
 
 @pytest.mark.parametrize(("count", "fraction", "held_out"), [(40, 0.1, 4), (3, 0.1, 1), (9000, 0.5, MAX_HELD_OUT_IMAGES)])

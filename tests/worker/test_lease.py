@@ -93,7 +93,7 @@ def test_a_result_is_not_written_after_the_lease_was_lost(place: Place) -> None:
         raise OperationalError("", {}, Exception())
 
     pulse = lease.Pulse(place.stopping)
-    with pytest.raises(jobs.LeaseLost, match="while the database was away"):
+    with pytest.raises(jobs.LeaseLost, match="while the database did not answer"):
         pulse.persist(away)
 
 

@@ -52,6 +52,6 @@ def test_a_quiet_stream_says_now_and_then_that_it_is_still_there(client: httpx.C
         client.stream("GET", f"/v1/jobs/{id}/events", headers={"accept": "text/event-stream"}) as answer,
     ):
         lines = answer.iter_lines()
-        assert ": still here" in lines
+        assert ": no events" in lines
         finish(database, id, "failed")
         assert "event: state" in lines

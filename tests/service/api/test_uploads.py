@@ -182,9 +182,9 @@ FILE, OTHER = 'Content-Disposition: form-data; name="file"; filename="a"', 'Cont
     ("parts", "detail"),
     [
         ([part(FILE), part(FILE)], "two parts `file`"),
-        ([part(OTHER)] * (MAX_OTHER_PARTS + 1) + [part(FILE)], "too many parts"),
-        ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "is too large"),
-        ([part("\r\n".join([f"X-Long: {'a' * 4000}"] * 5))], "headers of a part are too long"),
+        ([part(OTHER)] * (MAX_OTHER_PARTS + 1) + [part(FILE)], "more than 16 other parts"),
+        ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "the other parts have more than"),
+        ([part("\r\n".join([f"X-Long: {'a' * 4000}"] * 5))], "the headers of a part of the form have more than"),
     ],
     ids=["two files", "many parts", "a large part", "long headers"],
 )
