@@ -46,7 +46,8 @@ FAILURES: Mapping[FailureType, Failure] = {
     ),
     "bad-artefact": Failure(
         "The blob of the checkpoint or of the dataset, or the artefact of the new predictor, can't be read.",
-        "Delete the checkpoint or the dataset, upload the file again, and create the job again. If that fails too, report the fault.",
+        "Delete the checkpoint or the dataset, upload the file again, and create the job again. "
+        "If that fails too, report the fault.",
     ),
     "input-missing": Failure(
         "The checkpoint or the dataset is not in the blob store.",
