@@ -63,7 +63,7 @@ def test_the_layers_of_the_paper_are_those_of_its_networks(client: httpx.Client)
     assert new_job(client, layers="paper").json()["config"]["layers"] == "paper"
     unknown = upload(client, saved(odd())).json()["id"]
     refused = client.post("/v1/jobs", json={"checkpoint_id": unknown, "layers": "paper"})
-    assert is_problem(refused, 422, "not-representable", 'use "all" or names')
+    assert is_problem(refused, 422, "not-representable", 'use "all" or a list of names')
 
 
 def test_a_job_that_can_only_reconstruct_says_so(client: httpx.Client) -> None:
