@@ -172,12 +172,11 @@ class Pauses:
         self.seconds.append(seconds)
 
 
-def test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream(
-    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def worker_pauses(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of the first two pauses of a worker."""
     pauses = Pauses()
-    for name, value in {"NERN_DATA_DIR": str(settings.data_dir), "NERN_POLL_SECONDS": "7", "GOMP_SPINCOUNT": "1"}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NERN_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1")
     monkeypatch.setattr(sys, "argv", ["worker"])
     with (
         patch("worker.__main__.Event", lambda: pauses),
@@ -185,7 +184,14 @@ def test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream(
         patch("worker.__main__.logging.basicConfig"),
     ):
         worker_command.main()
-    assert pauses.seconds == [7, 7]
+    return pauses.seconds
+
+
+def test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NERN_POLL_SECONDS", "7")
+    assert worker_pauses(settings, monkeypatch) == [7, 7]
 
     slept: list[float] = []
     app = create_app(with_values(settings, poll_seconds=7))
@@ -212,17 +218,7 @@ def test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream(
 
 def test_a_worker_outlives_a_database_that_does_not_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.data_dir.mkdir()  # and no tables
-    pauses = Pauses()
-    monkeypatch.setenv("NERN_DATA_DIR", str(settings.data_dir))
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1")
-    monkeypatch.setattr(sys, "argv", ["worker"])
-    with (
-        patch("worker.__main__.Event", lambda: pauses),
-        patch("worker.__main__.signal.signal"),
-        patch("worker.__main__.logging.basicConfig"),
-    ):
-        worker_command.main()
-    assert pauses.seconds == [settings.poll_seconds] * 2
+    assert worker_pauses(settings, monkeypatch) == [settings.poll_seconds] * 2
 
 
 def test_sweep_seconds_are_the_pause_between_sweeps(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
