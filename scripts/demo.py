@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Task:
     normalisation: dict[str, str]
     images: Tensor | None = None
     labels: Tensor | None = None
-    job: dict[str, Any] | None = None
+    job: dict[str, Any] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -69,6 +69,7 @@ def main() -> None:
     started = time.monotonic()
     try:
         task = given(options) if options.checkpoint else digits(folder)
+        task.job |= options.job
         with service(folder / "data", keep=options.keep) as url:
             with httpx.Client(base_url=url, timeout=httpx.Timeout(60, read=600)) as client:
                 result = run(client, task, options)
@@ -99,7 +100,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--test", type=Path, metavar="FILE", help="images for the final evaluation, which are not uploaded")
     parser.add_argument("--mean", help="mean of each channel, separated by commas (default: ImageNet's for RGB)")
     parser.add_argument("--std", help="standard deviation of each channel, separated by commas")
-    parser.add_argument("--job", type=json.loads, metavar="JSON", help='more options of the job, as {"ratio": 0.3}')
+    parser.add_argument("--job", type=json.loads, default={}, metavar="JSON", help='more options of the job, as {"ratio": 0.3}')
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     options = parser.parse_args()
     if (options.checkpoint is None) != (options.dataset is None):
@@ -113,7 +114,7 @@ def parse() -> argparse.Namespace:
 def given(options: argparse.Namespace) -> Task:
     """The network and the images that the arguments name."""
     normalisation = {name: value for name in ("mean", "std") if (value := getattr(options, name))}
-    task = Task(options.checkpoint, options.dataset, normalisation, job=options.job)
+    task = Task(options.checkpoint, options.dataset, normalisation)
     if options.test:
         with np.load(options.test, allow_pickle=False) as arrays:
             task.images, task.labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
@@ -137,7 +138,7 @@ def digits(folder: Path) -> Task:
     torch.save(network.state_dict(), checkpoint)
     np.savez_compressed(dataset, images=images[train].numpy(), labels=labels[train].numpy())
     normalisation = {"mean": f"{mean:.6f}", "std": f"{std:.6f}"}
-    return Task(checkpoint, dataset, normalisation, images[held_out], labels[held_out], DIGITS_JOB)
+    return Task(checkpoint, dataset, normalisation, images[held_out], labels[held_out], dict(DIGITS_JOB))
 
 
 def fit(inputs: Tensor, labels: Tensor, epochs: int = 15, batch: int = 64) -> nn.Module:
@@ -201,7 +202,7 @@ def run(client: httpx.Client, task: Task, options: argparse.Namespace) -> dict[s
     console.print(f"Dataset {dataset['id']}: {dataset['images']:,} images of {dataset['height']} x {dataset['width']}.")
 
     console.rule("Training")
-    wanted = {"checkpoint_id": checkpoint["id"], "data": {"dataset_id": dataset["id"]}, **(task.job or {})}
+    wanted = {"checkpoint_id": checkpoint["id"], "data": {"dataset_id": dataset["id"]}, **task.job}
     job = follow(client, answer(client.post("/v1/jobs", json=wanted)))
     predictor = answer(client.get(f"/v1/predictors/{job['predictor_id']}"))
 
