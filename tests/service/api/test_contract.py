@@ -10,6 +10,7 @@ from obstore.exceptions import GenericError
 
 from service import problems
 from service.store.database import Database
+from tests.support import rows
 from tests.support.calls import is_problem, new_job
 
 
@@ -77,6 +78,15 @@ def test_problems_are_documented_where_their_type_points(client: httpx.Client) -
     for kind in kinds:
         assert client.get(kind["type"]).json() == kind
         assert kind["description"]
+
+
+def test_a_page_has_50_items_unless_asked_and_at_most_200(client: httpx.Client, database: Database) -> None:
+    with database.write() as session:
+        session.add_all(rows.checkpoint() for _ in range(201))
+    for query, items in [("", 50), ("?limit=200", 200), ("?limit=201", 200), ("?limit=100000", 200)]:
+        page = client.get(f"/v1/checkpoints{query}").json()
+        assert len(page["items"]) == items, query
+        assert page["next_cursor"], query
 
 
 def test_health(client: httpx.Client, database: Database) -> None:
