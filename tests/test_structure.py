@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from nern.request import RECIPES, reference
 from service import cli
@@ -72,6 +73,19 @@ def test_every_setting_is_documented() -> None:
         assert f"`NERN_{name.upper()}`" in documented, name
     for name in re.findall(r"`NERN_([A-Z_]+)` \|", documented):
         assert name.lower() in Settings.model_fields, name
+
+
+def test_the_documented_defaults_of_settings_are_the_defaults() -> None:
+    for name, cell in re.findall(r"^\| `NERN_([A-Z_]+)` \| (.+?) \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE):
+        default = Settings.model_fields[name.lower()].get_default()
+        if cell == "none":
+            assert not (default.get_secret_value() if isinstance(default, SecretStr) else default), name
+        elif match := re.fullmatch(r"(\d+) (MiB|GiB)", cell):
+            assert default == int(match[1]) * {"MiB": 2**20, "GiB": 2**30}[match[2]], name
+        elif isinstance(default, Path):
+            assert default == Path(cell.strip("`")), name
+        else:
+            assert f"{default:g}" == cell.strip("`") if isinstance(default, float) else f"`{default}`" == cell, name
 
 
 def test_every_route_is_documented(tmp_path: Path) -> None:
