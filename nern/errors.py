@@ -50,3 +50,7 @@ class TrainingDiverged(NernError):
 
 class BadArtefact(NernError):
     """A file is not an artefact or a safetensors file, is damaged, or has a version that this release can't read."""
+
+
+class BadProgram(NernError):
+    """A graph is damaged, or has an operator, an argument or a version that this release can't interpret."""
