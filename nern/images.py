@@ -18,11 +18,14 @@ MICROBATCH_ELEMENTS = 2**22
 CPU = torch.device("cpu")
 
 
-class ImageSource(Protocol):
+Shape = tuple[int, ...]
+
+
+class InputSource(Protocol):
     """A source of network inputs."""
 
-    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`count` inputs drawn at random, on `device`: normalised, float32 (count, channels, height, width)."""
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> tuple[Tensor, ...]:
+        """`count` inputs drawn at random, on `device`: a tensor (count, ...) for each input of the network."""
         ...
 
 
@@ -83,42 +86,52 @@ class Subset:
     rows: Tensor
     augment: bool
 
-    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`count` inputs drawn with replacement, on `device`: float32 (count, channels, height, width)."""
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> tuple[Tensor, ...]:
+        """`count` inputs drawn with replacement, on `device`: one tensor, float32 (count, channels, height, width)."""
         chosen = self.rows[torch.randint(len(self.rows), (count,), generator=generator)]
         inputs = self.images.normalised(self.images.pixels_NHWC[chosen].to(device))
-        return mirror_and_shift(inputs, generator) if self.augment else inputs
+        return (mirror_and_shift(inputs, generator) if self.augment else inputs,)
 
 
 @dataclass(frozen=True)
 class Noise:
-    """A source of random inputs of one shape (channels, height, width).
+    """A source of random inputs.
 
     "uniform" noise is uniform in [-1, 1], "normal" noise is standard normal. "matched" noise begins as normal noise, and
-    `nern.synthesis` changes it until the batch-norm statistics of the network match.
+    `nern.synthesis` changes it until the batch-norm statistics of the network match. `shape` is the shape of the first input of
+    the network without the batch, such as (channels, height, width). `others` has the shapes of its other inputs.
     """
 
     kind: NoiseKind
-    shape: tuple[int, int, int]
+    shape: Shape
+    others: tuple[Shape, ...] = ()
 
-    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`count` random inputs, on `device`: float32 (count, channels, height, width)."""
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of all inputs."""
+        return (self.shape, *self.others)
+
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> tuple[Tensor, ...]:
+        """`count` random inputs, on `device`: a tensor float32 (count, ...) for each input of the network."""
+        return tuple(self._draw(count, shape, generator).to(device) for shape in self.shapes)
+
+    def _draw(self, count: int, shape: Shape, generator: torch.Generator) -> Tensor:
         if self.kind == "uniform":
-            inputs = torch.rand(count, *self.shape, generator=generator) * 2 - 1
+            drawn = torch.rand(count, *shape, generator=generator) * 2 - 1
         else:
-            inputs = torch.randn(count, *self.shape, generator=generator)
-        return inputs.contiguous(memory_format=torch.channels_last).to(device)
+            drawn = torch.randn(count, *shape, generator=generator)
+        return drawn.contiguous(memory_format=torch.channels_last) if len(shape) == 3 else drawn
 
 
-def microbatch_inputs(shape: Sequence[int]) -> int:
-    """The number of inputs of a shape (channels, height, width) in one microbatch."""
-    return max(1, MICROBATCH_ELEMENTS // math.prod(shape))
+def microbatch_inputs(shapes: Sequence[Sequence[int]]) -> int:
+    """The number of inputs in one microbatch. `shapes` are those of the tensors of one input, without the batch."""
+    return max(1, MICROBATCH_ELEMENTS // max(1, sum(map(math.prod, shapes))))
 
 
-def microbatches(inputs: Tensor) -> Sequence[Tensor]:
-    """Splits a batch of inputs (B, channels, height, width) into microbatches: the inputs of one forward pass each."""
-    parts: Sequence[Tensor] = inputs.split(microbatch_inputs(inputs.shape[1:]))
-    return parts
+def microbatches(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """Splits a batch of inputs, a tensor (B, ...) for each input of the network, into the inputs of one forward pass each."""
+    count = microbatch_inputs([part.shape[1:] for part in inputs])
+    return list(zip(*(part.split(count) for part in inputs), strict=True))
 
 
 def mirror_and_shift(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ dimension of its weight. For such a layer, `filter` is the input channel.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,18 +74,21 @@ class Layer:
         return math.prod(self.shape)
 
 
-def find_layers(state_dict: Mapping[str, Described]) -> list[Layer]:
+def find_layers(state_dict: Mapping[str, Described], weights: Collection[str] = ()) -> list[Layer]:
     """All convolutions (1-D, 2-D, 3-D, transposed, grouped), in the order of the state_dict.
 
     A convolution is recognised by its tensors: a floating-point weight with three to five dimensions, without a bias of the
-    same shape. Layer norms have such a bias.
+    same shape. Layer norms have such a bias. `weights` has the names of further tensors that are known to be weights.
     """
-    return _weights(state_dict, range(3, 6))
+    return _weights(state_dict, range(3, 6), weights)
 
 
-def find_linear(state_dict: Mapping[str, Described]) -> list[Layer]:
-    """All linear layers, in the order of the state_dict. Tables of embeddings have the same shape and are among them."""
-    return _weights(state_dict, range(2, 3))
+def find_linear(state_dict: Mapping[str, Described], weights: Collection[str] = ()) -> list[Layer]:
+    """All linear layers, in the order of the state_dict. Tables of embeddings have the same shape and are among them.
+
+    `weights` has the names of further tensors that are known to be weights.
+    """
+    return _weights(state_dict, range(2, 3), weights)
 
 
 def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
@@ -103,7 +106,7 @@ def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
     raise NotRepresentable("the network has no convolution to represent", "/layers")
 
 
-def _weights(state_dict: Mapping[str, Described], dimensions: range) -> list[Layer]:
+def _weights(state_dict: Mapping[str, Described], dimensions: range, known: Collection[str]) -> list[Layer]:
     def normalises(name: str) -> bool:
         bias = state_dict.get(f"{name.removesuffix('weight')}bias")
         return bias is not None and bias.shape == state_dict[name].shape
@@ -113,7 +116,7 @@ def _weights(state_dict: Mapping[str, Described], dimensions: range) -> list[Lay
         for name, tensor in state_dict.items()
         if len(tensor.shape) in dimensions
         and tensor.dtype.is_floating_point
-        and name.endswith("weight")
+        and (name.endswith("weight") or name in known)
         and 0 not in tensor.shape
         and not normalises(name)
     ]

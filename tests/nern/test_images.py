@@ -32,7 +32,8 @@ def test_a_split_is_disjoint_and_keeps_labels_with_their_images() -> None:
     train, held_out = made.split(10, torch.Generator().manual_seed(0), augment=False)
     assert held_out.labels_N is not None
     assert torch.equal(held_out.pixels_NHWC.flatten().long(), held_out.labels_N)
-    drawn = train.batch(5000, torch.Generator().manual_seed(0)).mul(255).round().long().unique()
+    [inputs] = train.batch(5000, torch.Generator().manual_seed(0))
+    drawn = inputs.mul(255).round().long().unique()
     assert sorted([*drawn.tolist(), *held_out.labels_N.tolist()]) == list(range(50))
 
 
@@ -50,14 +51,14 @@ def test_augmented_images_are_mirrored_shifted_and_filled_with_zeros() -> None:
 
 def test_batches_follow_from_the_generator() -> None:
     train, _ = images().split(10, torch.Generator().manual_seed(0), augment=True)
-    first, second = (train.batch(8, torch.Generator().manual_seed(3)) for _ in range(2))
+    (first,), (second,) = (train.batch(8, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
     assert first.shape == (8, 3, 8, 8)
 
 
 def test_noise_has_the_range_that_its_name_says() -> None:
-    uniform = Noise("uniform", (3, 8, 8)).batch(64, torch.Generator().manual_seed(0))
-    normal = Noise("normal", (3, 8, 8)).batch(64, torch.Generator().manual_seed(0))
+    [uniform] = Noise("uniform", (3, 8, 8)).batch(64, torch.Generator().manual_seed(0))
+    [normal] = Noise("normal", (3, 8, 8)).batch(64, torch.Generator().manual_seed(0))
     assert uniform.abs().max() <= 1
     assert normal.abs().max() > 2
     assert abs(normal.std().item() - 1) < 0.05
