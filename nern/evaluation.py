@@ -49,8 +49,14 @@ class Comparison:
         def first(name: str) -> float | None:
             return next((value for output in outputs if (value := getattr(output, name)) is not None), None)
 
-        names = ("agreement", "divergence", "original_accuracy", "accuracy")
-        return cls(images, *map(first, names), outputs=tuple(outputs))
+        return cls(
+            images,
+            agreement=first("agreement"),
+            divergence=first("divergence"),
+            original_accuracy=first("original_accuracy"),
+            accuracy=first("accuracy"),
+            outputs=tuple(outputs),
+        )
 
     @property
     def rank(self) -> float:

@@ -53,6 +53,11 @@ class NetworkFacts:
         self.prefix = prefix
 
     @property
+    def name(self) -> str | None:
+        """The name of the architecture, GRAPH for a program, or None for a network that can't be computed."""
+        return self.architecture or (GRAPH if self.program is not None else None)
+
+    @property
     def can_be_computed(self) -> bool:
         """Whether the outputs of the network can be computed."""
         return self.architecture is not None or self.program is not None

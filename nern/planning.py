@@ -141,8 +141,8 @@ def _validate_arrays(data: InputFacts, ports: tuple[Port, ...]) -> None:
         raise UnusableImages(detail, "/data/dataset_id")
     for port in ports:
         name, array = (port.name, data.arrays[port.name]) if len(ports) > 1 else next(iter(data.arrays.items()))
-        if (detail := _misfit(array, port)) is not None:
-            raise UnusableImages(f"the network can't take the input {name!r}: {detail}", "/data/dataset_id")
+        if (reason := _misfit(array, port)) is not None:
+            raise UnusableImages(f"the network can't take the input {name!r}: {reason}", "/data/dataset_id")
 
 
 def _misfit(array: ArrayFacts, port: Port) -> str | None:

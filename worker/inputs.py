@@ -4,31 +4,36 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
-from nern import architectures, tensorfile
+from nern import tensorfile
 from nern.images import Images, Noise
 from nern.layers import StateDict
+from nern.network import Network
 from nern.request.options import NoiseKind
 from service.store import blobs
 from service.store.blobs import Blobs
 from service.store.tables import Dataset, Job
 
 
-def load_checkpoint(store: Blobs, id: str) -> StateDict:
-    """The state_dict of a checkpoint, in the order of the uploaded file. Raises FileNotFoundError and Unreachable."""
-    return _load(store, blobs.checkpoint_tensors(id))
+def load_network(store: Blobs, job: Job) -> Network:
+    """The network of a job: the tensors of its checkpoint in the order of the uploaded file, and what computes the outputs.
+
+    This is the only place where a worker reads a checkpoint. Raises FileNotFoundError and Unreachable.
+    """
+    return Network(_load(store, blobs.checkpoint_tensors(job.checkpoint_id)), job.architecture)
 
 
-def load_data(store: Blobs, job: Job, dataset: Dataset | None, state_dict: StateDict) -> Images | Noise | None:
+def load_data(store: Blobs, job: Job, dataset: Dataset | None, network: Network) -> Images | Noise | None:
     """The images or the noise that a job distils from, or None for a job without data.
 
-    Raises FileNotFoundError, Unreachable and UnknownArchitecture.
+    Raises FileNotFoundError, Unreachable and ImpossibleRequest.
     """
     if dataset is not None:
         tensors = _load(store, blobs.dataset_tensors(dataset.id))
         return Images(tensors["images"], tensors.get("labels"), tuple(dataset.mean), tuple(dataset.std))
-    if job.noise is not None and job.architecture is not None:
-        shape = architectures.input_shape(job.architecture, architectures.shapes_of(state_dict))
-        return Noise(cast(NoiseKind, job.noise), shape)
+    facts = network.facts()
+    if job.noise is not None and facts.can_be_computed:
+        shape, *others = facts.noise_shapes()
+        return Noise(cast(NoiseKind, job.noise), shape, tuple(others))
     return None
 
 

@@ -16,7 +16,7 @@ from nern import artefact, training
 from nern.artefact import Artefact
 from nern.errors import NernError
 from nern.faults import is_device_fault, is_out_of_memory
-from nern.layers import StateDict
+from nern.network import Network
 from nern.report import make_report
 from nern.request import read_request
 from nern.training import Trained
@@ -29,7 +29,7 @@ from service.store.failures import FailureType
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Checkpoint, Dataset, Job, Json, Predictor
 from worker.failures import failure_type
-from worker.inputs import load_checkpoint, load_data
+from worker.inputs import load_data, load_network
 from worker.lease import Cancelled, Pulse, Stopped, kept_alive
 from worker.reporting import Reporter
 
@@ -112,25 +112,24 @@ class Worker:
 
     def _train(self, lease: Lease, pulse: Pulse) -> None:
         job, checkpoint, dataset = self._read(lease.job_id)
-        state_dict = load_checkpoint(self._blobs, job.checkpoint_id)
+        network = load_network(self._blobs, job)
         reporter = Reporter(self._database, lease, pulse, self._clock)
         trained = training.train(
-            state_dict,
+            network,
             read_request(job.config),
-            architecture=job.architecture,
-            data=load_data(self._blobs, job, dataset, state_dict),
+            data=load_data(self._blobs, job, dataset, network),
             inputs_hash=f"{checkpoint.sha256} {job.architecture} {dataset.identity if dataset else job.noise}",
             device=self._device,
             on_progress=reporter,
             cancellation=pulse.cancellation,
         )
-        self._store(lease, pulse, job, state_dict, trained, reporter)
+        self._store(lease, pulse, job, network, trained, reporter)
 
-    def _store(self, lease: Lease, pulse: Pulse, job: Job, state_dict: StateDict, trained: Trained, reporter: Reporter) -> None:
+    def _store(self, lease: Lease, pulse: Pulse, job: Job, network: Network, trained: Trained, reporter: Reporter) -> None:
         """Writes the artefact to a file, makes the report from that file, and stores artefact and report in one transaction."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "artefact.safetensors"
-            pieces, nbytes = artefact.write(trained.representation, state_dict, architecture=job.architecture)
+            pieces, nbytes = artefact.write(trained.representation, network.state_dict, architecture=job.architecture)
             hash = hashlib.sha256()
             with path.open("wb") as file:
                 for piece in pieces:
@@ -147,7 +146,7 @@ class Worker:
                     {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.kernel_size)}
                     for index, layer in enumerate(stored.representation.layers)
                 ],
-                report=make_report(trained, stored, nbytes, state_dict, reporter),
+                report=make_report(trained, stored, nbytes, network.state_dict, reporter),
                 size=nbytes.total,
                 sha256=hash.hexdigest(),
                 created_at=self._clock(),

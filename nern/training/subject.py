@@ -65,7 +65,7 @@ def digest(network: Network, data: Data | None) -> str:
     return hash.hexdigest()
 
 
-def _add(hash: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None:
+def _add(hash: hashlib.blake2b, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         hash.update(tensorfile.to_bytes(tensor))

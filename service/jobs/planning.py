@@ -3,18 +3,26 @@
 from datetime import datetime
 
 from nern import errors, tensorfile
+from nern.facts import DataFacts, ImageFacts, NetworkFacts, NoiseFacts
 from nern.layers import TensorFacts
 from nern.plan import Plan, SearchPlan
-from nern.planning import DataFacts, ImageFacts, NetworkFacts, NoiseFacts, make_plan
+from nern.planning import make_plan
 from nern.request.job import DatasetSource, JobRequest, NoiseSource
+from nern.sizes import estimate, nbytes
 from service import problems
 from service.store.ids import new_id
 from service.store.tables import Checkpoint, Dataset, Job
 
+# A job has a note if its artefact takes more than this fraction of the bytes of the network.
+HARDLY_SMALLER = 0.75
+
+# The most linear layers that such a note names.
+NAMED_LAYERS = 3
+
 
 def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None, *, now: datetime) -> Job:
     """The row of a new job, whose `config` has a value for every option. Raises Invalid and NotRepresentable."""
-    network = NetworkFacts(_tensors(checkpoint), request.architecture or checkpoint.architecture)
+    network = _network(request, checkpoint)
     data = _facts_of(request, dataset)
     try:
         plan = make_plan(request.training(), network, data)
@@ -28,7 +36,7 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None
         checkpoint_id=checkpoint.id,
         dataset_id=request.data.dataset_id if isinstance(request.data, DatasetSource) else None,
         noise=request.data.noise if isinstance(request.data, NoiseSource) else None,
-        architecture=network.architecture,
+        architecture=network.name,
         config=plan.request.model_dump(mode="json"),
         notes=notes_on(request, plan, network, data),
         attempt=0,
@@ -41,15 +49,53 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None
 
 def notes_on(request: JobRequest, plan: Plan | SearchPlan, network: NetworkFacts, data: DataFacts | None) -> list[str]:
     """Sentences about what the job will not do although its client may expect it, and why."""
-    if network.architecture is not None and data is not None:
-        if plan.distils:
-            return []
-        return ["no step of the training follows the original network, so nothing is distilled: the weights are reconstructed"]
-    reason = "there is no data" if network.architecture else "the architecture is unknown"
-    notes = [f"{reason}, so only the weights are reconstructed: nothing is distilled, and accuracy is not measured"]
-    if request.training().importance:
-        notes.append("the importance of weights is not measured, because that takes an architecture and data")
-    return notes
+    notes = []
+    if not network.can_be_computed or data is None:
+        reason = "there is no data" if network.can_be_computed else "the architecture is unknown"
+        notes.append(f"{reason}, so only the weights are reconstructed: nothing is distilled, and accuracy is not measured")
+        if request.training().importance:
+            notes.append("the importance of weights is not measured, because that takes an architecture and data")
+    elif not plan.distils:
+        notes.append(
+            "no step of the training follows the original network, so nothing is distilled: the weights are reconstructed"
+        )
+    return notes + _notes_on_size(plan, network)
+
+
+def _notes_on_size(plan: Plan | SearchPlan, network: NetworkFacts) -> list[str]:
+    """A sentence for an artefact that is larger than the network, or hardly smaller. Of a search, the smallest size counts."""
+    one = plan.candidates[0][1] if isinstance(plan, SearchPlan) else plan
+    sizes = estimate(one, network.tensors)
+    if sizes.artefact <= HARDLY_SMALLER * sizes.original:
+        return []
+    compared = "larger than the network" if sizes.artefact > sizes.original else "hardly smaller than the network"
+    note = (
+        f"the artefact will be {compared}: about {_bytes(sizes.artefact)} instead of {_bytes(sizes.original)}. The represented "
+        f"layers have {_bytes(sizes.represented)}, for which predictor and permutations take "
+        f"{_bytes(sizes.predictor + sizes.permutation)}; {_bytes(sizes.kept)} are kept as they are"
+    )
+    represented = {layer.name for layer in one.layers}
+    linear = {layer.name: nbytes([network.tensors[layer.name]]) for layer in network.linear if layer.name not in represented}
+    if sum(linear.values()) > sizes.kept / 2:
+        largest = sorted(linear, key=lambda name: -linear[name])[:NAMED_LAYERS]
+        named = ", ".join(f"{name} ({_bytes(linear[name])})" for name in largest)
+        others = len(linear) - len(largest)
+        more = f" and {others} others" if others else ""
+        note += f'. Linear layers hold most of these: {named}{more}; with "layers": "everything" they are represented too'
+    return [note]
+
+
+def _bytes(count: int) -> str:
+    """A number of bytes for people, such as 1.2 MB."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _network(request: JobRequest, checkpoint: Checkpoint) -> NetworkFacts:
+    """The facts about the network of a job."""
+    return NetworkFacts(_tensors(checkpoint), request.architecture or checkpoint.architecture)
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
@@ -57,7 +103,10 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
 
     The order and the dtypes of the convolutions are not recorded. No number of a plan depends on them.
     """
-    convolutions = {layer["name"]: TensorFacts(tuple(layer["shape"]), tensorfile.DTYPES["F32"]) for layer in checkpoint.layers}
+    convolutions = {
+        layer["name"]: TensorFacts(tuple(layer["shape"]), tensorfile.DTYPES[layer.get("dtype", "F32")])
+        for layer in checkpoint.layers
+    }
     kept = {
         tensor["name"]: TensorFacts(tuple(tensor["shape"]), tensorfile.DTYPES[tensor["dtype"]]) for tensor in checkpoint.kept
     }
@@ -67,5 +116,5 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
 def _facts_of(request: JobRequest, dataset: Dataset | None) -> DataFacts | None:
     """The facts about the data of a job that its plan depends on."""
     if dataset is not None:
-        return ImageFacts(dataset.images, dataset.channels, dataset.classes)
+        return ImageFacts(dataset.images, dataset.channels, dataset.classes, dataset.height, dataset.width)
     return NoiseFacts(request.data.noise) if isinstance(request.data, NoiseSource) else None

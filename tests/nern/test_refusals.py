@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from nern.errors import ImpossibleRequest, InconsistentOptions, NotRepresentable, UnknownArchitecture, UnusableImages
+from nern.facts import DataFacts, ImageFacts, NetworkFacts, NoiseFacts
 from nern.network import Network
-from nern.planning import DataFacts, ImageFacts, NetworkFacts, NoiseFacts, make_plan
+from nern.planning import make_plan
 from nern.request import DecoupledRequest, read_request
 from nern.training import train
 from tests.support.networks import images, odd, resnet8

@@ -12,10 +12,11 @@ from nern import training
 from nern.architectures import build
 from nern.errors import TrainingDiverged
 from nern.evaluation import Evaluator, HeldOutSet
+from nern.facts import ImageFacts, NetworkFacts, NoiseFacts
 from nern.images import Subset
 from nern.network import Network
 from nern.plan import Plan
-from nern.planning import MAX_HELD_OUT_IMAGES, ImageFacts, NetworkFacts, NoiseFacts, make_plan
+from nern.planning import MAX_HELD_OUT_IMAGES, make_plan
 from nern.report import make_report
 from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
 from nern.request.phases import Cosine, PhasePlan

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from torchvision.models import squeezenet1_1
 
 from nern.errors import UnusableImages
-from nern.planning import NetworkFacts, NoiseFacts, make_plan
+from nern.facts import NetworkFacts, NoiseFacts
+from nern.planning import make_plan
 from nern.request import DecoupledRequest
 from service.store import jobs
 from service.store.database import Database
