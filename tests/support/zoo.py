@@ -119,7 +119,8 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c, _, _ = x.size()
         scales = self.excite(self.squeeze(x).view(b, c)).view(b, c, 1, 1)
-        return x * scales.expand_as(x)
+        y: Tensor = x * scales.expand_as(x)
+        return y
 
 
 class UNet(nn.Module):
@@ -297,7 +298,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         attended, _ = self.attention(x, x, x)
         x = self.norm(x + attended)
-        return x + self.linear2(F.relu(self.linear1(x)))
+        y: Tensor = x + self.linear2(F.relu(self.linear1(x)))
+        return y
 
 
 class Windows(nn.Module):
