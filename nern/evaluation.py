@@ -14,7 +14,7 @@ from nern.errors import UnusableImages
 from nern.faults import is_device_fault, is_out_of_memory
 from nern.images import Images, microbatches
 from nern.measures import Measure, Moments, OutputComparison
-from nern.objectives import LabelFacts, Objective, OutputFacts, choose
+from nern.objectives import NO_CLASS, LabelFacts, Objective, OutputFacts, choose
 from nern.teachers import Batch, Outputs, Weights, call, device_of
 
 EVALUATION_BATCH = 256
@@ -81,10 +81,12 @@ class HeldOutSet:
 
     `batches` returns the inputs in batches: a tuple of tensors (B, ...), one for each input of the network. `labels` are None,
     or have a label for each input: int64 (inputs,) or (inputs, height, width) for classes, float32 (inputs, ...) for targets.
+    `facts` are the facts about the labels of the whole dataset; None: about these labels.
     """
 
     batches: Callable[[], Iterable[Batch]]
     labels: Tensor | None = None
+    facts: LabelFacts | None = None
 
     @classmethod
     def of(cls, images: Images) -> "HeldOutSet":
@@ -147,7 +149,7 @@ class Evaluator:
         self.held_out = held_out
         self._cancellation = cancellation
         facts = self._probe()
-        labels = label_facts(held_out.labels)
+        labels = held_out.facts or label_facts(held_out.labels)
         self.objectives = tuple(choose(facts, labels))
         self._labelled = _labelled(facts, self.objectives, labels)
         targets = held_out.labels if labels is not None and labels.kind == "values" else None
@@ -242,7 +244,8 @@ def label_facts(labels: Tensor | None) -> LabelFacts | None:
     shape = tuple(labels.shape[1:])
     if labels.is_floating_point():
         return LabelFacts("values", shape)
-    return LabelFacts("classes", shape, int(labels.max()) + 1 if labels.numel() else None)
+    classes = labels[labels != NO_CLASS] if shape else labels
+    return LabelFacts("classes", shape, int(classes.max()) + 1 if classes.numel() else 0)
 
 
 def _facts(name: str, output: Tensor, inputs: int) -> OutputFacts:

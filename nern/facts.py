@@ -98,12 +98,13 @@ class NetworkFacts:
 
     @property
     def classes(self) -> int | None:
-        """The number of classes: the largest second extent of an output (B, C). None if there is no such output."""
+        """The number of classes, as far as it is known: the second extent of the only output of the network, (B, C)."""
         if self._match is not None:
             return self._match.classes
-        outputs = outputs_of(self.program) if self.program is not None else []
-        known = [one.shape[1] for one in outputs if one.shape is not None and len(one.shape) == 2 and one.floating]
-        return max((extent for extent in known if extent is not None), default=None) if None not in known else None
+        outputs = [one for one in outputs_of(self.program) if one.floating] if self.program is not None else []
+        if len(outputs) != 1 or outputs[0].shape is None or len(outputs[0].shape) != 2:
+            return None
+        return outputs[0].shape[1]
 
     @property
     def has_statistics(self) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nern import tensorfile
 from nern.errors import UnusableImages
-from nern.evaluation import EVALUATION_BATCH, HeldOutSet
+from nern.evaluation import EVALUATION_BATCH, HeldOutSet, label_facts
 from nern.graph.program import Port
 from nern.images import CPU
 
@@ -58,7 +58,7 @@ class Inputs:
         labels = None if self.labels is None else self.labels[order[:held_out]]
         if labels is not None:
             labels = labels.float() if labels.is_floating_point() else labels.long()
-        return train, HeldOutSet(test.batches, labels)
+        return train, HeldOutSet(test.batches, labels, label_facts(self.labels))
 
     def _in_order(self, ports: Sequence[Port]) -> list[Tensor]:
         """The arrays in the order of the network's inputs. A single array belongs to a single input, whatever its name."""

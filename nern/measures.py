@@ -7,10 +7,7 @@ import torch
 from torch import Tensor
 
 from nern import losses
-from nern.objectives import Objective
-
-# Classes of dense labels that mean "no class". 255 is usual in datasets for segmentation.
-NO_CLASS = 255
+from nern.objectives import NO_CLASS, Objective
 
 # An output of at least so many axes, such as (B, 1, samples) or (B, 3, height, width), is dense: it has a PSNR.
 DENSE_AXES = 3

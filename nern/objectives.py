@@ -14,6 +14,9 @@ from nern.request.options import ObjectiveChoice, ObjectiveKind
 
 Shape = tuple[int | None, ...]
 
+# The class of dense labels that means "no class". 255 is usual in datasets for segmentation.
+NO_CLASS = 255
+
 # Operators that leave the probabilities of an output as they are.
 TRANSPARENT = {
     "aten.alias.default",
@@ -25,7 +28,7 @@ TRANSPARENT = {
     "onnx.Cast",
     "onnx.Identity",
 }
-SOFTMAX = {"aten.softmax.int", "aten._softmax.default", "onnx.Softmax"}
+SOFTMAX = {"aten.softmax.int", "aten._softmax.default", "aten._safe_softmax.default", "onnx.Softmax"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class LabelFacts:
 
     kind: `classes` for the number of a class, or `values` for floating-point targets.
     shape: the shape of the label of one input: () for one class.
-    classes: the largest class + 1, or None for targets.
+    classes: the largest class + 1, or None for targets. In dense labels, NO_CLASS is no class.
     """
 
     kind: ObjectiveKind
@@ -68,7 +71,8 @@ class LabelFacts:
             return False
         if self.kind == "values":
             return len(output.shape) > 0 and agree(output.shape[1:], self.shape)
-        return output.may_hold_classes and agree(output.shape[2:], self.shape)
+        enough = output.may_hold_classes and (output.shape[1] is None or (self.classes or 0) <= output.shape[1])
+        return enough and agree(output.shape[2:], self.shape)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def choose(
 
     - if a softmax over axis 1 is its last operation,
     - if the labels are numbers of classes, and fit the output: (N,) for an output B x C, (N, height, width) for
-      B x C x height x width,
+      B x C x height x width. If some of the outputs that fit have exactly as many classes as the labels, only these count,
     - or if the network is known by name, and the output is B x C, or a dense output called `out` or `aux`.
 
     Every other output holds values. Outputs of integers are ignored. Raises UnusableImages for an output that can't hold
@@ -101,10 +105,11 @@ def choose(
     for name in named:
         if name not in names:
             raise UnusableImages(f"the network has no output {name[:200]!r}; its outputs are {', '.join(names)}", "/objective")
+    labelled = _labelled(outputs, labels)
     objectives = []
     for output in outputs:
         given = named.get(output.name, wanted if isinstance(wanted, str) and output.floating else None)
-        kind = given or _default(output, labels, by_name=by_name)
+        kind = given or _default(output, output.name in labelled, by_name=by_name)
         if kind == "classes" and not output.may_hold_classes:
             raise UnusableImages(f"the output {output.name!r} has no axis of classes: choose values", "/objective")
         if kind == "values" and not output.floating:
@@ -129,10 +134,18 @@ def agree(shape: Shape, other: Shape) -> bool:
     return len(shape) == len(other) and all(None in pair or pair[0] == pair[1] for pair in zip(shape, other, strict=True))
 
 
-def _default(output: OutputFacts, labels: LabelFacts | None, *, by_name: bool) -> ObjectiveKind:
+def _labelled(outputs: Sequence[OutputFacts], labels: LabelFacts | None) -> set[str]:
+    """The names of the outputs whose classes the labels number."""
+    if labels is None or labels.kind != "classes":
+        return set()
+    fitting = {output.name: output.shape for output in outputs if labels.fit(output)}
+    exactly = {name for name, shape in fitting.items() if shape is not None and shape[1] == labels.classes}
+    return exactly or set(fitting)
+
+
+def _default(output: OutputFacts, labelled: bool, *, by_name: bool) -> ObjectiveKind:
     if not output.floating:
         return "ignore"
-    labelled = labels is not None and labels.kind == "classes" and labels.fit(output)
     known = by_name and output.shape is not None and (len(output.shape) == 2 or output.name in ("out", "aux"))
     holds_classes = output.may_hold_classes and (output.ends_in_softmax or labelled or known)
     return "classes" if holds_classes else "values"

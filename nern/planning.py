@@ -102,7 +102,8 @@ def _validate_data(request: TrainingRequest, network: NetworkFacts, data: DataFa
     else:
         _validate_arrays(data, network.inputs)
     classes = network.classes
-    if classes is not None and labels is not None and labels.shape == () and (labels.classes or 0) > classes:
+    labelled = labels is not None and labels.shape == () and labels.kind == "classes" and request.objective != "values"
+    if labels is not None and labelled and classes is not None and (labels.classes or 0) > classes:
         detail = f"a label is {(labels.classes or 0) - 1}, but the network has only {classes} classes"
         raise UnusableImages(detail, "/data/dataset_id")
 

@@ -8,13 +8,22 @@ from torch import Tensor
 
 from nern.graph.program import Node, Program
 
-NORMS = {
-    "aten.batch_norm.default",
-    "aten._native_batch_norm_legit_no_training.default",
-    "aten._native_batch_norm_legit.default",
-    "aten.native_batch_norm.default",
-    "onnx.BatchNormalization",
+# Batch norms of torch, and the position of epsilon among their arguments.
+EPSILON_POSITION = {
+    "aten.batch_norm.default": 7,
+    "aten.native_batch_norm.default": 7,
+    "aten.cudnn_batch_norm.default": 7,
+    "aten.miopen_batch_norm.default": 7,
+    "aten._native_batch_norm_legit.default": 7,
+    "aten._native_batch_norm_legit_functional.default": 7,
+    "aten._batch_norm_with_update.default": 6,
+    "aten._batch_norm_with_update_functional.default": 6,
+    "aten._batch_norm_no_update.default": 6,
+    "aten._native_batch_norm_legit_no_training.default": 6,
 }
+DEFAULT_EPSILON = 1e-5
+
+NORMS = {*EPSILON_POSITION, "onnx.BatchNormalization"}
 
 CONVOLUTIONS = {
     "aten.conv1d.default",
@@ -31,16 +40,7 @@ CONVOLUTIONS = {
     "onnx.ConvTranspose",
 }
 
-SUMS = {"aten.add.Tensor", "aten.add_.Tensor", "onnx.Add"}
-
-# The position of epsilon among the arguments of batch norms of torch.
-EPSILON_POSITION = {
-    "aten.batch_norm.default": 7,
-    "aten._native_batch_norm_legit_no_training.default": 6,
-    "aten._native_batch_norm_legit.default": 7,
-    "aten.native_batch_norm.default": 7,
-}
-DEFAULT_EPSILON = 1e-5
+SUMS = {"aten.add.Tensor", "onnx.Add"}
 
 
 @dataclass(frozen=True)

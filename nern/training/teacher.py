@@ -1,7 +1,7 @@
 """The teacher, the inputs of distillation, and the held-out set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -66,7 +66,7 @@ def split(
     rng = generator(request.seed, "held out")
     if isinstance(data, Images):
         images, held_out = data.split(held_out_images, rng, augment=request.augment)
-        return images, HeldOutSet.of(held_out)
+        return images, replace(HeldOutSet.of(held_out), facts=label_facts(data.labels_N))
     if isinstance(data, Inputs):
         return data.split(ports, held_out_images, rng)
     if data.kind == "matched":
