@@ -27,3 +27,7 @@ def find(name: str, place: str) -> Function:
     if name not in OPERATORS:
         raise BadProgram(f"the operator {name} at {place!r} is not supported")
     return OPERATORS[name]
+
+
+# The modules below fill the list, so they are imported when it exists.
+from nern.graph.operators import onnx as onnx  # noqa: E402
