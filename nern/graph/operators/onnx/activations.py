@@ -35,13 +35,13 @@ def clip(x: Value, min: Number | None = None, max: Number | None = None) -> Tens
         x = (
             torch.maximum(x, torch.as_tensor(min, dtype=x.dtype, device=x.device))
             if isinstance(min, Tensor)
-            else x.clamp(min=min)
+            else x.clamp(min=number(min))
         )
     if max is not None:
         x = (
             torch.minimum(x, torch.as_tensor(max, dtype=x.dtype, device=x.device))
             if isinstance(max, Tensor)
-            else x.clamp(max=max)
+            else x.clamp(max=number(max))
         )
     return x
 

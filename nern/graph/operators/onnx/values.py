@@ -22,7 +22,7 @@ def tensor(value: Value) -> Tensor:
 
 
 def together(*values: Value) -> list[Tensor]:
-    """The values as tensors on one device. What is in the memory of the CPU, such as shapes, moves to the device of the others."""
+    """The values as tensors on one device: what is in the memory of the CPU moves to the device of the others."""
     made = [tensor(value) for value in values]
     device = next((one.device for one in made if one.device.type != "cpu"), made[0].device)
     return [one.to(device) for one in made]
