@@ -2,6 +2,7 @@
 
 from nern.errors import BadProgram
 from nern.graph.operators import aten as aten
+from nern.graph.operators import onnx as onnx
 from nern.graph.operators.registry import ON_DEVICE as ON_DEVICE
 from nern.graph.operators.registry import OPERATORS as OPERATORS
 from nern.graph.operators.registry import Function as Function
@@ -13,7 +14,3 @@ def find(name: str, place: str) -> Function:
     if name not in OPERATORS:
         raise BadProgram(f"the operator {name} at {place!r} is not supported")
     return OPERATORS[name]
-
-
-# The modules below fill the list, so they are imported when it exists.
-from nern.graph.operators import onnx as onnx  # noqa: E402

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nern.graph.operators import operator
 from nern.graph.operators.onnx.values import Number, Value, number, tensor
+from nern.graph.operators.registry import operator
 
 
 @operator("onnx.Relu")

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nern import tensorfile
-from nern.graph.operators import operator
 from nern.graph.operators.onnx.values import Value, tensor, together
+from nern.graph.operators.registry import operator
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,

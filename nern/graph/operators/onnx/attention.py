@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nern.graph.operators import operator
 from nern.graph.operators.onnx.values import together
+from nern.graph.operators.registry import operator
 
 
 @operator("onnx.Attention")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nern.graph.operators import operator
+from nern.graph.operators.registry import operator
 
 
 def _by_channel(vector: Tensor, x: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nern.graph.operators import operator
 from nern.graph.operators.onnx.convolution import Pads, is_symmetric, pad_spatial, resolve_pads
 from nern.graph.operators.onnx.values import spatial
+from nern.graph.operators.registry import operator
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}

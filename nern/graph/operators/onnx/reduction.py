@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nern.graph.operators import operator
 from nern.graph.operators.onnx.values import Ints, Value, ints, number, tensor
+from nern.graph.operators.registry import operator
 
 Axes = list[int]
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nern.graph.operators import operator
 from nern.graph.operators.onnx.values import Ints, Value, ints, tensor
+from nern.graph.operators.registry import operator
 
 # What F.interpolate computes in the same way. It is faster than the general way below.
 _TORCH_MODES = {

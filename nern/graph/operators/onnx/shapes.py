@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nern import tensorfile
-from nern.graph.operators import operator
 from nern.graph.operators.onnx.values import Ints, Value, ints, number, tensor, together
+from nern.graph.operators.registry import operator
 
 
 @operator("onnx.Shape")
