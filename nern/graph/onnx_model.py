@@ -14,11 +14,8 @@ from torch import Tensor
 
 from nern.errors import BadProgram
 from nern.graph.onnx_nodes import DOMAINS, NodeReader, opset_of
-from nern.graph.onnx_tensors import Files, dtype_of, program_dtype, read_tensor
+from nern.graph.onnx_tensors import MAX_BYTES, Files, dtype_of, program_dtype, read_tensor
 from nern.graph.program import Port, Program
-
-# A protocol buffer can't be larger.
-MAX_BYTES = 2**31 - 1
 
 # A Constant node with so many elements is taken for a weight. So is a smaller one that a layer takes as its weight.
 WEIGHT_ELEMENTS = 1024
@@ -86,7 +83,7 @@ def read(content: bytes, files: Files = NO_FILES) -> OnnxModel:
         nodes=tuple(nodes),
         constants=constants,
     )
-    _strip(model)
+    strip(model)
     return OnnxModel(program, state_dict, notes, model.SerializeToString(deterministic=True))
 
 
@@ -174,11 +171,11 @@ def _notes(state_dict: Mapping[str, Tensor], lifted: list[str]) -> tuple[str, ..
         notes.append(f"The network has weights in {' and '.join(sorted(others))}. It runs in float32 here.")
     if lifted:
         names = ", ".join(lifted[:3]) + (", …" if len(lifted) > 3 else "")
-        notes.append(f"{len(lifted)} constants of the graph are taken for weights: {names}.")
+        notes.append(f"The graph has tensors that are constants in place of initialisers; they are kept like weights: {names}.")
     return tuple(notes)
 
 
-def _strip(model: ModelProto) -> None:
+def strip(model: ModelProto) -> None:
     """Removes comments and traces of the exporter, which can be larger than the graph."""
     graph = model.graph
     messages: Iterable[NodeProto | ValueInfoProto | GraphProto] = (*graph.node, *graph.input, *graph.output, graph)

@@ -29,6 +29,9 @@ DTYPES: dict[int, torch.dtype] = {
 }
 ONNX_TYPES = {dtype: code for code, dtype in DTYPES.items()}
 
+# A protocol buffer can't be larger.
+MAX_BYTES = 2**31 - 1
+
 Files = Mapping[str, bytes]
 """The other files of an upload, by the names that the ONNX file has for them."""
 

@@ -13,7 +13,6 @@ from nern.graph.operators.registry import operator
 # What F.interpolate computes in the same way. It is faster than the general way below.
 _TORCH_MODES = {
     ("nearest", "asymmetric", "floor"): ("nearest", None),
-    ("nearest", "half_pixel", "round_prefer_ceil"): ("nearest-exact", None),
     ("linear", "half_pixel", ""): ("linear", False),
     ("linear", "pytorch_half_pixel", ""): ("linear", False),
     ("linear", "align_corners", ""): ("linear", True),
@@ -75,13 +74,12 @@ def resize(
 
 
 def _positions(size: int, wanted: int, factor: float, transformation: str) -> Tensor:
-    """For each element of the resized axis, where it lies on the axis."""
-    place = torch.arange(wanted, dtype=torch.float64)
+    """For each element of the resized axis, where it lies on the axis. In float32, as onnxruntime rounds."""
+    place = torch.arange(wanted, dtype=torch.float32)
     if transformation == "asymmetric":
         return place / factor
     if transformation == "align_corners":
-        # The length of the resized axis is a fraction where the factor is one.
-        return place * 0 if wanted == 1 else place * ((size - 1) / (size * factor - 1))
+        return place * (size - 1) / max(1, wanted - 1)
     if transformation == "pytorch_half_pixel" and wanted == 1:
         return place * 0
     if transformation == "half_pixel_symmetric":
@@ -118,9 +116,9 @@ def _matrix(positions: Tensor, size: int, factor: float, mode: str, a: float, ex
     stretch = max(1.0, 1 / factor) if antialias else 1.0
     reach = math.ceil((1 if mode == "linear" else 2) * stretch)
     neighbours = positions.floor().unsqueeze(1) + torch.arange(1 - reach, reach + 1)
-    weights = _kernel((neighbours - positions.unsqueeze(1)) / stretch, mode, a)
+    weights = _kernel((neighbours - positions.unsqueeze(1)).double() / stretch, mode, a)
     inside = (neighbours >= 0) & (neighbours < size)
-    if exclude_outside or antialias:
+    if exclude_outside:
         weights = weights * inside
     weights = weights / weights.sum(1, keepdim=True)
     matrix = torch.zeros(len(positions), size, dtype=torch.float64)
