@@ -139,6 +139,9 @@ NUMBERS: dict[str, Function] = {
     "torch.sym_sqrt": math.sqrt,
 }
 
+# Named arguments that a program does not have.
+IGNORED = {"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"}
+
 FLOATS = {torch.float64, torch.float16, torch.bfloat16}
 
 
