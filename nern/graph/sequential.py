@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 Fields = dict[str, Any]
 
 # A step: the name in torch.nn, perhaps with its number of dimensions, and fields.
-STEP = re.compile(r"([A-Za-z_]+?)_?(?:[123]d)?((?:\s+\S+)*)", re.ASCII)
+STEP = re.compile(r"([A-Za-z_]+?6?)_?(?:[123]d)?((?:\s+\S+)*)", re.ASCII)
 
 
 @dataclass(frozen=True)
