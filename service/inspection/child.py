@@ -18,10 +18,11 @@ import torch
 from nern import tensorfile
 from nern.errors import NoStateDict
 from nern.layers import StateDict
-from service.inspection import datasets, safetensors_files, torch_files
+from nern.state_dicts import find_state_dict
+from service.inspection import checkpoints, datasets
 from service.inspection.limits import limit, limit_while_waiting
 from service.inspection.refusal import Refusal
-from service.inspection.validation import validate
+from service.inspection.validation import validate, validate_memory
 
 READY = b"."
 
@@ -81,25 +82,21 @@ def warm_up() -> None:
 
 
 def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[str, Any]:
-    """Writes the tensors of a checkpoint file of `nbytes` bytes to `output`. Returns format, names, dtypes and shapes.
+    """Writes the tensors of a checkpoint file of `nbytes` bytes to `output`. Returns format, names, dtypes and shapes, and
+    notes.
 
     Raises Refusal.
     """
-    file.seek(0)
-    start = file.read(64)
+    format, content = checkpoints.read(file, nbytes)
     try:
-        if safetensors_files.sniff(start):
-            format, state_dict = "safetensors", safetensors_files.read(file, nbytes)
-        elif found := torch_files.sniff(start):
-            format, state_dict = found, torch_files.read(file, found, nbytes)
-        else:
-            raise Refusal("not-a-checkpoint", "the file was written by neither torch.save nor safetensors")
+        state_dict = find_state_dict(content.tree)
     except NoStateDict as error:
         raise Refusal("not-a-checkpoint", str(error)) from error
+    validate_memory(state_dict, nbytes)
     validate(state_dict)
     _write(state_dict, output)
     tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in state_dict.items()]
-    return {"format": format, "tensors": tensors}
+    return {"format": format, "tensors": tensors, "notes": content.notes}
 
 
 def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:
