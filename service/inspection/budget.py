@@ -3,7 +3,7 @@
 from service.inspection.refusal import Refusal
 
 # The largest training checkpoints have some hundred thousand tensors and numbers.
-MAX_OPERATIONS = 3_000_000
+MAX_OPERATIONS = 2_000_000
 
 # What any file may need beside a multiple of its own size.
 SPARE_BYTES = 16 * 2**20

@@ -52,7 +52,7 @@ ATTACKS = {
 }
 
 # What a call costs beside its opcode.
-CALL_OPERATIONS = 10
+CALL_OPERATIONS = 5
 
 # Reads the bytes in which a tensor that was pickled without torch.save keeps its storage.
 LoadStorage = Callable[[object], object]
@@ -72,6 +72,10 @@ class Constructors:
             "builtins.bytes": self._bytes,
             "builtins.bytearray": self._bytes,
             "builtins.dict": self._mapping,
+            "builtins.list": self._elements,
+            "builtins.set": self._elements,
+            "builtins.frozenset": self._elements,
+            "collections.deque": self._elements,
             "collections.OrderedDict": self._mapping,
             "collections.Counter": self._mapping,
             "collections.defaultdict": self._defaultdict,
@@ -79,11 +83,11 @@ class Constructors:
         }
 
     def __call__(self, name: str, arguments: tuple[object, ...]) -> object:
+        self._budget.spend(CALL_OPERATIONS)
         make = self._table.get(name)
         if make is None:
             _refuse_attack(name)
             return Stub(name, arguments)
-        self._budget.spend(CALL_OPERATIONS)
         return make(*arguments)
 
     def _encode(self, text: object, encoding: object = "latin1") -> object:
@@ -101,12 +105,21 @@ class Constructors:
         """A dict of another dict, which is not copied, or of pairs."""
         if isinstance(content, dict):
             return content
-        pairs = _elements(content)
+        pairs = self._elements(content)
         self._budget.spend(len(pairs))
         made: dict[object, object] = {}
         for pair in pairs:
             fill(made, list(_pair(pair)))
         return made
+
+    def _elements(self, elements: object = (), *_: object) -> list[object]:
+        """A list, a set or a deque. A list is not copied: copies of copies could fill the memory."""
+        if isinstance(elements, list):
+            return elements
+        if not isinstance(elements, tuple):
+            raise TypeError("not a list")
+        self._budget.spend(len(elements))
+        return list(elements)
 
     def _defaultdict(self, _factory: object = None, content: object = ()) -> object:
         return self._mapping(content)
@@ -125,13 +138,6 @@ def _pair(value: object) -> tuple[object, object]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError("not a pair")
     return value[0], value[1]
-
-
-def _elements(elements: object = (), *_: object) -> list[object] | tuple[object, ...]:
-    """A list, a set or a deque. It is not copied: copies of copies could fill the memory."""
-    if not isinstance(elements, list | tuple):
-        raise TypeError("not a list")
-    return elements
 
 
 def _tuple(elements: object = ()) -> object:
@@ -269,10 +275,6 @@ _TABLE: dict[str, Callable[..., object]] = {
     "torch.jit._pickle.build_boollist": _first,
     "torch.jit._pickle.build_tensorlist": _first,
     "torch.jit._pickle.restore_type_tag": _first,
-    "collections.deque": _elements,
-    "builtins.list": _elements,
-    "builtins.set": _elements,
-    "builtins.frozenset": _elements,
     "builtins.tuple": _tuple,
     "copyreg._reconstructor": _reconstructed,
     "numpy.dtype": _numpy_dtype,

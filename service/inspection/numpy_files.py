@@ -69,4 +69,4 @@ def _read(file: BinaryIO, nbytes: int, budget: Budget) -> object:
 
 def _tensor(data: bytes, dtype: "np.dtype[np.generic]", shape: tuple[int, ...], fortran: bool) -> Tensor:
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-    return tensor_from_numpy(array.astype(dtype.newbyteorder("="), copy=False))
+    return tensor_from_numpy(np.asarray(array, dtype.newbyteorder("=")))

@@ -221,7 +221,7 @@ def tensor_of_array(plan: ArrayPlan) -> Tensor | None:
     if plan.data is None or plan.dtype is None or (dtype := plan.dtype.dtype) is None:
         return None
     array = np.frombuffer(plan.data, dtype).reshape(plan.shape, order="F" if plan.fortran else "C")
-    return tensor_from_numpy(array.astype(dtype.newbyteorder("="), copy=False))
+    return tensor_from_numpy(np.asarray(array, dtype.newbyteorder("=")))
 
 
 def tensor_from_numpy(array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> Tensor:
