@@ -48,5 +48,15 @@ def validate(state_dict: StateDict) -> None:
         raise Refusal("no-convolutions", "the checkpoint has no convolution (a weight with 3 to 5 dimensions) to represent")
 
 
+def validate_memory(state_dict: StateDict, nbytes: int) -> None:
+    """Raises Refusal if the tensors in a file of `nbytes` bytes need far more memory than the file."""
+    # A tensor with a stride of 0 repeats its storage, so it can be far larger than the file.
+    for name, tensor in state_dict.items():
+        if not tensor.is_meta and tensor.layout is torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise Refusal("unsupported-tensor", f"tensor {name!r} is larger than its storage; save a contiguous copy of it")
+    if sum(tensor.numel() * tensor.element_size() for tensor in state_dict.values()) > 4 * nbytes + 2**20:
+        raise Refusal("too-demanding", "the tensors are much larger than the file; save contiguous copies of them")
+
+
 def _finite(tensor: Tensor) -> bool:
     return all(bool(part.float().isfinite().all()) for part in tensor.reshape(-1).split(FINITE_ELEMENTS))
