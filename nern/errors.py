@@ -54,3 +54,7 @@ class BadArtefact(NernError):
 
 class BadProgram(NernError):
     """A graph is damaged, or has an operator, an argument or a version that this release can't interpret."""
+
+
+class UnknownKey(NernError):
+    """No state_dict of a file is where a client says."""
