@@ -15,9 +15,9 @@ SPARSE = "torch._utils._rebuild_sparse_tensor"
 class Stub:
     """An object of the class `name`, or the result of the function `name`, or the class or function itself.
 
-    `name` is the qualified name, for example `argparse.Namespace`. `arguments` are those of the constructor or function. `state`
-    is what the object's attributes were, usually a dict by name; None if the file gives none. `items` has the entries of an
-    object that is a kind of dict, `elements` those of a kind of list or set.
+    `name` is the qualified name, for example `argparse.Namespace`. `arguments` are those of the constructor or function.
+    `state` is what the object's attributes were, usually a dict by name; None if the file gives none. `items` has the entries
+    of an object that is a kind of dict, `elements` those of a kind of list or set.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The choice of one state_dict in the content of a file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -10,9 +10,9 @@ from nern.layers import StateDict
 from nern.state_dicts.averages import with_averages
 from nern.state_dicts.candidates import Candidate, candidates
 from nern.state_dicts.text import NAMED, listed
-from nern.state_dicts.tree import Walk
+from nern.state_dicts.tree import QUANTISED_KIND, Walk
 
-# A sparse tensor is stored as a dense one of at most so many bytes.
+# Sparse tensors are stored as dense ones that have at most so many bytes together.
 MAX_DENSE_BYTES = 2**20
 
 
@@ -26,6 +26,7 @@ class Found:
     first: whether it is the one that is chosen without a key.
     notes: sentences about what was chosen, and what was left out.
     aliases: names of tensors that share the memory of another tensor, with the name of that one. Both are in `state_dict`.
+    quantised: the names of entries that stand for quantised tensors.
     """
 
     state_dict: StateDict
@@ -34,6 +35,7 @@ class Found:
     first: bool
     notes: list[str]
     aliases: dict[str, str]
+    quantised: list[str] = field(default_factory=list)
 
 
 def find_state_dict(loaded: object, key: str = "") -> Found:
@@ -63,6 +65,7 @@ def find_state_dict(loaded: object, key: str = "") -> Found:
         first=chosen is found[0],
         notes=[*_choice(chosen, others), *chosen.notes, *_left_out(chosen), *made_dense],
         aliases=aliases(state_dict),
+        quantised=[name for name, kind in chosen.left_out.items() if kind == QUANTISED_KIND],
     )
 
 
@@ -95,14 +98,14 @@ def _left_out(chosen: Candidate) -> list[str]:
 
 def _dense(state_dict: StateDict) -> tuple[StateDict, list[str]]:
     """The tensors, small sparse ones as dense ones, and a note about these."""
-    sparse = {
-        name: dense
-        for name, tensor in state_dict.items()
-        if tensor.layout is torch.sparse_coo
-        and tensor.numel() * tensor.element_size() <= MAX_DENSE_BYTES
-        and (dense := _to_dense(tensor)) is not None
-    }
-    return state_dict | sparse, [f"sparse in the file, and dense from here on: {listed(sparse)}"] if sparse else []
+    made: StateDict = {}
+    left = MAX_DENSE_BYTES
+    for name, tensor in state_dict.items():
+        nbytes = tensor.numel() * tensor.element_size()
+        if tensor.layout is torch.sparse_coo and nbytes <= left and (dense := _to_dense(tensor)) is not None:
+            made[name] = dense
+            left -= nbytes
+    return state_dict | made, [f"sparse in the file, and dense from here on: {listed(made)}"] if made else []
 
 
 def _to_dense(tensor: torch.Tensor) -> torch.Tensor | None:

@@ -17,6 +17,9 @@ MAX_NODES = 200_000
 ARRAYS = "biufc"
 
 
+QUANTISED_KIND = "a quantised tensor"
+
+
 class Walk:
     """A walk through a tree, which counts the nodes that it enters, and notes the states of optimizers that it meets."""
 
@@ -68,7 +71,7 @@ def as_tensor(value: object) -> Tensor | None:
 def kind_of(value: object) -> str:
     """What a value that is no tensor is, in a word or a name of a class."""
     if isinstance(value, Stub):
-        return "a quantised tensor" if value.name == QUANTISED else value.name
+        return QUANTISED_KIND if value.name == QUANTISED else value.name
     if isinstance(value, Mapping):
         return "a dict"
     return f"of type {type(value).__name__}"

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import traceback
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 
 from nern import tensorfile
-from nern.errors import NoStateDict
+from nern.errors import NoStateDict, UnknownKey
 from nern.layers import StateDict
+from nern.state_dicts import MAX_DENSE_BYTES
 from service.inspection import datasets, safetensors_files, torch_files
 from service.inspection.limits import limit, limit_while_waiting
 from service.inspection.refusal import Refusal
@@ -47,18 +49,20 @@ def main() -> None:
     os._exit(0)
 
 
-def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int) -> dict[str, Any]:
+def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int, key: str = "") -> dict[str, Any]:
     """Inspects a file within limits, and writes its tensors to another file. Both are given as file descriptors.
 
-    `seconds` limits wall time and processor time. `max_bytes` limits the unpacked arrays of a dataset. Returns the answer: the
-    facts, or {"refused": [slug, detail]}.
+    `seconds` limits wall time and processor time. `max_bytes` limits the unpacked arrays of a dataset. `key` names one of
+    several state_dicts in a checkpoint. Returns the answer: the facts, or {"refused": [slug, detail]}.
     """
     with open(source, "rb") as file, open(target, "wb") as output:
         nbytes = file.seek(0, 2)
         room = max_bytes if kind == "dataset" else 2 * nbytes
-        limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room, seconds=seconds)
+        limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room + MAX_DENSE_BYTES, seconds=seconds)
         try:
-            return inspect_dataset(file, output, max_bytes) if kind == "dataset" else inspect_checkpoint(file, output, nbytes)
+            if kind == "dataset":
+                return inspect_dataset(file, output, max_bytes)
+            return inspect_checkpoint(file, output, nbytes, key)
         except Refusal as refusal:
             return {"refused": [refusal.slug, refusal.detail]}
         except (MemoryError, RecursionError):
@@ -80,26 +84,30 @@ def warm_up() -> None:
     inspect_dataset(images, BytesIO(), 2**20)
 
 
-def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[str, Any]:
-    """Writes the tensors of a checkpoint file of `nbytes` bytes to `output`. Returns format, names, dtypes and shapes.
+def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int, key: str = "") -> dict[str, Any]:
+    """Writes the tensors of a checkpoint file of `nbytes` bytes to `output`. `key` names one of several state_dicts.
 
-    Raises Refusal.
+    Returns the format, names, dtypes and shapes of the tensors, and what `nern.state_dicts.Found` says. Tensors that are the
+    same as another are written once. Raises Refusal.
     """
     file.seek(0)
     start = file.read(64)
     try:
         if safetensors_files.sniff(start):
-            format, state_dict = "safetensors", safetensors_files.read(file, nbytes)
-        elif found := torch_files.sniff(start):
-            format, state_dict = found, torch_files.read(file, found, nbytes)
+            format, found = "safetensors", safetensors_files.read(file, nbytes, key)
+        elif of_torch := torch_files.sniff(start):
+            format, found = of_torch, torch_files.read(file, of_torch, nbytes, key)
         else:
             raise Refusal("not-a-checkpoint", "the file was written by neither torch.save nor safetensors")
     except NoStateDict as error:
         raise Refusal("not-a-checkpoint", str(error)) from error
-    validate(state_dict)
-    _write(state_dict, output)
-    tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in state_dict.items()]
-    return {"format": format, "tensors": tensors}
+    except UnknownKey as error:
+        raise Refusal("invalid", str(error)) from error
+    validate(found)
+    _write({name: tensor for name, tensor in found.state_dict.items() if name not in found.aliases}, output, found.aliases)
+    tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in found.state_dict.items()]
+    about = {"key": found.key, "keys": found.keys, "first": found.first, "notes": found.notes, "aliases": found.aliases}
+    return {"format": format, "tensors": tensors, **about}
 
 
 def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:
@@ -123,8 +131,9 @@ def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[st
     }
 
 
-def _write(tensors: StateDict, output: BinaryIO) -> None:
-    header, _ = tensorfile.make_header(((name, t.dtype, tuple(t.shape)) for name, t in tensors.items()), {})
+def _write(tensors: StateDict, output: BinaryIO, aliases: Mapping[str, str] | None = None) -> None:
+    entries = ((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items())
+    header, _ = tensorfile.make_header(entries, aliases or {})
     output.write(header)
     for tensor in tensors.values():
         output.write(tensorfile.to_bytes(tensor))

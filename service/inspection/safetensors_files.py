@@ -4,8 +4,7 @@ from typing import BinaryIO
 
 from nern import tensorfile
 from nern.errors import BadArtefact
-from nern.layers import StateDict
-from nern.state_dicts import find_state_dict
+from nern.state_dicts import Found, find_state_dict
 from nern.tensorfile import Entry
 from service.inspection.refusal import Refusal
 
@@ -15,14 +14,14 @@ def sniff(start: bytes) -> bool:
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= tensorfile.MAX_HEADER_BYTES
 
 
-def read(file: BinaryIO, nbytes: int) -> StateDict:
-    """The state_dict in a safetensors file of `nbytes` bytes. Raises Refusal and NoStateDict."""
+def read(file: BinaryIO, nbytes: int, key: str = "") -> Found:
+    """The state_dict in a safetensors file of `nbytes` bytes. Raises Refusal, NoStateDict and UnknownKey."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if 8 + length > nbytes:
         raise Refusal("truncated-file", "the file ends inside its header; upload the file again")
     try:
-        entries, _ = tensorfile.parse_header(file.read(length))
+        entries, metadata = tensorfile.parse_header(file.read(length))
     except BadArtefact as error:
         raise Refusal("not-a-checkpoint", f"{error}; write the file with the safetensors library") from error
     _validate_layout(list(entries.values()), data=8 + length, nbytes=nbytes)
@@ -30,7 +29,7 @@ def read(file: BinaryIO, nbytes: int) -> StateDict:
     for name, entry in entries.items():
         file.seek(entry.start)
         tensors[name] = tensorfile.from_bytes(file.read(entry.stop - entry.start), entry.dtype, entry.shape)
-    return find_state_dict(tensors)
+    return find_state_dict(tensorfile.with_aliases(tensors, metadata), key)
 
 
 def _validate_layout(entries: list[Entry], *, data: int, nbytes: int) -> None:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 import torch
 
 from nern.layers import StateDict
-from nern.state_dicts import find_state_dict
+from nern.state_dicts import Found, find_state_dict
 from service.inspection.refusal import Refusal
 
 Format = Literal["torch-zip", "torch-legacy"]
@@ -28,8 +28,8 @@ def sniff(start: bytes) -> Format | None:
     return "torch-legacy" if start.startswith(pickle.PROTO) else None
 
 
-def read(file: BinaryIO, format: Format, nbytes: int) -> StateDict:
-    """The state_dict in a file of `nbytes` bytes that torch.save wrote. Raises Refusal and NoStateDict."""
+def read(file: BinaryIO, format: Format, nbytes: int, key: str = "") -> Found:
+    """The state_dict in a file of `nbytes` bytes that torch.save wrote. Raises Refusal, NoStateDict and UnknownKey."""
     if format == "torch-zip":
         _validate_archive(file, nbytes)
     file.seek(0)
@@ -43,9 +43,9 @@ def read(file: BinaryIO, format: Format, nbytes: int) -> StateDict:
         if "EOF" in str(error) or "corrupted" in str(error):
             raise Refusal("truncated-file", "the file ends too early; upload the file again") from error
         raise Refusal("not-a-checkpoint", f"torch can't read the file; {ADVICE}") from error
-    state_dict = find_state_dict(loaded)
-    _validate_storages(state_dict, nbytes)
-    return state_dict
+    found = find_state_dict(loaded, key)
+    _validate_storages(found.state_dict, nbytes)
+    return found
 
 
 def _validate_archive(file: BinaryIO, nbytes: int) -> None:
@@ -74,7 +74,8 @@ def _validate_storages(state_dict: StateDict, nbytes: int) -> None:
     for name, tensor in state_dict.items():
         if tensor.layout is torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
             raise Refusal("unsupported-tensor", f"tensor {name!r} is larger than its storage; save a contiguous copy of it")
-    if sum(tensor.numel() * tensor.element_size() for tensor in state_dict.values()) > 4 * nbytes + 2**20:
+    strided = [tensor for tensor in state_dict.values() if tensor.layout is torch.strided]
+    if sum(tensor.numel() * tensor.element_size() for tensor in strided) > 4 * nbytes + 2**20:
         raise Refusal("too-demanding", "the tensors are much larger than the file; save contiguous copies of them")
 
 
