@@ -58,3 +58,7 @@ class BadProgram(NernError):
 
 class BadDescription(ImpossibleRequest):
     """The description of a sequential network does not fit the weights. `pointer` has the number of the step, from 0."""
+
+
+class UnknownKey(NernError):
+    """No state_dict of a file is where a client says."""

@@ -7,13 +7,13 @@ from itertools import chain, islice
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nern import losses
 from nern.cancellation import Cancellation, never
 from nern.errors import UnusableImages
 from nern.faults import is_device_fault, is_out_of_memory
 from nern.images import Images, microbatches
+from nern.teachers.renamed import call
 
 EVALUATION_BATCH = 256
 
@@ -102,7 +102,7 @@ class Evaluator:
         logits: list[Tensor] = []
         for microbatch in chain.from_iterable(microbatches(batch) for batch in batches):
             self._cancellation()
-            logits.append(functional_call(self.network, moved, (microbatch.to(device),)))
+            logits.append(call(self.network, moved, (microbatch.to(device),)))
         return torch.cat(logits).float().cpu()
 
 

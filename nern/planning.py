@@ -5,7 +5,7 @@ job. The training calls `make_plan` again before the first step.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nern import architectures, tensorfile
@@ -33,10 +33,12 @@ class NetworkFacts:
     """Facts about a network that need no weights.
 
     `tensors` has the shapes and dtypes by name, in the order of the state_dict. `architecture` is None if it is unknown.
+    `aliases` has the names of tied tensors, each with the name of the tensor that it is the same as.
     """
 
     tensors: Mapping[str, Described]
     architecture: str | None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,16 @@ def make_plan(request: TrainingRequest, network: NetworkFacts, data: DataFacts |
 
 
 def choose_layers(network: NetworkFacts, request: TrainingRequest) -> list[Layer]:
-    """The layers that a request asks to represent, in the order of the state_dict. Raises NotRepresentable."""
-    convolutions = find_layers(network.tensors)
+    """The layers that a request asks to represent, in the order of the state_dict. Tied layers count as one.
+
+    Raises NotRepresentable.
+    """
+    tensors = {name: tensor for name, tensor in network.tensors.items() if name not in network.aliases}
+    convolutions = find_layers(tensors)
     if isinstance(request.layers, list):
-        known = {layer.name: layer for layer in convolutions + find_linear(network.tensors)}
-        return select_layers([known[name] for name in network.tensors if name in known], request.layers)
+        known = {layer.name: layer for layer in convolutions + find_linear(tensors)}
+        wanted = [network.aliases.get(name, name) for name in request.layers]
+        return select_layers([known[name] for name in tensors if name in known], wanted)
     if request.layers == "all":
         return select_layers(convolutions, [layer.name for layer in convolutions])
     shapes = {layer.name: layer.shape for layer in convolutions}

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nern import losses
 from nern.images import microbatches
 from nern.representation import Representation, render_batches
+from nern.teachers.renamed import call
 from nern.training import maps
 from nern.training.targets import Targets
 
@@ -111,7 +111,7 @@ def _distillation(
     with torch.no_grad(), maps.recorded(network, enabled=weights.feature_maps > 0) as teacher_maps:
         teacher = network(inputs_BCHW)
     with maps.recorded(network, enabled=weights.feature_maps > 0) as student_maps:
-        student = functional_call(network, rendered, (inputs_BCHW,))
+        student = call(network, rendered, (inputs_BCHW,))
     values = {"feature_maps": losses.feature_maps(teacher_maps, student_maps)} if weights.feature_maps else {}
     return values | ({"distillation": losses.distillation(teacher, student, weights.eps)} if weights.logits else {})
 
@@ -128,7 +128,7 @@ def smooth(network: nn.Module, targets: Targets, inputs_BCHW: Tensor, weight: fl
     for microbatch in microbatches(inputs_BCHW):
         with torch.no_grad():
             teacher = network(microbatch)
-        student = functional_call(network, targets.named(), (microbatch,))
+        student = call(network, targets.named(), (microbatch,))
         loss = losses.distillation(teacher, student) * (len(microbatch) / len(inputs_BCHW))
         # The loss has no gradient if no represented layer affects the outputs, such as the layers of an auxiliary classifier.
         if loss.requires_grad:

@@ -14,6 +14,8 @@ from nern.layers import Layer
 from nern.plan import Plan, SearchPlan
 from nern.planning import NetworkFacts, make_plan
 from nern.request import TrainingRequest
+from nern.state_dicts import aliases
+from nern.teachers.renamed import Renamed
 from nern.training.loop import Training
 from nern.training.progress import Meter, OnProgress, silently
 from nern.training.search import search
@@ -48,7 +50,7 @@ def train(
 
     Raises ImpossibleRequest, TrainingDiverged, and OtherTraining if the snapshot is of another training.
     """
-    plan = make_plan(request, NetworkFacts(state_dict, architecture), facts_of(data))
+    plan = make_plan(request, NetworkFacts(state_dict, architecture, aliases(state_dict)), facts_of(data))
     first = plan.candidates[0][1] if isinstance(plan, SearchPlan) else plan
     _validate_tensors(state_dict, first.layers)
     teacher, evaluator = _teacher_and_evaluator(state_dict, architecture, data, first, device, cancellation)
@@ -82,7 +84,8 @@ def _teacher_and_evaluator(
     """The teacher and the evaluator: both or neither. Raises UnusableImages."""
     if architecture is None or data is None:
         return None, None
-    network = architectures.build(architecture, dict(state_dict)).to(device)
+    view = architectures.match(architecture, architectures.shapes_of(state_dict)).view
+    network = Renamed(architectures.build(architecture, dict(state_dict)), view, aliases(state_dict)).to(device)
     images, held_out = split(data, plan.request, plan.held_out_images, network)
     request = plan.request
     return Teacher(network, images, request.image_batch, request.seed), Evaluator(network, held_out, cancellation)

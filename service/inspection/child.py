@@ -11,6 +11,7 @@ import os
 import pickle
 import socket
 import traceback
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -18,9 +19,9 @@ import numpy as np
 import torch
 
 from nern import tensorfile
-from nern.errors import NoStateDict
+from nern.errors import NoStateDict, UnknownKey
 from nern.layers import StateDict
-from nern.state_dicts import find_state_dict
+from nern.state_dicts import MAX_DENSE_BYTES, find_state_dict
 from service.inspection import checkpoints, datasets
 from service.inspection.limits import limit, limit_while_waiting
 from service.inspection.refusal import Refusal
@@ -52,18 +53,20 @@ def main() -> None:
     os._exit(0)
 
 
-def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int) -> dict[str, Any]:
+def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int, key: str = "") -> dict[str, Any]:
     """Inspects a file within limits, and writes its tensors to another file. Both are given as file descriptors.
 
-    `seconds` limits wall time and processor time. `max_bytes` limits the unpacked arrays of a dataset. Returns the answer: the
-    facts, or {"refused": [slug, detail]}.
+    `seconds` limits wall time and processor time. `max_bytes` limits the unpacked arrays of a dataset. `key` names one of
+    several state_dicts in a checkpoint. Returns the answer: the facts, or {"refused": [slug, detail]}.
     """
     with open(source, "rb") as file, open(target, "wb") as output:
         nbytes = file.seek(0, 2)
         room = max_bytes if kind == "dataset" else 2 * nbytes
-        limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room, seconds=seconds)
+        limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room + MAX_DENSE_BYTES, seconds=seconds)
         try:
-            return inspect_dataset(file, output, max_bytes) if kind == "dataset" else inspect_checkpoint(file, output, nbytes)
+            if kind == "dataset":
+                return inspect_dataset(file, output, max_bytes)
+            return inspect_checkpoint(file, output, nbytes, key)
         except Refusal as refusal:
             return {"refused": [refusal.slug, refusal.detail]}
         except (MemoryError, RecursionError):
@@ -90,22 +93,26 @@ def warm_up() -> None:
     inspect_dataset(images, BytesIO(), 2**20)
 
 
-def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[str, Any]:
-    """Writes the tensors of a checkpoint file of `nbytes` bytes to `output`. Returns format, names, dtypes and shapes, and
-    notes.
+def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int, key: str = "") -> dict[str, Any]:
+    """Writes the tensors of a checkpoint file of `nbytes` bytes to `output`. `key` names one of several state_dicts.
 
-    Raises Refusal.
+    Returns the format, names, dtypes and shapes of the tensors, and what `nern.state_dicts.Found` says. Tensors that are the
+    same as another are written once. Raises Refusal.
     """
     format, content = checkpoints.read(file, nbytes)
     try:
-        state_dict = find_state_dict(content.tree)
+        found = find_state_dict(content.tree, key)
     except NoStateDict as error:
         raise Refusal("not-a-checkpoint", str(error)) from error
-    validate_memory(state_dict, nbytes)
-    validate(state_dict)
-    _write(state_dict, output)
-    tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in state_dict.items()]
-    return {"format": format, "tensors": tensors, "notes": content.notes}
+    except UnknownKey as error:
+        raise Refusal("invalid", str(error)) from error
+    validate_memory(found.state_dict, nbytes)
+    validate(found)
+    _write({name: tensor for name, tensor in found.state_dict.items() if name not in found.aliases}, output, found.aliases)
+    tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in found.state_dict.items()]
+    notes = [*content.notes, *found.notes]
+    about = {"key": found.key, "keys": found.keys, "first": found.first, "notes": notes, "aliases": found.aliases}
+    return {"format": format, "tensors": tensors, **about}
 
 
 def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:
@@ -129,8 +136,9 @@ def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[st
     }
 
 
-def _write(tensors: StateDict, output: BinaryIO) -> None:
-    header, _ = tensorfile.make_header(((name, t.dtype, tuple(t.shape)) for name, t in tensors.items()), {})
+def _write(tensors: StateDict, output: BinaryIO, aliases: Mapping[str, str] | None = None) -> None:
+    entries = ((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items())
+    header, _ = tensorfile.make_header(entries, aliases or {})
     output.write(header)
     for tensor in tensors.values():
         output.write(tensorfile.to_bytes(tensor))

@@ -21,7 +21,7 @@ def read(file: BinaryIO, nbytes: int) -> Content:
     if 8 + length > nbytes:
         raise Refusal("truncated-file", "the file ends inside its header; upload the file again")
     try:
-        entries, _ = tensorfile.parse_header(file.read(length))
+        entries, metadata = tensorfile.parse_header(file.read(length))
     except BadArtefact as error:
         raise Refusal("not-a-checkpoint", f"{error}; write the file with the safetensors library") from error
     _validate_layout(list(entries.values()), data=8 + length, nbytes=nbytes)
@@ -29,7 +29,7 @@ def read(file: BinaryIO, nbytes: int) -> Content:
     for name, entry in entries.items():
         file.seek(entry.start)
         tensors[name] = tensorfile.from_bytes(file.read(entry.stop - entry.start), entry.dtype, entry.shape)
-    return Content(tensors)
+    return Content(tensorfile.with_aliases(tensors, metadata))
 
 
 def _validate_layout(entries: list[Entry], *, data: int, nbytes: int) -> None:

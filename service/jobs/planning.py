@@ -14,7 +14,7 @@ from service.store.tables import Checkpoint, Dataset, Job
 
 def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None, *, now: datetime) -> Job:
     """The row of a new job, whose `config` has a value for every option. Raises Invalid and NotRepresentable."""
-    network = NetworkFacts(_tensors(checkpoint), request.architecture or checkpoint.architecture)
+    network = NetworkFacts(_tensors(checkpoint), request.architecture or checkpoint.architecture, checkpoint.aliases)
     data = _facts_of(request, dataset)
     try:
         plan = make_plan(request.training(), network, data)
@@ -53,7 +53,7 @@ def notes_on(request: JobRequest, plan: Plan | SearchPlan, network: NetworkFacts
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
-    """The tensors of a checkpoint, convolutions first.
+    """The tensors of a checkpoint, convolutions first, and aliases last.
 
     The order and the dtypes of the convolutions are not recorded. No number of a plan depends on them.
     """
@@ -61,7 +61,8 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
     kept = {
         tensor["name"]: TensorFacts(tuple(tensor["shape"]), tensorfile.DTYPES[tensor["dtype"]]) for tensor in checkpoint.kept
     }
-    return convolutions | kept
+    own = convolutions | kept
+    return own | {alias: own[name] for alias, name in checkpoint.aliases.items()}
 
 
 def _facts_of(request: JobRequest, dataset: Dataset | None) -> DataFacts | None:

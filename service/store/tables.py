@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     text,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -49,13 +50,18 @@ class Base(DeclarativeBase):
 
 
 class Checkpoint(Base):
-    """An uploaded network. A deleted checkpoint has no blobs, but its row stays, because jobs refer to it."""
+    """An uploaded network: one state_dict of one file. `nern.state_dicts.Found` explains key, first, keys, notes and aliases.
+
+    `choice` has the keys, notes and aliases. In a row of release 0.1.0, it is null and the key is empty. A deleted checkpoint
+    has no blobs, but its row stays, because jobs refer to it.
+    """
 
     __tablename__ = "checkpoint"
     __table_args__ = (
         Index(
-            "checkpoint_sha256",
+            "checkpoint_sha256_key",
             "sha256",
+            "key",
             unique=True,
             sqlite_where=text("deleted_at IS NULL"),
             postgresql_where=text("deleted_at IS NULL"),
@@ -75,6 +81,24 @@ class Checkpoint(Base):
     parameters: Mapped[int]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
+    key: Mapped[str] = mapped_column(server_default=text("''"))
+    first: Mapped[bool] = mapped_column(server_default=true())
+    choice: Mapped[Json | None]
+
+    @property
+    def keys(self) -> list[str]:
+        """Where the other state_dicts of the file are."""
+        return (self.choice or {}).get("keys", [])  # type: ignore[no-any-return]  # JSON is untyped
+
+    @property
+    def notes(self) -> list[str]:
+        """What was chosen in the file and what was left out, in sentences."""
+        return (self.choice or {}).get("notes", [])  # type: ignore[no-any-return]
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The names of tied tensors, each with the name of the tensor that it is the same as."""
+        return (self.choice or {}).get("aliases", {})  # type: ignore[no-any-return]
 
 
 class Dataset(Base):

@@ -66,16 +66,20 @@ class Intake:
         self._store = store
         self._inspectors = inspectors
 
-    async def checkpoint(self, file: Received) -> tuple[Checkpoint, bool]:
-        """The checkpoint of a file. A file whose bytes are known already gives the checkpoint that exists."""
+    async def checkpoint(self, file: Received, key: str = "") -> tuple[Checkpoint, bool]:
+        """The checkpoint of a file. `key` names one of several state_dicts in it.
 
-        def known(session: Session) -> Checkpoint | None:
-            return checkpoints.with_hash(session, file.sha256)
-
-        if row := await run_in_threadpool(self._read, known):
+        A file whose bytes are known already with the same state_dict gives the checkpoint that exists.
+        """
+        if row := await run_in_threadpool(self._read, lambda session: checkpoints.with_hash(session, file.sha256, key or None)):
             return row, False
         tensors = file.folder / "tensors.safetensors"
-        facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=self._settings.inspect_seconds)
+        seconds = self._settings.inspect_seconds
+        facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=seconds, key=key)
+
+        def known(session: Session) -> Checkpoint | None:
+            return checkpoints.with_hash(session, file.sha256, None if facts.first else facts.key)
+
         row = await run_in_threadpool(describe, file, facts)
         content = {blobs.checkpoint_file(row.id): file.path, blobs.checkpoint_tensors(row.id): tensors}
         return await self._keep(row, content, known)
@@ -173,7 +177,8 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
     candidates = architectures.recognise(shapes)
     architecture = candidates[0] if len(candidates) == 1 else None
     groups = architectures.groups(architecture, shapes) if architecture else {}
-    layers = find_layers(facts.state_dict)
+    own = {name: tensor for name, tensor in facts.state_dict.items() if name not in facts.aliases}
+    layers = find_layers(own)
     represented = {layer.name for layer in layers}
     return Checkpoint(
         id=new_id(),
@@ -195,10 +200,13 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
         ],
         kept=[
             {"name": name, "shape": list(tensor.shape), "dtype": tensorfile.NAMES[tensor.dtype]}
-            for name, tensor in facts.state_dict.items()
+            for name, tensor in own.items()
             if name not in represented
         ],
         weights=sum(layer.weights for layer in layers),
-        parameters=sum(tensor.numel() for tensor in facts.state_dict.values()),
+        parameters=sum(tensor.numel() for tensor in own.values()),
         created_at=utc_now(),
+        key=facts.key,
+        first=facts.first,
+        choice={"keys": facts.keys, "notes": facts.notes, "aliases": facts.aliases},
     )

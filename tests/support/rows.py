@@ -14,6 +14,7 @@ def checkpoint(**values: Any) -> Checkpoint:
     made: Json = {
         "id": ids.new_id(), "sha256": ids.new_id(), "filename": "a.pt", "size": 5_000_000_000, "format": "torch-zip",
         "architecture": None, "candidates": [], "layers": [], "kept": [], "weights": 1, "parameters": 1, "created_at": NOW,
+        "key": ".", "first": True,
     }  # fmt: skip
     return Checkpoint(**{**made, **values})
 

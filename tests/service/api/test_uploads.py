@@ -87,11 +87,11 @@ def test_a_checkpoint_that_was_stored_unheard_keeps_its_bytes(app: FastAPI, clie
 def test_of_two_uploads_of_the_same_bytes_at_the_same_time_one_is_kept(client: httpx.Client, settings: Settings) -> None:
     first, find, looks = upload(client), checkpoints.with_hash, 0
 
-    def too_early(session: Session, sha256: str) -> Checkpoint | None:
+    def too_early(session: Session, sha256: str, key: str | None) -> Checkpoint | None:
         """Before the other upload has written its row, when it is looked for before the inspection and before the insert."""
         nonlocal looks
         looks += 1
-        return find(session, sha256) if looks > 2 else None
+        return find(session, sha256, key) if looks > 2 else None
 
     with patch.object(checkpoints, "with_hash", too_early):
         second = upload(client)
