@@ -1,5 +1,7 @@
 """Datasets may hold inputs in place of images, and tell what their labels are."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -9,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 # What only images have.
-OF_IMAGES = {
+OF_IMAGES: dict[str, sa.types.TypeEngine[Any]] = {
     "images": sa.BigInteger(),
     "height": sa.BigInteger(),
     "width": sa.BigInteger(),
@@ -49,7 +51,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     # The older release knows images only: inputs become no images of no size.
-    nothing = {name: [] if name in ("mean", "std") else 0 for name in OF_IMAGES}
+    nothing: dict[str, Any] = {name: [] if name in ("mean", "std") else 0 for name in OF_IMAGES}
     op.execute(sa.update(DATASET).where(DATASET.c.kind != "images").values(nothing))
     with op.batch_alter_table("dataset") as table:
         for name, type_ in OF_IMAGES.items():

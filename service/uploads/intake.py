@@ -212,9 +212,12 @@ def describe_dataset(
     file: Received, name: str, facts: DatasetFacts, normalisation: Normalisation | None, identity: str
 ) -> Dataset:
     """The row of a new dataset."""
-    arrays = [{"name": name, "dtype": dtype, "shape": shape} for name, (dtype, shape) in facts.tensors.items()]
-    labels = [array for array in arrays if array["name"] in ("labels", "targets")]
-    inputs = [array | {"name": array["name"].removeprefix("inputs.")} for array in arrays if array not in labels]
+    labels = [array for name, array in facts.tensors.items() if name in ("labels", "targets")]
+    inputs = [
+        {"name": name.removeprefix("inputs."), "dtype": dtype, "shape": shape}
+        for name, (dtype, shape) in facts.tensors.items()
+        if name not in ("labels", "targets")
+    ]
     images, height, width, channels = facts.tensors["images"][1] if facts.kind == "images" else [None] * 4
     return Dataset(
         id=new_id(),
@@ -224,7 +227,7 @@ def describe_dataset(
         size=file.nbytes,
         kind=facts.kind,
         inputs=inputs,
-        labels={"kind": facts.labels, "dtype": labels[0]["dtype"], "shape": labels[0]["shape"]} if labels else None,
+        labels={"kind": facts.labels, "dtype": labels[0][0], "shape": labels[0][1]} if labels else None,
         class_names=facts.class_names,
         notes=facts.notes,
         images=images,

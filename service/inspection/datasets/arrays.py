@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from service.inspection.datasets.found import bad
+
 AnyArray = npt.NDArray[Any]
 
 # Work on an array is done for this many elements at a time, because its temporary results need memory of their own.
@@ -56,6 +58,16 @@ def extremes(array: AnyArray) -> tuple[Any, Any]:
 def finite(array: AnyArray) -> bool:
     """Whether no element is NaN or infinite."""
     return array.dtype.kind != "f" or all(bool(np.isfinite(part).all()) for part in parts(array))
+
+
+def narrowed(name: str, array: AnyArray) -> AnyArray:
+    """Real numbers as float32. Raises Refusal for NaN, infinity, and numbers that float32 can't hold."""
+    if not finite(array):
+        raise bad(f"{described(name, array)} holds NaN or infinity; send finite numbers")
+    low, high = extremes(array)
+    if max(-low, high) > float(np.finfo(np.float32).max):
+        raise bad(f"{described(name, array)} ranges from {low:g} to {high:g}, which float32 can't hold; send smaller numbers")
+    return array.astype(np.float32, copy=False)
 
 
 def described(name: str, header: Header | AnyArray) -> str:

@@ -44,8 +44,8 @@ def read(archive: zipfile.ZipFile, *, max_bytes: int, size: tuple[int, int] | No
     others = sum(count for each, count in sizes.items() if each != (height, width))
     if others:
         found.notes.append(
-            f"{others} of {len(folders.members)} images had another size than {height} x {width}. Each of these was scaled "
-            f"with bilinear interpolation until it covered {height} x {width}, and its centre was cut out (Resize and "
+            f"Some images had another size than {height} x {width}: {others} of {len(folders.members)}. Each of these was "
+            f"scaled with bilinear interpolation until it covered {height} x {width}, and its centre was cut out (Resize and "
             f"CenterCrop of torchvision)."
         )
     channels = 1 if grey else 3
@@ -74,13 +74,13 @@ def arrange(archive: zipfile.ZipFile) -> Folders:
         raise _without_images([path.as_posix() for path in files])
     notes = []
     if others := sorted(path.as_posix() for path in files.keys() - images.keys()):
-        notes.append(f"{len(others)} files that are no PNG, JPEG, BMP, GIF or WebP images were ignored: {listed(others)}.")
+        notes.append(f"Files that are no PNG, JPEG, BMP, GIF or WebP images were ignored ({len(others)}): {listed(others)}.")
     images = _below_common_folders(images)
     images = _below_common_folders(_of_one_split(images, notes))
     folders = {path: member for path, member in images.items() if len(path.parts) > 1}
     if folders and len(folders) < len(images):
         beside = sorted(path.as_posix() for path in images.keys() - folders.keys())
-        notes.append(f"{len(beside)} images that lie beside the class folders were ignored: {listed(beside)}.")
+        notes.append(f"Images beside the class folders were ignored ({len(beside)}): {listed(beside)}.")
     if not folders:
         notes.append("The images lie in no class folders or in a single one, so they have no labels.")
     members = {path.as_posix(): member for path, member in sorted((folders or images).items(), key=lambda item: item[0].parts)}
@@ -139,16 +139,16 @@ def _survey(archive: zipfile.ZipFile, folders: Folders, max_bytes: int) -> tuple
         modes[image.mode] += 1
         with pictures.decoding(path):
             animated += getattr(image, "is_animated", False)
-    for count, change in (
-        (animated, "are animations: their first frames were taken"),
-        (sum(modes[mode] for mode in pictures.TRANSPARENT_MODES), "have transparency, which was left out"),
-        (sum(modes[mode] for mode in pictures.SIXTEEN_BITS), "have 16 bits for each pixel: the upper 8 were taken"),
+    for what, count in (
+        ("are animations; their first frames were taken", animated),
+        ("have transparency, which was left out", sum(modes[mode] for mode in pictures.TRANSPARENT_MODES)),
+        ("have 16 bits for each value; the upper 8 were taken", sum(modes[mode] for mode in pictures.SIXTEEN_BITS)),
     ):
         if count:
-            folders.notes.append(f"{count} images {change}.")
+            folders.notes.append(f"Some images {what}: {count} of {len(folders.members)}.")
     grey = sum(modes[mode] for mode in pictures.GREY_MODES)
     if 0 < grey < len(folders.members):
-        folders.notes.append(f"{grey} of {len(folders.members)} images are grey; all were converted to RGB.")
+        folders.notes.append(f"Some images are grey, and all were converted to RGB: {grey} of {len(folders.members)}.")
     return sizes, grey == len(folders.members)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.inspection.datasets.arrays import AnyArray, Header, described, extremes, finite, parts
+from service.inspection.datasets.arrays import AnyArray, Header, described, extremes, narrowed, parts
 from service.inspection.datasets.found import LabelKind, bad
 
 # Real datasets have far fewer classes. A larger label is a mistake.
@@ -50,14 +50,12 @@ def convert(name: str, array: AnyArray, rows: int, notes: list[str], *, values: 
         return _named(name, array, notes)
     if array.dtype.kind not in "biuf":
         raise bad(f"{described(name, array)} has a dtype that labels can't have; {ADVICE}")
-    if not finite(array):
-        raise bad(f"{described(name, array)} holds NaN or infinity; {ADVICE}")
     if array.ndim == 2 and array.shape[1] > 1 and _zeros_and_ones(array):
         return _columns(name, array, notes, values=values)
     if array.dtype.kind == "f":
         whole = array.ndim == 1 and not values and bool((array == np.rint(array)).all())
         if not whole:
-            return Labels("values", array.astype(np.float32))
+            return Labels("values", narrowed(name, array))
         notes.append(f"`{name}` is {array.dtype}, but holds whole numbers: they are class numbers. Send values as `targets`.")
     return _classes(name, array, notes) if array.ndim == 1 else _dense(name, array, notes)
 

@@ -1,6 +1,7 @@
 """The .npy format: one array. Arrays of Python objects, which are pickles, are never read."""
 
 from io import BufferedIOBase
+from tokenize import TokenError
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -40,7 +41,7 @@ def read_header(file: BinaryIO, name: str) -> tuple[Header, bool]:
     try:
         reader = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = reader(file)
-    except (ValueError, TypeError, SyntaxError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError) as error:
         raise bad(f"`{shown(name)}` is no array in the .npy format; write the file with numpy.savez or numpy.save") from error
     return Header(dtype, shape), fortran
 
@@ -59,4 +60,4 @@ def read_array(file: BinaryIO, name: str, nbytes: int) -> AnyArray:
             raise EOFError
     array: AnyArray = data.view(header.dtype).reshape(header.shape, order="F" if fortran else "C")
     native: Any = header.dtype.newbyteorder("=")
-    return np.ascontiguousarray(array, dtype=native)
+    return np.asarray(array, dtype=native, order="C")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from service.inspection.datasets import labels, pixels, roles
-from service.inspection.datasets.arrays import AnyArray, Arrays, Header, described, extremes, finite
+from service.inspection.datasets.arrays import AnyArray, Arrays, Header, described, narrowed
 from service.inspection.datasets.found import Found, bad, listed, shown
 from service.inspection.datasets.roles import Roles
 from service.inspection.refusal import Refusal
@@ -112,13 +112,8 @@ def _input(name: str, array: AnyArray) -> torch.Tensor:
         raise bad(f"{shape} has no rows or no values; send N x anything")
     if array.dtype.kind not in "biuf":
         raise bad(f"{shape} has a dtype that inputs can't have; send float32 or integers")
-    if not finite(array):
-        raise bad(f"{shape} holds NaN or infinity; send finite numbers")
     if array.dtype.kind == "f":
-        low, high = extremes(array)
-        if max(-low, high) > np.finfo(np.float32).max:
-            raise bad(f"{shape} ranges from {low:g} to {high:g}, which float32 can't hold; send smaller numbers")
-        array = array.astype(np.float32, copy=False)
+        array = narrowed(shown(name), array)
     elif array.dtype.kind == "u" and array.dtype.itemsize > 1:
         if array.max() > np.iinfo(np.int64).max:
             raise bad(f"{shape} holds numbers that int64 can't hold; send smaller numbers")

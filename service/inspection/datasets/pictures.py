@@ -18,6 +18,7 @@ from PIL import (
     MpoImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
@@ -55,7 +56,7 @@ def decoding(name: str) -> Iterator[None]:
             yield
         except MemoryError:
             raise
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise bad(f"`{shown(name)}` is no PNG, JPEG, BMP, GIF or WebP image; remove it or replace it") from error
         except Image.DecompressionBombError as error:
             raise _too_large(name) from error

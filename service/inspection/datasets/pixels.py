@@ -101,7 +101,7 @@ def _whole(part: AnyArray, white: int) -> npt.NDArray[np.bool_]:
     if white == 1:
         return np.asarray(part == np.rint(part))
     level = np.rint(part.astype(np.float64) * 255) / 255
-    rounding = max(np.finfo(part.dtype).eps, np.finfo(np.float32).eps) / 2
+    rounding = max(np.finfo(part.dtype).eps, np.finfo(np.float32).eps)
     return np.asarray(np.abs(part - level) <= rounding)
 
 
