@@ -34,10 +34,10 @@ DATASET = sa.table(
 def upgrade() -> None:
     with op.batch_alter_table("dataset") as table:
         table.add_column(sa.Column("kind", sa.String(length=16), server_default="images", nullable=False))
-        table.add_column(sa.Column("inputs", sa.JSON(), server_default=sa.text("'[]'"), nullable=False))
+        table.add_column(sa.Column("inputs", sa.JSON(), nullable=True))
         table.add_column(sa.Column("labels", sa.JSON(), nullable=True))
         table.add_column(sa.Column("class_names", sa.JSON(), nullable=True))
-        table.add_column(sa.Column("notes", sa.JSON(), server_default=sa.text("'[]'"), nullable=False))
+        table.add_column(sa.Column("notes", sa.JSON(), nullable=True))
         for name, type_ in OF_IMAGES.items():
             table.alter_column(name, existing_type=type_, nullable=True)
     # All datasets so far are images of uint8, whose labels are classes.

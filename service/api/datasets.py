@@ -1,10 +1,10 @@
 """The routes of datasets (images or other inputs that predictors are distilled from and evaluated on)."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -73,6 +73,12 @@ class DatasetOut(BaseModel):
     )
     notes: list[str] = Field(description="Sentences about what was chosen, changed or left out")
     created_at: datetime
+
+    @field_validator("inputs", "notes", mode="before")
+    @classmethod
+    def _without_null(cls, value: list[Any] | None) -> list[Any]:
+        # An older release that still runs beside this one writes rows without these columns.
+        return value or []
 
 
 Numbers = Annotated[

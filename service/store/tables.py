@@ -102,10 +102,10 @@ class Dataset(Base):
     name: Mapped[str]
     size: Mapped[int]
     kind: Mapped[str] = mapped_column(String(16), server_default="images")
-    inputs: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    inputs: Mapped[list[Any] | None]
     labels: Mapped[Json | None]
     class_names: Mapped[list[Any] | None]
-    notes: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    notes: Mapped[list[Any] | None]
     images: Mapped[int | None]
     height: Mapped[int | None]
     width: Mapped[int | None]
