@@ -163,8 +163,9 @@ class NoConvolutions(Problem):
 
 
 class BadDataset(Problem):
-    """The file is not a valid dataset. A dataset is an .npz file with the array `images` (uint8, N x H x W x C) and, if wanted,
-    the array `labels` (integers, N)."""
+    """The file is not a valid dataset. A dataset is an .npz, .npy or .safetensors file with the array `images` (uint8,
+    N x H x W x C) and, if wanted, the array `labels` (integers, N); or one with `inputs`; or a zip archive of images in class
+    folders. `detail` says what to send."""
 
     slug, status, title = "bad-dataset", 422, "Bad dataset"
 

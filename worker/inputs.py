@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from nern import architectures, tensorfile
+from nern.errors import UnusableImages
 from nern.images import Images, Noise
 from nern.layers import StateDict
 from nern.request.options import NoiseKind
@@ -21,9 +22,11 @@ def load_checkpoint(store: Blobs, id: str) -> StateDict:
 def load_data(store: Blobs, job: Job, dataset: Dataset | None, state_dict: StateDict) -> Images | Noise | None:
     """The images or the noise that a job distils from, or None for a job without data.
 
-    Raises FileNotFoundError, Unreachable and UnknownArchitecture.
+    Raises FileNotFoundError, Unreachable, UnknownArchitecture and UnusableImages.
     """
     if dataset is not None:
+        if dataset.mean is None or dataset.std is None:
+            raise UnusableImages("the dataset holds inputs, but jobs distil from images so far", "/data/dataset_id")
         tensors = _load(store, blobs.dataset_tensors(dataset.id))
         return Images(tensors["images"], tensors.get("labels"), tuple(dataset.mean), tuple(dataset.std))
     if job.noise is not None and job.architecture is not None:

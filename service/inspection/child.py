@@ -11,18 +11,23 @@ import os
 import pickle
 import socket
 import traceback
+import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from PIL import Image
 
 from nern import tensorfile
 from nern.errors import NoStateDict, UnknownKey
 from nern.layers import StateDict
 from nern.state_dicts import MAX_DENSE_BYTES, find_state_dict
-from service.inspection import checkpoints, datasets
+from service.inspection import checkpoints
+from service.inspection.datasets import pictures
+from service.inspection.datasets import read as datasets
+from service.inspection.datasets.statistics import mean_and_std
 from service.inspection.limits import limit, limit_while_waiting
 from service.inspection.refusal import Refusal
 from service.inspection.validation import validate, validate_memory
@@ -32,8 +37,8 @@ READY = b"."
 # Larger than any message of the service.
 MESSAGE_BYTES = 4096
 
-# Means and standard deviations are computed for this many images at a time, to limit the memory.
-STATISTICS_IMAGES = 1024
+# Tensors are written in parts of this many elements, to limit the memory.
+WRITTEN_ELEMENTS = 2**22
 
 
 def main() -> None:
@@ -53,11 +58,14 @@ def main() -> None:
     os._exit(0)
 
 
-def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int, key: str = "") -> dict[str, Any]:
+def read(
+    source: int, target: int, *, kind: str, seconds: int, max_bytes: int, size: tuple[int, int] | None = None, key: str = ""
+) -> dict[str, Any]:
     """Inspects a file within limits, and writes its tensors to another file. Both are given as file descriptors.
 
-    `seconds` limits wall time and processor time. `max_bytes` limits the unpacked arrays of a dataset. `key` names one of
-    several state_dicts in a checkpoint. Returns the answer: the facts, or {"refused": [slug, detail]}.
+    `seconds` limits wall time and processor time. `max_bytes` limits the unpacked arrays of a dataset, and `size` is the height
+    and width that its images are brought to. `key` names one of several state_dicts in a checkpoint. Returns the answer: the
+    facts, or {"refused": [slug, detail]}.
     """
     with open(source, "rb") as file, open(target, "wb") as output:
         nbytes = file.seek(0, 2)
@@ -65,7 +73,7 @@ def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int, k
         limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room + MAX_DENSE_BYTES, seconds=seconds)
         try:
             if kind == "dataset":
-                return inspect_dataset(file, output, max_bytes)
+                return inspect_dataset(file, output, max_bytes, size)
             return inspect_checkpoint(file, output, nbytes, key)
         except Refusal as refusal:
             return {"refused": [refusal.slug, refusal.detail]}
@@ -73,8 +81,9 @@ def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int, k
             return {"refused": ["too-demanding", "reading the file needs far more memory than a file of its size should need"]}
         except Exception:  # a malformed file can make a reader raise any exception
             traceback.print_exc()
-            slug = "bad-dataset" if kind == "dataset" else "not-a-checkpoint"
-            return {"refused": [slug, "the file is malformed; write it again with torch.save, safetensors or numpy.savez"]}
+            if kind == "dataset":
+                return {"refused": ["bad-dataset", f"the file is malformed; send {datasets.EXPECTED}"]}
+            return {"refused": ["not-a-checkpoint", "the file is malformed; write it again with torch.save or safetensors"]}
 
 
 def warm_up() -> None:
@@ -90,7 +99,14 @@ def warm_up() -> None:
         inspect_checkpoint(file, BytesIO(), len(file.getvalue()))
     images = BytesIO()
     np.savez_compressed(images, images=np.zeros((1, 1, 1, 1), np.uint8), labels=np.zeros(1, np.int64))
-    inspect_dataset(images, BytesIO(), 2**20)
+    inspect_dataset(images, BytesIO(), 2**20, None)
+    folders = BytesIO()
+    with zipfile.ZipFile(folders, "w") as archive:
+        for number, format in enumerate(pictures.FORMATS):
+            picture = BytesIO()
+            Image.new("RGBA" if format in ("PNG", "WEBP") else "RGB", (2, 2)).save(picture, format)
+            archive.writestr(f"{number % 2}/{number}.png", picture.getvalue())
+    inspect_dataset(folders, BytesIO(), 2**20, (1, 1))
 
 
 def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int, key: str = "") -> dict[str, Any]:
@@ -115,24 +131,23 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int, key: str =
     return {"format": format, "tensors": tensors, **about}
 
 
-def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:
-    """Writes the images and labels of a dataset file to `output`. Returns shape, number of classes, mean and std.
+def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Writes the tensors of a dataset file to `output`. Returns the facts: everything in Found, and mean and std of images.
 
     Raises Refusal.
     """
-    tensors = datasets.read(file, max_bytes=max_bytes)
-    _write(tensors, output)
-    labels, pixels = tensors.get("labels"), tensors["images"]
-    sums = [torch.zeros(pixels.shape[3], dtype=torch.float64) for _ in range(2)]
-    for part in pixels.split(STATISTICS_IMAGES):
-        values = part.flatten(0, 2).double() / 255
-        sums = [sums[0] + values.sum(0), sums[1] + values.square().sum(0)]
-    mean, square = (total / (pixels.numel() // pixels.shape[3]) for total in sums)
+    found = datasets.read(file, max_bytes=max_bytes, size=size)
+    _write(found.tensors, output)
+    mean, std = mean_and_std(found.tensors["images"]) if found.kind == "images" else (None, None)
     return {
-        "shape": list(pixels.shape),
-        "classes": None if labels is None else int(labels.max()) + 1,
-        "mean": mean.tolist(),
-        "std": (square - mean.square()).clamp_min(1e-12).sqrt().tolist(),
+        "kind": found.kind,
+        "tensors": [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in found.tensors.items()],
+        "labels": found.labels,
+        "classes": found.classes,
+        "class_names": found.class_names,
+        "notes": found.notes,
+        "mean": mean,
+        "std": std,
     }
 
 
@@ -141,7 +156,9 @@ def _write(tensors: StateDict, output: BinaryIO, aliases: Mapping[str, str] | No
     header, _ = tensorfile.make_header(entries, aliases or {})
     output.write(header)
     for tensor in tensors.values():
-        output.write(tensorfile.to_bytes(tensor))
+        # A part at a time, because `to_bytes` makes a copy.
+        for part in tensor.contiguous().flatten().split(WRITTEN_ELEMENTS):
+            output.write(tensorfile.to_bytes(part))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from nern import tensorfile
 from nern.layers import StateDict
 from service import problems
+from service.inspection.datasets.found import Kind, LabelKind
 from service.inspection.pool import Inspectors
 from service.inspection.process import Task
 
@@ -45,15 +46,20 @@ class CheckpointFacts:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """The facts about a dataset. `shape` is N x H x W x C. `classes` is the largest label plus 1, or None without labels.
+    """The facts about a dataset; `service.inspection.datasets.found.Found` explains them.
 
-    `mean` and `std` are those of each channel, for pixels scaled to 0..1.
+    `tensors` has the dtype, in the notation of safetensors, and the shape of each tensor by name. `mean` and `std` are those of
+    each channel, for pixels scaled to 0..1; None for inputs.
     """
 
-    shape: tuple[int, int, int, int]
+    kind: Kind
+    tensors: dict[str, tuple[str, list[int]]]
+    labels: LabelKind | None
     classes: int | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    class_names: list[str] | None
+    notes: list[str]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
 
 
 async def inspect_checkpoint(
@@ -70,10 +76,27 @@ async def inspect_checkpoint(
         raise problems.Invalid(problem.detail, errors=errors) from None
 
 
-async def inspect_dataset(inspectors: Inspectors, path: Path, tensors: Path, *, seconds: int, max_bytes: int) -> DatasetFacts:
-    """Inspects the dataset file `path` and writes its images and labels to the file `tensors`.
+async def inspect_dataset(
+    inspectors: Inspectors, path: Path, tensors: Path, *, seconds: int, max_bytes: int, size: tuple[int, int] | None = None
+) -> DatasetFacts:
+    """Inspects the dataset file `path` and writes its tensors to the file `tensors`.
 
-    Raises Problem, also if the inspection takes longer than `seconds` or the unpacked arrays have more than `max_bytes` bytes.
+    `size` is the height and width that the images of a zip archive are brought to. Raises Problem, also if the inspection takes
+    longer than `seconds` or the unpacked arrays have more than `max_bytes` bytes.
     """
-    answer = await inspectors.read(Task("dataset", path, tensors, seconds, max_bytes))
-    return DatasetFacts(tuple(answer["shape"]), answer["classes"], tuple(answer["mean"]), tuple(answer["std"]))
+    return dataset_facts(await inspectors.read(Task("dataset", path, tensors, seconds, max_bytes, size)))
+
+
+def dataset_facts(answer: Any) -> DatasetFacts:
+    """The facts in the answer of an inspecting process."""
+    mean, std = answer["mean"], answer["std"]
+    return DatasetFacts(
+        kind=answer["kind"],
+        tensors={name: (dtype, shape) for name, dtype, shape in answer["tensors"]},
+        labels=answer["labels"],
+        classes=answer["classes"],
+        class_names=answer["class_names"],
+        notes=answer["notes"],
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+    )

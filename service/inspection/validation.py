@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nern.layers import find_layers
+from nern.layers import StateDict, find_layers
 from nern.state_dicts import Found
 from nern.tensorfile import NAMES
 from service.inspection.refusal import Refusal

@@ -15,8 +15,8 @@ from service.store.tables import Checkpoint, Dataset, Job
 def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None, *, now: datetime) -> Job:
     """The row of a new job, whose `config` has a value for every option. Raises Invalid and NotRepresentable."""
     network = NetworkFacts(_tensors(checkpoint), request.architecture or checkpoint.architecture, checkpoint.aliases)
-    data = _facts_of(request, dataset)
     try:
+        data = _facts_of(request, dataset)
         plan = make_plan(request.training(), network, data)
     except errors.NotRepresentable as error:
         raise problems.NotRepresentable(str(error), errors=[{"pointer": error.pointer, "detail": str(error)}]) from error
@@ -66,7 +66,10 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
 
 
 def _facts_of(request: JobRequest, dataset: Dataset | None) -> DataFacts | None:
-    """The facts about the data of a job that its plan depends on."""
+    """The facts about the data of a job that its plan depends on. Raises UnusableImages."""
     if dataset is not None:
-        return ImageFacts(dataset.images, dataset.channels, dataset.classes)
+        if dataset.images is None or dataset.channels is None:
+            raise errors.UnusableImages("the dataset holds inputs, but jobs distil from images so far", "/data/dataset_id")
+        labelled = dataset.labels is not None and dataset.labels["kind"] == "classes"
+        return ImageFacts(dataset.images, dataset.channels, dataset.classes if labelled else None)
     return NoiseFacts(request.data.noise) if isinstance(request.data, NoiseSource) else None

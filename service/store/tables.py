@@ -102,9 +102,11 @@ class Checkpoint(Base):
 
 
 class Dataset(Base):
-    """Uploaded images. `identity` is a hash of the file's hash and the normalisation, and is unique among datasets.
+    """Uploaded images or other inputs. `identity` is a hash of everything that the dataset is made from, and is unique.
 
-    `images` counts the images, and `classes` is the largest label plus 1. A deleted dataset has no blob, but its row stays.
+    `kind` is images or inputs. `inputs` has the name, dtype and shape of each array of images or inputs, `labels` the kind,
+    dtype and shape of the labels. `images` counts the images, and `classes` is the largest label plus 1. What only images have
+    is null for inputs. A deleted dataset has no blob, but its row stays.
     """
 
     __tablename__ = "dataset"
@@ -123,13 +125,18 @@ class Dataset(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     name: Mapped[str]
     size: Mapped[int]
-    images: Mapped[int]
-    height: Mapped[int]
-    width: Mapped[int]
-    channels: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16), server_default="images")
+    inputs: Mapped[list[Any] | None]
+    labels: Mapped[Json | None]
+    class_names: Mapped[list[Any] | None]
+    notes: Mapped[list[Any] | None]
+    images: Mapped[int | None]
+    height: Mapped[int | None]
+    width: Mapped[int | None]
+    channels: Mapped[int | None]
     classes: Mapped[int | None]
-    mean: Mapped[list[Any]]
-    std: Mapped[list[Any]]
+    mean: Mapped[list[Any] | None]
+    std: Mapped[list[Any] | None]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
 
