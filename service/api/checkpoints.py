@@ -50,7 +50,7 @@ class CheckpointOut(BaseModel):
     filename: str = Field(description="Name of the file, as the client gave it")
     size: int = Field(description="Size of the file in bytes")
     sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
-    format: str = Field(description="Format of the file: safetensors, torch-zip or torch-legacy")
+    format: str = Field(description="Format of the file: safetensors, safetensors-shards, torch-zip or torch-legacy")
     created_at: datetime
     architecture: str | None = Field(
         description="The architecture that matches the names and shapes of the tensors. Null if none matches, or several do"
@@ -99,7 +99,7 @@ async def upload_checkpoint(
     The body is a multipart form with a part `file`, or the file itself. The answer is 201 with the new checkpoint, or 200 with
     the checkpoint that exists if a file with the same bytes has been uploaded before.
     """
-    async with staged(request, context.settings, filename) as file:
+    async with staged(request, context.settings, filename, several=True) as file:
         checkpoint, created = await context.intake.checkpoint(file)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{router.prefix}/{checkpoint.id}"

@@ -1,5 +1,6 @@
 """The routes of datasets (images that predictors are distilled from and evaluated on)."""
 
+import re
 from datetime import datetime
 from typing import Annotated
 
@@ -43,10 +44,12 @@ class DatasetOut(BaseModel):
     created_at: datetime
 
 
+NUMBERS = re.compile(r"^-?[0-9]*\.?[0-9]+(,-?[0-9]*\.?[0-9]+)*$")
+
 Numbers = Annotated[
     str | None,
     Query(
-        pattern=r"^-?[0-9]*\.?[0-9]+(,-?[0-9]*\.?[0-9]+)*$",
+        pattern=NUMBERS.pattern,
         description="One number for each channel, separated by commas. `mean` and `std` must be given together. Default: those "
         "of ImageNet for three channels, else those of the images themselves",
     ),
@@ -72,9 +75,9 @@ async def upload_dataset(
     The body is a multipart form with a part `file`, or the file itself. The answer is 201 with the new dataset, or 200 with the
     dataset that exists if the same bytes have been uploaded with the same normalisation before.
     """
-    normalisation = _normalisation(mean, std)
+    given = normalisation(mean, std)
     async with staged(request, context.settings, filename) as file:
-        dataset, created = await context.intake.dataset(file, printable(name), normalisation)
+        dataset, created = await context.intake.dataset(file, printable(name), given)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{router.prefix}/{dataset.id}"
     return DatasetOut.model_validate(dataset)
@@ -113,19 +116,19 @@ def find(session: Session, id: str, *, lock: bool = False) -> Dataset:
     return row
 
 
-def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
-    """The normalisation that a client gives, or None. Raises Invalid."""
+def normalisation(mean: str | None, std: str | None, *, pointer: str = "query:std") -> Normalisation | None:
+    """The normalisation that a client gives in this place of a request, or None. Raises Invalid."""
     if mean is None and std is None:
         return None
     if mean is None or std is None:
         detail = "give both mean and std, or neither of them"
-        raise problems.Invalid(detail, errors=[{"pointer": "query:std", "detail": detail}])
+        raise problems.Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
     given = Normalisation(tuple(map(float, mean.split(","))), tuple(map(float, std.split(","))))
     if not all(MIN_STD <= value <= MAX_MAGNITUDE for value in given.std) or not all(
         abs(value) <= MAX_MAGNITUDE for value in given.mean
     ):
         detail = f"mean must be from {-MAX_MAGNITUDE:g} to {MAX_MAGNITUDE:g}, and std from {MIN_STD:g} to {MAX_MAGNITUDE:g}"
-        raise problems.Invalid(detail, errors=[{"pointer": "query:std", "detail": detail}])
+        raise problems.Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
     return given
 
 

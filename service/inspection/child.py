@@ -8,6 +8,7 @@ open for writing. The process ends when it has answered, or when the service clo
 import json
 import os
 import socket
+import tarfile
 import traceback
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ import torch
 from nern import tensorfile
 from nern.errors import NoStateDict
 from nern.layers import StateDict
-from service.inspection import datasets, safetensors_files, torch_files
+from service.inspection import datasets, safetensors_files, shards, torch_files
 from service.inspection.limits import limit, limit_while_waiting
 from service.inspection.refusal import Refusal
 from service.inspection.validation import validate
@@ -75,6 +76,14 @@ def warm_up() -> None:
         saved = BytesIO()
         torch.save({"weight": torch.zeros(1, 1, 3, 3)}, saved, _use_new_zipfile_serialization=zipped)
         inspect_checkpoint(saved, BytesIO(), len(saved.getvalue()))
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as files:
+        tensors = BytesIO()
+        _write({"weight": torch.zeros(1, 1, 3, 3)}, tensors)
+        member = tarfile.TarInfo("model.safetensors")
+        member.size = tensors.tell()
+        files.addfile(member, BytesIO(tensors.getvalue()))
+    inspect_checkpoint(archive, BytesIO(), len(archive.getvalue()))
     images = BytesIO()
     np.savez_compressed(images, images=np.zeros((1, 1, 1, 1), np.uint8), labels=np.zeros(1, np.int64))
     inspect_dataset(images, BytesIO(), 2**20)
@@ -86,10 +95,13 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[st
     Raises Refusal.
     """
     file.seek(0)
-    start = file.read(64)
+    start = file.read(512)
+    notes: list[str] = []
     try:
         if safetensors_files.sniff(start):
             format, state_dict = "safetensors", safetensors_files.read(file, nbytes)
+        elif shards.sniff(start):
+            format, (state_dict, notes) = "safetensors-shards", shards.read(file, nbytes)
         elif found := torch_files.sniff(start):
             format, state_dict = found, torch_files.read(file, found, nbytes)
         else:
@@ -99,7 +111,7 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int) -> dict[st
     validate(state_dict)
     _write(state_dict, output)
     tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in state_dict.items()]
-    return {"format": format, "tensors": tensors}
+    return {"format": format, "tensors": tensors, "notes": notes}
 
 
 def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:
