@@ -96,8 +96,9 @@ async def upload_checkpoint(
     The state_dict may be inside a dictionary that a training script saved, for example under `state_dict` or `model`, and its
     names may have a prefix such as `module.`.
 
-    The body is a multipart form with a part `file`, or the file itself. The answer is 201 with the new checkpoint, or 200 with
-    the checkpoint that exists if a file with the same bytes has been uploaded before.
+    The body is a multipart form with a part `file`, or the file itself. A checkpoint in several safetensors files is sent as
+    several parts `file`, its shards and their index, or as one tar archive of them. The answer is 201 with the new checkpoint,
+    or 200 with the checkpoint that exists if a file with the same bytes has been uploaded before.
     """
     async with staged(request, context.settings, filename, several=True) as file:
         checkpoint, created = await context.intake.checkpoint(file)

@@ -18,8 +18,7 @@ from service.problems import Problem
 from service.store.blobs import Unreachable
 from service.store.tables import Json, Upload
 from service.store.uploads import State
-from service.uploads.arriving import arriving
-from service.uploads.resumable import PAUSE_SECONDS, Kind, NewUpload, outcome
+from service.uploads.resumable import Kind, NewUpload, outcome
 from service.uploads.staging import clean_filename, printable
 
 PREFIX = "/v1/uploads"
@@ -123,12 +122,12 @@ async def create_upload(
 @router.head("/{id}", response_class=Response, dependencies=[VERSION])
 @policy("write")
 async def upload_offset(id: str, context: Ctx) -> Response:
-    """Says in headers how many bytes of the file have arrived.
+    """Says in headers how many bytes of the file have arrived. A request for this upload that is under way is ended.
 
     If all have arrived but the file has not been inspected, because the service was overloaded or was stopped, this request
     inspects it. A file that is refused is answered with the problem.
     """
-    upload = outcome(await context.uploads.finish(id))
+    upload = outcome(await context.uploads.settle(id))
     length = {"Upload-Defer-Length": "1"} if upload.length is None else {"Upload-Length": str(upload.length)}
     metadata = {"Upload-Metadata": upload.header} if upload.header else {}
     return Response(headers=length | metadata | _progress(upload))
@@ -183,8 +182,7 @@ async def show_upload(id: str, context: Ctx) -> UploadOut:
 
 async def _append(request: Request, context: Context, id: str, offset: int, **given: Any) -> Upload:
     """Adds the body of a request to an upload, and takes the file in if it is complete."""
-    async with arriving(_body(request), pause_seconds=PAUSE_SECONDS) as content:
-        await context.uploads.append(id, offset, content, **given)
+    await context.uploads.append(id, offset, _body(request), **given)
     return await context.uploads.finish(id)
 
 

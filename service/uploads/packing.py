@@ -3,6 +3,7 @@
 import hashlib
 import tarfile
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import BinaryIO
 
 from service import problems
@@ -29,7 +30,7 @@ class _Hashed:
 def packed(files: Sequence[Received]) -> Received:
     """A tar archive of files in the same folder, which are removed. Raises BadRequest if two files have the same name."""
     ordered = sorted(files, key=lambda file: file.filename)
-    for file, other in zip(ordered, ordered[1:], strict=False):
+    for file, other in pairwise(ordered):
         if file.filename == other.filename:
             raise problems.BadRequest(f"the form has two files of the name {file.filename!r}")
     path = files[0].folder / "archive"
@@ -43,6 +44,5 @@ def packed(files: Sequence[Received]) -> Received:
                 with file.path.open("rb") as content:
                     archive.addfile(member, content)
                 file.path.unlink()
-    return Received(
-        path, files[0].folder, archive_name(file.filename for file in ordered), hashed.nbytes, hashed.sha256.hexdigest()
-    )
+    name = archive_name(file.filename for file in ordered)
+    return Received(path, files[0].folder, name, hashed.nbytes, hashed.sha256.hexdigest())

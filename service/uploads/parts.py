@@ -135,7 +135,7 @@ class Writer:
         recorded = await run_in_threadpool(self._write, replaced, added)
         await self._delete(replaced if recorded else added)
         if not recorded:
-            raise problems.Locked("another request goes on with this upload; ask for the offset with HEAD")
+            raise another_request()
         self._complete = self._stored == self._length
 
     def _write(self, replaced: Sequence[UploadPart], added: Sequence[UploadPart]) -> bool:
@@ -160,6 +160,11 @@ class Writer:
         with suppress(Unreachable):
             for part in parts:
                 await self._store.delete(blobs.upload_part(self._id, part.blob))
+
+
+def another_request() -> problems.Locked:
+    """The problem of a request that another one for the same upload has ended."""
+    return problems.Locked("another request goes on with this upload; ask for the offset with HEAD")
 
 
 @asynccontextmanager

@@ -29,8 +29,9 @@ from service.store.blobs import Blobs, Unreachable
 from service.store.database import Database
 from service.store.ids import new_id
 from service.store.tables import Json, Upload
+from service.uploads.arriving import Arriving
 from service.uploads.intake import Intake, Normalisation, Received
-from service.uploads.parts import Checksum, Writer, assembled
+from service.uploads.parts import Checksum, Writer, another_request, assembled
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ Value = TypeVar("Value")
 
 # What has arrived is stored after a pause of this length, or when this time has passed, also if it is less than a part.
 PAUSE_SECONDS = 5
+
+# How long a request waits for the end of another one for the same upload. After that, the other one can store nothing any more.
+END_SECONDS = 10
 
 # The rows of an upload stay for this time after it has expired. Until then, a late request may still store a part.
 GRACE = timedelta(minutes=10)
@@ -74,6 +78,7 @@ class Uploads:
         self._intake = intake
         self._clock = clock
         self._stopping = stopping
+        self._appending: dict[str, Arriving] = {}
 
     async def create(self, new: NewUpload) -> Upload:
         """A new upload without bytes."""
@@ -122,34 +127,22 @@ class Uploads:
     ) -> Upload:
         """Adds bytes to an upload at its offset `offset`, and returns the upload as it is then.
 
-        `content` may end early. It yields an empty piece when it pauses. `nbytes` is the number of bytes that it announces, and
-        `length` the length of the whole file, if the client tells it now. With a checksum, all bytes are added or none. A later
-        call for the same upload ends this one. Raises OffsetConflict, Locked, TooLarge, ChecksumMismatch, and what `find`
-        raises.
+        `content` may end early. `nbytes` is the number of bytes that it announces. `length` is the length of the whole file, if
+        the client tells it now. With a checksum, all bytes are added or none. A later call for the same upload ends this one.
+        Raises OffsetConflict, Locked, TooLarge, ChecksumMismatch, and what `find` raises.
         """
-        upload = await self.find(id)
-        if upload.offset != offset:
-            raise conflict(upload, offset)
-        if length is not None and upload.length is None:
-            self._validate_length(length)
-        elif length is not None and length != upload.length:
-            raise problems.BadRequest(f"the file of this upload has {upload.length} bytes, and Upload-Length says {length}")
-        length = upload.length if length is None else length
-        most = self._settings.max_upload_bytes if length is None else length
-        if offset + (nbytes or 0) > most:
-            raise _too_many(most)
-        if upload.state != "receiving":
-            return upload
-        now = self._clock()
-        fence = await self._write(lambda session: uploads.take_over(session, id, offset=offset, length=length, now=now))
-        if fence is None:
-            raise conflict(await self.find(id), offset)
-        writer = Writer(self._database, self._store, upload, fence, length=length, checksum=checksum, expiry=self._expiry)
-        try:
-            await self._receive(writer, content, most)
-        finally:
-            await writer.discard()
-        return await self.find(id)
+        async with Arriving(content, pause_seconds=PAUSE_SECONDS) as arriving:
+            await self._end_other(id)
+            return await self._append(id, offset, arriving, nbytes, length, checksum)
+
+    async def settle(self, id: str) -> Upload:
+        """The upload at rest, for a client that wants to go on.
+
+        If a request for the upload is under way in this process, it is ended, because its connection is probably dead. What it
+        has received is stored. Does what `finish` does besides.
+        """
+        await self._end_other(id)
+        return await self.finish(id)
 
     async def finish(self, id: str) -> Upload:
         """Takes in the file of an upload if all of its bytes have arrived, and returns the upload as it is then.
@@ -185,11 +178,49 @@ class Uploads:
             with suppress(problems.NotFound, problems.Gone):
                 await self.finish(id)
 
-    async def _receive(self, writer: Writer, content: AsyncIterator[bytes], most: int) -> None:
+    async def _append(
+        self, id: str, offset: int, arriving: Arriving, nbytes: int | None, length: int | None, checksum: Checksum | None
+    ) -> Upload:
+        upload = await self.find(id)
+        if upload.offset != offset:
+            raise conflict(upload, offset)
+        if length is not None and upload.length is None:
+            self._validate_length(length)
+        elif length is not None and length != upload.length:
+            raise problems.BadRequest(f"the file of this upload has {upload.length} bytes, and Upload-Length says {length}")
+        length = upload.length if length is None else length
+        most = self._settings.max_upload_bytes if length is None else length
+        if offset + (nbytes or 0) > most:
+            raise _too_many(most)
+        if upload.state != "receiving":
+            return upload
+        now = self._clock()
+        fence = await self._write(lambda session: uploads.take_over(session, id, offset=offset, length=length, now=now))
+        if fence is None:
+            raise conflict(await self.find(id), offset)
+        writer = Writer(self._database, self._store, upload, fence, length=length, checksum=checksum, expiry=self._expiry)
+        self._appending[id] = arriving
+        try:
+            await self._receive(writer, arriving, most)
+        finally:
+            await writer.discard()
+            if self._appending.get(id) is arriving:
+                del self._appending[id]
+        return await self.find(id)
+
+    async def _end_other(self, id: str) -> None:
+        """Ends the request for an upload that is under way in this process, if there is one, and waits for its end."""
+        if other := self._appending.get(id):
+            other.stop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    await other.over.wait()
+
+    async def _receive(self, writer: Writer, arriving: Arriving, most: int) -> None:
         clock = asyncio.get_running_loop().time
         flushed_at = clock()
         try:
-            async for piece in content:
+            async for piece in arriving:
                 if writer.end + len(piece) > most:
                     raise _too_many(most)
                 await writer.add(piece)
@@ -202,6 +233,8 @@ class Uploads:
             await writer.flush()
             raise
         await writer.close()
+        if arriving.stopped:
+            raise another_request()
 
     async def _conclude(self, upload: Upload, fence: int) -> None:
         """Takes in the file of a received upload, and writes what has become of it. The caller has leased the upload."""

@@ -37,8 +37,8 @@ MAX_FILES = 1000
 async def staged(request: Request, settings: Settings, filename: str, *, several: bool = False) -> AsyncIterator[Received]:
     """Receives the file in the body of a request: the whole body, or the part `file` of a multipart form.
 
-    `filename` is the name of a file that is the whole body. If `several`, a form may have several parts `file`; the file that is
-    received is then a tar archive of them. When the block ends, the file is removed from the staging folder. Raises Problem.
+    `filename` is the name of a file that is the whole body. If `several`, a form may have several parts `file`. A tar archive
+    of them is received then. When the block ends, the file is removed from the staging folder. Raises Problem.
     """
     expected = _announced_digest(request)
     limit = settings.max_upload_bytes
