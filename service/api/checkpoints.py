@@ -50,7 +50,7 @@ class CheckpointOut(BaseModel):
     filename: str = Field(description="Name of the file, as the client gave it")
     size: int = Field(description="Size of the file in bytes")
     sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
-    format: str = Field(description="Format of the file: safetensors, torch-zip or torch-legacy")
+    format: str = Field(description="Format of the file: safetensors, safetensors-shards, torch-zip or torch-legacy")
     created_at: datetime
     architecture: str | None = Field(
         description="The architecture that matches the names and shapes of the tensors. Null if none matches, or several do"
@@ -115,10 +115,11 @@ async def upload_checkpoint(
     ones, and a generator before its discriminator. The answer names what was taken (`key`), what else there is (`keys`) and
     what was left out (`notes`). The parameter `key` takes another.
 
-    The body is a multipart form with a part `file`, or the file itself. The answer is 201 with the new checkpoint, or 200 with
-    the checkpoint that exists if the same state_dict of a file with the same bytes has been uploaded before.
+    The body is a multipart form with a part `file`, or the file itself. A checkpoint in several safetensors files is sent as
+    several parts `file`, its shards and their index, or as one tar archive of them. The answer is 201 with the new checkpoint,
+    or 200 with the checkpoint that exists if the same state_dict of a file with the same bytes has been uploaded before.
     """
-    async with staged(request, context.settings, filename) as file:
+    async with staged(request, context.settings, filename, several=True) as file:
         checkpoint, created = await context.intake.checkpoint(file, key)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{router.prefix}/{checkpoint.id}"

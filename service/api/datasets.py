@@ -1,5 +1,6 @@
 """The routes of datasets (images or other inputs that predictors are distilled from and evaluated on)."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -81,10 +82,13 @@ class DatasetOut(BaseModel):
         return value or []
 
 
+SIZE = re.compile(r"^[1-9][0-9]{0,3}(x[1-9][0-9]{0,3})?$")
+NUMBERS = re.compile(r"^-?[0-9]*\.?[0-9]+(,-?[0-9]*\.?[0-9]+)*$")
+
 Numbers = Annotated[
     str | None,
     Query(
-        pattern=r"^-?[0-9]*\.?[0-9]+(,-?[0-9]*\.?[0-9]+)*$",
+        pattern=NUMBERS.pattern,
         description="One number for each channel, separated by commas, for pixels scaled to 0..1. `mean` and `std` must be "
         "given together. Default: those of ImageNet for three channels, else those of the images themselves",
     ),
@@ -93,7 +97,7 @@ Numbers = Annotated[
 Size = Annotated[
     str | None,
     Query(
-        pattern=r"^[1-9][0-9]{0,3}(x[1-9][0-9]{0,3})?$",
+        pattern=SIZE.pattern,
         description="Size that the images of a zip archive are brought to, as 224 or HEIGHTxWIDTH. Default: the most frequent "
         "size",
     ),
@@ -123,11 +127,9 @@ async def upload_dataset(
     The body is a multipart form with a part `file`, or the file itself. The answer is 201 with the new dataset, or 200 with the
     dataset that exists if the same bytes have been uploaded with the same normalisation and size before.
     """
-    normalisation = _normalisation(mean, std)
-    height, _, width = (size or "").partition("x")
-    wanted = (int(height), int(width or height)) if height else None
+    given = normalisation(mean, std)
     async with staged(request, context.settings, filename) as file:
-        dataset, created = await context.intake.dataset(file, printable(name), normalisation, wanted)
+        dataset, created = await context.intake.dataset(file, printable(name), given, extents(size))
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{router.prefix}/{dataset.id}"
     return DatasetOut.model_validate(dataset)
@@ -166,19 +168,19 @@ def find(session: Session, id: str, *, lock: bool = False) -> Dataset:
     return row
 
 
-def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
-    """The normalisation that a client gives, or None. Raises Invalid."""
+def normalisation(mean: str | None, std: str | None, *, pointer: str = "query:std") -> Normalisation | None:
+    """The normalisation that a client gives in this place of a request, or None. Raises Invalid."""
     if mean is None and std is None:
         return None
     if mean is None or std is None:
         detail = "give both mean and std, or neither of them"
-        raise problems.Invalid(detail, errors=[{"pointer": "query:std", "detail": detail}])
+        raise problems.Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
     given = Normalisation(tuple(map(float, mean.split(","))), tuple(map(float, std.split(","))))
     if not all(MIN_STD <= value <= MAX_MAGNITUDE for value in given.std) or not all(
         abs(value) <= MAX_MAGNITUDE for value in given.mean
     ):
         detail = f"mean must be from {-MAX_MAGNITUDE:g} to {MAX_MAGNITUDE:g}, and std from {MIN_STD:g} to {MAX_MAGNITUDE:g}"
-        raise problems.Invalid(detail, errors=[{"pointer": "query:std", "detail": detail}])
+        raise problems.Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
     if (largest := max(given.mean)) > 1:
         divided = "&".join(
             f"{name}={','.join(f'{value / 255:.4g}' for value in values)}"
@@ -188,8 +190,16 @@ def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
             f"a mean of {largest:g} is impossible: mean and std are for pixels scaled to 0..1. If yours are for pixels from 0 "
             f"to 255, send ?{divided}"
         )
-        raise problems.Invalid(detail, errors=[{"pointer": "query:mean", "detail": detail}])
+        raise problems.Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
     return given
+
+
+def extents(size: str | None) -> tuple[int, int] | None:
+    """The height and width that a client gives as 224 or HEIGHTxWIDTH."""
+    if size is None:
+        return None
+    height, _, width = size.partition("x")
+    return int(height), int(width or height)
 
 
 def _delete(context: Context, id: str) -> None:

@@ -3,7 +3,7 @@
 import pickle
 from typing import BinaryIO
 
-from service.inspection import numpy_files, recognition, safetensors_files, torch_files
+from service.inspection import numpy_files, recognition, safetensors_files, shards, torch_files
 from service.inspection.archives import Archive
 from service.inspection.tree import Content
 
@@ -11,7 +11,7 @@ from service.inspection.tree import Content
 def read(file: BinaryIO, nbytes: int) -> tuple[str, Content]:
     """The format and the content of a checkpoint file of `nbytes` bytes. Raises Refusal.
 
-    The formats are safetensors, torch-zip, torch-legacy, torchscript, pickle, npz and npy.
+    The formats are safetensors, safetensors-shards, torch-zip, torch-legacy, torchscript, pickle, npz and npy.
     """
     file.seek(0)
     start = file.read(recognition.START_BYTES)
@@ -23,6 +23,8 @@ def read(file: BinaryIO, nbytes: int) -> tuple[str, Content]:
         format, content = torch_files.read_pickle(file, nbytes)
     elif start.startswith(numpy_files.MAGIC):
         format, content = "npy", numpy_files.read_array(file, nbytes)
+    elif shards.sniff(start):
+        format, content = "safetensors-shards", shards.read(file, nbytes)
     else:
         raise recognition.refuse_unknown(start)
     recognition.validate_content(content.tree)

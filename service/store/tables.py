@@ -215,3 +215,43 @@ class PredictorChunk(Base):
     predictor_id: Mapped[str] = mapped_column(ForeignKey("predictor.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Upload(Base):
+    """A resumable upload. Its bytes up to `offset` are stored: the blobs that the rows of `upload_part` name.
+
+    `state` is one of `service.store.uploads`. `length` is None until the client has told it. `header` is the metadata as the
+    client sent it, `parameters` what the service has read from it. Every request that goes on with an upload increases `fence`;
+    what an earlier request writes after that is refused. One process at a time takes the file in: until `leased_until`.
+    `resource` is the path of what the upload has become, and `problem` is why the file was refused.
+    """
+
+    __tablename__ = "upload"
+    __table_args__ = (Index("upload_state", "state", "id"), Index("upload_expires_at", "expires_at"))
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    filename: Mapped[str]
+    parameters: Mapped[Json]
+    header: Mapped[str]
+    length: Mapped[int | None]
+    offset: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    fence: Mapped[int]
+    leased_until: Mapped[datetime | None]
+    attempts: Mapped[int]
+    resource: Mapped[str | None]
+    problem: Mapped[Json | None]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class UploadPart(Base):
+    """A part of an upload: its bytes from offset `start` on. The parts of an upload follow each other without gaps."""
+
+    __tablename__ = "upload_part"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("upload.id"), primary_key=True)
+    start: Mapped[int] = mapped_column(primary_key=True)
+    size: Mapped[int]
+    blob: Mapped[str] = mapped_column(String(36))

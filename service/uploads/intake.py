@@ -17,6 +17,7 @@ from service import problems
 from service.clock import utc_now
 from service.inspection.inspect import CheckpointFacts, DatasetFacts, inspect_checkpoint, inspect_dataset
 from service.inspection.pool import Inspectors
+from service.inspection.shards import lone_part
 from service.settings import Settings
 from service.store import blobs, checkpoints, datasets
 from service.store.blobs import Blobs
@@ -71,6 +72,8 @@ class Intake:
 
         A file whose bytes are known already with the same state_dict gives the checkpoint that exists.
         """
+        if alone := lone_part(file.filename):
+            raise problems.LoneShard(alone)
         if row := await run_in_threadpool(self._read, lambda session: checkpoints.with_hash(session, file.sha256, key or None)):
             return row, False
         tensors = file.folder / "tensors.safetensors"

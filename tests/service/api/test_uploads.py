@@ -181,12 +181,12 @@ FILE, OTHER = 'Content-Disposition: form-data; name="file"; filename="a"', 'Cont
 @pytest.mark.parametrize(
     ("parts", "detail"),
     [
-        ([part(FILE), part(FILE)], "two parts `file`"),
+        ([part(FILE), part(FILE)], "two files of the name"),
         ([part(OTHER)] * (MAX_OTHER_PARTS + 1) + [part(FILE)], "more than 16 other parts"),
         ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "the other parts have more than"),
         ([part("\r\n".join([f"X-Long: {'a' * 4000}"] * 5))], "the headers of a part of the form have more than"),
     ],
-    ids=["two files", "many parts", "a large part", "long headers"],
+    ids=["two files of one name", "many parts", "a large part", "long headers"],
 )
 def test_forms_with_more_than_a_file_are_bounded(client: httpx.Client, parts: list[str], detail: str) -> None:
     body = "".join(parts) + "--x--\r\n"
