@@ -36,7 +36,7 @@ class NetworkFacts:
     tensors: the shapes and dtypes by name, in the order of the state_dict.
     architecture: the name of the architecture, or None if it is unknown or a program computes the network.
     program: the program that computes the network, or None. A given program is used unless an architecture is named.
-    prefix: what the names of the tensors have before the names in the module of the architecture.
+    aliases: the names of tied tensors, each with the name of the tensor that it is the same as.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class NetworkFacts:
         tensors: Mapping[str, Described],
         architecture: str | None,
         program: Program | None = None,
-        prefix: str = "",
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self.tensors = tensors
         self.named_graph = architecture == GRAPH
         self.architecture = None if architecture == GRAPH else architecture
         self.program = program if self.architecture is None else None
-        self.prefix = prefix
+        self.aliases = aliases or {}
 
     @property
     def name(self) -> str | None:
@@ -73,19 +73,15 @@ class NetworkFacts:
                 if name not in self.tensors:
                     raise BadProgram(f"the graph takes the tensor {name!r}, which the checkpoint does not have")
 
-    def named_in_module(self, tensors: Mapping[str, Described]) -> dict[str, Described]:
-        """The tensors with the prefix, by their names without it."""
-        return {name.removeprefix(self.prefix): one for name, one in tensors.items() if name.startswith(self.prefix)}
-
     @cached_property
     def convolutions(self) -> list[Layer]:
-        """The convolutions, in the order of the state_dict."""
-        return find_layers(self.tensors, self._weights)
+        """The convolutions, in the order of the state_dict. Tied layers count as one."""
+        return find_layers(self.own, self._weights)
 
     @cached_property
     def linear(self) -> list[Layer]:
-        """The linear layers and the tables of embeddings, in the order of the state_dict."""
-        return find_linear(self.tensors, self._weights)
+        """The linear layers and the tables of embeddings, in the order of the state_dict. Tied layers count as one."""
+        return find_linear(self.own, self._weights)
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -133,7 +129,12 @@ class NetworkFacts:
     def _match(self) -> Match | None:
         if self.architecture is None:
             return None
-        return architectures.match(self.architecture, architectures.shapes_of(self.named_in_module(self.tensors)))
+        return architectures.match(self.architecture, architectures.shapes_of(self.tensors))
+
+    @property
+    def own(self) -> dict[str, Described]:
+        """The tensors without aliases."""
+        return {name: tensor for name, tensor in self.tensors.items() if name not in self.aliases}
 
     @cached_property
     def _weights(self) -> set[str]:
@@ -143,7 +144,8 @@ class NetworkFacts:
             position = WEIGHT_POSITIONS.get(node.operator)
             argument = node.arguments[position] if position is not None and position < len(node.arguments) else None
             if self.program is not None and isinstance(argument, Ref) and argument.name in self.program.tensors:
-                found.add(self.program.tensors[argument.name])
+                name = self.program.tensors[argument.name]
+                found.add(self.aliases.get(name, name))
         return found
 
     def _noise_shapes(self) -> Iterator[Shape]:
@@ -165,8 +167,8 @@ class ImageFacts:
     """Facts about a dataset of images.
 
     `images` and `channels` are numbers of images and of colour channels. `classes` is the largest label + 1, or None without
-    labels. `height` and `width` are in pixels, or None if they are not known. `label_shape` is the shape of the label of one
-    image: () for a class, (height, width) for a class of each pixel.
+    one class for each image. `height` and `width` are in pixels, or None if they are not known. `targets` are the facts about
+    labels of another kind.
     """
 
     images: int
@@ -174,7 +176,7 @@ class ImageFacts:
     classes: int | None
     height: int | None = None
     width: int | None = None
-    label_shape: Shape = ()
+    targets: LabelFacts | None = None
 
     def __len__(self) -> int:
         return self.images
@@ -182,7 +184,7 @@ class ImageFacts:
     @property
     def labels(self) -> LabelFacts | None:
         """The facts about the labels, or None without labels."""
-        return None if self.classes is None else LabelFacts("classes", self.label_shape, self.classes)
+        return self.targets if self.classes is None else LabelFacts("classes", (), self.classes)
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,11 @@ class InputSource(Protocol):
 
 @dataclass(frozen=True)
 class Images:
-    """Images in memory, uint8 (n, height, width, channels), and their labels, int64 (n,), or None. Both are on the CPU.
+    """Images in memory (n, height, width, channels), and their labels, int64 (n,), or None. Both are on the CPU.
 
-    An input of the network is (image / 255 - mean) / std. `mean` and `std` have a mean and a standard deviation for each
-    channel. Raises UnusableImages if these do not fit each other.
+    Pixels are uint8, or float32 from 0 to 1. An input of the network is (image / 255 - mean) / std; pixels of float32 are not
+    divided. `mean` and `std` have a mean and a standard deviation for each channel. Raises UnusableImages if these do not fit
+    each other.
     """
 
     pixels_NHWC: Tensor
@@ -43,6 +44,8 @@ class Images:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if self.pixels_NHWC.dtype not in (torch.uint8, torch.float32):
+            raise UnusableImages(f"the pixels are {self.pixels_NHWC.dtype}; they must be uint8, or float32 from 0 to 1")
         channels = self.pixels_NHWC.shape[-1]
         if not len(self.mean) == len(self.std) == channels:
             raise UnusableImages(
@@ -59,12 +62,13 @@ class Images:
         return len(self.pixels_NHWC)
 
     def normalised(self, pixels_BHWC: Tensor) -> Tensor:
-        """Images as network inputs: uint8 (B, H, W, C) to float32 (B, C, H, W).
+        """Images as network inputs: uint8 or float32 (B, H, W, C) to float32 (B, C, H, W).
 
         In memory the channels come last. Convolutions are faster with this order.
         """
         mean, std = torch.tensor([self.mean, self.std], device=pixels_BHWC.device).unbind()
-        return ((pixels_BHWC.float() / 255 - mean) / std).movedim(-1, 1)
+        scaled = pixels_BHWC.float() / 255 if pixels_BHWC.dtype == torch.uint8 else pixels_BHWC
+        return ((scaled - mean) / std).movedim(-1, 1)
 
     def split(self, held_out: int, generator: torch.Generator, *, augment: bool) -> tuple["Subset", "Images"]:
         """Splits the images at random into images for the training and `held_out` images for evaluation."""

@@ -6,6 +6,7 @@ dimension of its weight. For such a layer, `filter` is the input channel.
 """
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,23 @@ from torch import Tensor
 from nern.errors import NotRepresentable
 
 StateDict = dict[str, Tensor]
+
+REPRESENTED = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+"""The dtypes of weights that can be represented. Floats of eight bits can't be told from what quantisation made of them."""
+
+# Names of weights that do not end in "weight": those of Keras, JAX and hand-written networks, and those that weight norm,
+# spectral norm and pruning give to the parameter behind a weight.
+WEIGHT = re.compile(
+    r"(?:^|[./_])(?:kernel|[wW]|weights|filters?)(?::0)?$|weight_(?:v|orig|bar)$|parametrizations\.weight\.original1?$"
+)
+
+# Parts of the names of four-dimensional tensors that are no convolutions: masks, tables of positions, statistics, and others
+# that a network adds or multiplies.
+KEPT = re.compile(
+    r"mask|pos|embed|token|anchor|mean|std|var|coord|grid|scale|gamma|beta|bias|running|queue|bank|window|table|prior|freq|cache"
+    r"|state|basis|noise|_val|zero_point|proto|weight_[gu]$|original0$",
+    re.IGNORECASE,
+)
 
 
 class Described(Protocol):
@@ -78,7 +96,9 @@ def find_layers(state_dict: Mapping[str, Described], weights: Collection[str] = 
     """All convolutions (1-D, 2-D, 3-D, transposed, grouped), in the order of the state_dict.
 
     A convolution is recognised by its tensors: a floating-point weight with three to five dimensions, without a bias of the
-    same shape. Layer norms have such a bias. `weights` has the names of further tensors that are known to be weights.
+    same shape. (Layer norms have such a bias.) A weight is called `weight`, or as in WEIGHT. A tensor with another name is a
+    convolution if it has four or five dimensions, at least two of them with more than one element, and no name of KEPT.
+    `weights` has the names of further tensors that are known to be weights.
     """
     return _weights(state_dict, range(3, 6), weights)
 
@@ -115,8 +135,14 @@ def _weights(state_dict: Mapping[str, Described], dimensions: range, known: Coll
         Layer(name, tuple(tensor.shape), tensor.dtype)
         for name, tensor in state_dict.items()
         if len(tensor.shape) in dimensions
-        and tensor.dtype.is_floating_point
-        and (name.endswith("weight") or name in known)
+        and tensor.dtype in REPRESENTED
+        and (name in known or _is_weight(name, tensor.shape))
         and 0 not in tensor.shape
         and not normalises(name)
     ]
+
+
+def _is_weight(name: str, shape: Sequence[int]) -> bool:
+    if name.endswith("weight") or WEIGHT.search(name):
+        return True
+    return len(shape) >= 4 and sum(extent > 1 for extent in shape) >= 2 and not KEPT.search(name)

@@ -1,7 +1,8 @@
 """A network for a training: its tensors, and the code or the program that computes its outputs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -9,7 +10,8 @@ from nern import architectures
 from nern.facts import NetworkFacts
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.program import Program
-from nern.teachers import Prefixed
+from nern.state_dicts import aliases
+from nern.teachers import Renamed
 
 
 @dataclass(frozen=True)
@@ -18,18 +20,18 @@ class Network:
 
     architecture: the name of an architecture, or None if it is unknown.
     program: the network as a program. It is used unless `architecture` names an architecture.
-    prefix: what the names of the checkpoint have before the names in the module of the architecture, such as `backbone.`.
-        Tensors without the prefix do not belong to the module.
+
+    Tensors that share memory are tied: a training represents them once.
     """
 
     state_dict: Mapping[str, Tensor]
     architecture: str | None = None
     program: Program | None = None
-    prefix: str = ""
 
+    @cached_property
     def facts(self) -> NetworkFacts:
         """The facts that planning needs."""
-        return NetworkFacts(self.state_dict, self.architecture, self.program, self.prefix)
+        return NetworkFacts(self.state_dict, self.architecture, self.program, aliases(self.state_dict))
 
     def build(self) -> nn.Module:
         """The module that computes the outputs, in float32 and in eval mode. Its parameters have no gradients.
@@ -37,10 +39,10 @@ class Network:
         `nern.teachers.call` calls it with weights by the names of the checkpoint. Raises UnknownArchitecture if the state_dict
         does not match the architecture, and BadProgram if it lacks a tensor of the program.
         """
-        facts = self.facts()
+        facts = self.facts
         if facts.program is not None:
-            return GraphNetwork(facts.program, self.state_dict).eval()
+            tensors = {value: facts.aliases.get(name, name) for value, name in facts.program.tensors.items()}
+            return GraphNetwork(replace(facts.program, tensors=tensors), self.state_dict).eval()
         assert facts.architecture is not None, "only a known network can be built"
-        own = {name: self.state_dict[f"{self.prefix}{name}"] for name in facts.named_in_module(self.state_dict)}
-        module = architectures.build(facts.architecture, own)
-        return Prefixed(module, self.prefix) if self.prefix else module
+        view = architectures.match(facts.architecture, architectures.shapes_of(self.state_dict)).view
+        return Renamed(architectures.build(facts.architecture, dict(self.state_dict)), view, facts.aliases)

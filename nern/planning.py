@@ -61,14 +61,17 @@ def make_plan(request: TrainingRequest, network: NetworkFacts, data: DataFacts |
 
 
 def choose_layers(network: NetworkFacts, request: TrainingRequest) -> list[Layer]:
-    """The layers that a request asks to represent, in the order of the state_dict. Raises NotRepresentable."""
+    """The layers that a request asks to represent, in the order of the state_dict. Tied layers count as one.
+
+    Raises NotRepresentable.
+    """
     convolutions = network.convolutions
     known = {layer.name: layer for layer in convolutions + network.linear}
     everything = [known[name] for name in network.tensors if name in known]
     if request.layers == "everything":
         return select_layers(everything, known)
     if isinstance(request.layers, list):
-        return select_layers(everything, request.layers)
+        return select_layers(everything, [network.aliases.get(name, name) for name in request.layers])
     if request.layers == "all":
         if not convolutions and everything:
             raise NotRepresentable('the network has no convolution; layers "everything" represents linear layers', "/layers")

@@ -6,6 +6,7 @@ from typing import cast
 
 from nern import tensorfile
 from nern.images import Images, Noise
+from nern.inputs import Inputs
 from nern.layers import StateDict
 from nern.network import Network
 from nern.request.options import NoiseKind
@@ -22,17 +23,21 @@ def load_network(store: Blobs, job: Job) -> Network:
     return Network(_load(store, blobs.checkpoint_tensors(job.checkpoint_id)), job.architecture)
 
 
-def load_data(store: Blobs, job: Job, dataset: Dataset | None, network: Network) -> Images | Noise | None:
-    """The images or the noise that a job distils from, or None for a job without data.
+def load_data(store: Blobs, job: Job, dataset: Dataset | None, network: Network) -> Images | Inputs | Noise | None:
+    """The images, other inputs or noise that a job distils from, or None for a job without data.
 
     Raises FileNotFoundError, Unreachable and ImpossibleRequest.
     """
     if dataset is not None:
         tensors = _load(store, blobs.dataset_tensors(dataset.id))
-        return Images(tensors["images"], tensors.get("labels"), tuple(dataset.mean), tuple(dataset.std))
-    facts = network.facts()
-    if job.noise is not None and facts.can_be_computed:
-        shape, *others = facts.noise_shapes()
+        labels = tensors.get("labels", tensors.get("targets"))
+        if dataset.mean is not None and dataset.std is not None:
+            return Images(tensors["images"], labels, tuple(dataset.mean), tuple(dataset.std))
+        prefix = "inputs."
+        arrays = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return Inputs(arrays, labels)
+    if job.noise is not None and network.facts.can_be_computed:
+        shape, *others = network.facts.noise_shapes()
         return Noise(cast(NoiseKind, job.noise), shape, tuple(others))
     return None
 

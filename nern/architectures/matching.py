@@ -6,6 +6,7 @@ from typing import Protocol
 
 from nern.architectures.table import Entry, Shape, read
 from nern.errors import NotRepresentable, UnknownArchitecture
+from nern.prefixes import View, views
 
 # Batch norms have a counter of batches since torch 0.4.1. It has no effect in eval mode, and a state_dict may lack it.
 COUNTER = "num_batches_tracked"
@@ -25,7 +26,8 @@ class Match:
     variant: the number of the variant in the table.
     classes, channels: the numbers of classes and of input channels, from the shapes of the state_dict.
     image_size: the height and width, in pixels, of the images that the variant is made for.
-    groups: the number of groups of every convolution, by the name of its weight.
+    groups: the number of groups of every convolution, by the name of its weight in the file.
+    view: the names of the network's tensors, bare and in the file.
     """
 
     architecture: str
@@ -34,6 +36,7 @@ class Match:
     channels: int
     image_size: int
     groups: Mapping[str, int]
+    view: View
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -52,9 +55,15 @@ def shapes_of(tensors: Mapping[str, Shaped]) -> dict[str, Shape]:
 
 
 def recognise(shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """The names of the architectures that have these names and shapes. Classes and input channels may differ."""
-    given = _counted(shapes)
-    return [name for name, entries in read().items() if any(_matches(entry, given) for entry in entries)]
+    """The names of the architectures that have these names and shapes.
+
+    Classes and input channels may differ, names may have a prefix, and there may be other tensors.
+    """
+    for view in views(shapes):
+        given = _counted(view.of(shapes))
+        if found := [name for name, entries in read().items() if any(_matches(entry, given) for entry in entries)]:
+            return found
+    return []
 
 
 def match(name: str, shapes: Mapping[str, Sequence[int]]) -> Match:
@@ -64,12 +73,15 @@ def match(name: str, shapes: Mapping[str, Sequence[int]]) -> Match:
     """
     if name not in read():
         raise UnknownArchitecture(f"there is no architecture {name!r}", "/architecture")
-    given = _counted(shapes)
     entries = read()[name]
-    for number, entry in enumerate(entries):
-        if _matches(entry, given):
-            classes, channels = _ends(entry, given)
-            return Match(name, number, classes, channels, entry.image_size, entry.groups)
+    for view in views(shapes):
+        given = _counted(view.of(shapes))
+        for number, entry in enumerate(entries):
+            if _matches(entry, given):
+                classes, channels = _ends(entry, given)
+                groups = {view.bare[weight]: count for weight, count in entry.groups.items()}
+                return Match(name, number, classes, channels, entry.image_size, groups, view)
+    given = _counted(shapes)
     difference = _first_difference(_expected(entries[0], given), given)
     raise UnknownArchitecture(f"the checkpoint is not a {name}: {difference}", "/architecture")
 

@@ -34,7 +34,8 @@ def build(name: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
     stem = next(conv for conv in module.modules() if isinstance(conv, nn.Conv2d))
     if matched.channels != stem.in_channels:
         _set_input_channels(module, matched.channels)
-    tensors = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state_dict.items()}
+    seen = matched.view.of(state_dict)
+    tensors = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in seen.items()}
     # The state_dict of the module has the metadata that some modules look for, and counters that `state_dict` may lack.
     own = module.state_dict()
     own.update(tensors)

@@ -77,6 +77,10 @@ class GraphNetwork(nn.Module):
         outputs = tuple(values[port.name] for port in self.program.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
+    def attribute_names(self) -> dict[str, str]:
+        """For each tensor of the state_dict that the program takes, the name of the parameter or buffer of this module."""
+        return dict(self._tensors)
+
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
         """A context in which `observer` is called after every node of every forward pass."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nern.graph.interpreter import GraphNetwork
-from nern.teachers.prefixed import Prefixed
+from nern.teachers.renamed import Renamed
 
 Batch: TypeAlias = tuple[Tensor, ...]
 """A batch of inputs: one tensor (B, ...) for each input of the network, in the order of the inputs."""
@@ -23,7 +23,7 @@ Weights: TypeAlias = Mapping[str, Tensor]
 ONLY_OUTPUT = "output"
 
 # The modules whose `forward` takes the weights by the names of the checkpoint.
-TAKE_WEIGHTS = (GraphNetwork, Prefixed)
+TAKE_WEIGHTS = (GraphNetwork, Renamed)
 
 
 def call(network: nn.Module, weights: Weights, inputs: Batch) -> Outputs:

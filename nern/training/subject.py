@@ -49,7 +49,7 @@ class Subject:
 
 def digest(network: Network, data: Data | None) -> str:
     """A hash of all inputs of a training except the request."""
-    hash = hashlib.blake2b(f"{network.architecture}{network.prefix}".encode(), digest_size=16)
+    hash = hashlib.blake2b(f"{network.architecture}".encode(), digest_size=16)
     if network.program is not None:
         hash.update(json.dumps(network.program.to_json()).encode())
     _add(hash, network.state_dict)

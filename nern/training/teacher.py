@@ -38,10 +38,11 @@ class Teacher:
 def facts_of(data: Data | None) -> DataFacts | None:
     """The facts about the data that planning needs."""
     if isinstance(data, Images):
-        classes = None if data.labels_N is None or not len(data) else int(data.labels_N.max()) + 1
         _, height, width, channels = data.pixels_NHWC.shape
-        labels = () if data.labels_N is None else tuple(data.labels_N.shape[1:])
-        return ImageFacts(len(data), channels, classes, height, width, labels)
+        labels = label_facts(data.labels_N) if len(data) else None
+        if labels is None or (labels.kind == "classes" and labels.shape == ()):
+            return ImageFacts(len(data), channels, None if labels is None else labels.classes, height, width)
+        return ImageFacts(len(data), channels, None, height, width, labels)
     if isinstance(data, Inputs):
         arrays = {
             name: ArrayFacts(tensorfile.NAMES.get(array.dtype, str(array.dtype)), tuple(array.shape[1:]))

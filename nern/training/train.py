@@ -46,7 +46,7 @@ def train(
 
     Raises ImpossibleRequest, TrainingDiverged, and OtherTraining if the snapshot is of another training.
     """
-    plan = make_plan(request, network.facts(), facts_of(data))
+    plan = make_plan(request, network.facts, facts_of(data))
     first = plan.candidates[0][1] if isinstance(plan, SearchPlan) else plan
     _validate_tensors(network.state_dict, first.layers)
     teacher, evaluator = _teacher_and_evaluator(network, data, first, device, cancellation)
@@ -75,7 +75,7 @@ def _teacher_and_evaluator(
     network: Network, data: Data | None, plan: Plan, device: torch.device, cancellation: Cancellation
 ) -> tuple[Teacher | None, Evaluator | None]:
     """The teacher and the evaluator: both or neither. Raises UnusableImages."""
-    facts, request = network.facts(), plan.request
+    facts, request = network.facts, plan.request
     if not facts.can_be_computed or data is None:
         return None, None
     module = network.build().to(device)

@@ -50,14 +50,23 @@ class CheckpointOut(BaseModel):
     filename: str = Field(description="Name of the file, as the client gave it")
     size: int = Field(description="Size of the file in bytes")
     sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
-    format: str = Field(description="Format of the file: safetensors, torch-zip or torch-legacy")
+    format: str = Field(description="Format of the file: safetensors, safetensors-shards, torch-zip or torch-legacy")
     created_at: datetime
     architecture: str | None = Field(
         description="The architecture that matches the names and shapes of the tensors. Null if none matches, or several do"
     )
     candidates: list[str] = Field(description="All architectures that match the names and shapes of the tensors")
+    key: str = Field(
+        description="Where the state_dict is in the file, as `checkpoint.model`; `.` if it is the whole content of the file. "
+        "Empty for a checkpoint that was uploaded to release 0.1.0"
+    )
+    keys: list[str] = Field(description="Where other state_dicts are in the file. The parameter `key` of an upload takes one")
+    notes: list[str] = Field(description="What was chosen in the file and what was left out, in sentences")
     layers: list[LayerOut] = Field(description="The convolutions")
     kept: list[TensorOut] = Field(description="All other tensors")
+    aliases: dict[str, str] = Field(
+        description="Tensors that are the same as another tensor (tied weights): their names, each with the name of the other"
+    )
     weights: int = Field(description="Number of weights of all convolutions")
     parameters: int = Field(description="Number of elements of all tensors")
 
@@ -80,6 +89,9 @@ UPLOAD: dict[str, Any] = {
 }
 
 Filename = Annotated[str, Query(description="Name of the file, if the file is the whole body")]
+Key = Annotated[
+    str, Query(max_length=500, description="Which state_dict of the file to take: one of `keys` in the answer to an upload")
+]
 ContentDigest = Annotated[
     str | None,
     Header(description="SHA-256 hash of the file in base64, as `sha-256=:BASE64:` (RFC 9530). The service verifies it"),
@@ -89,18 +101,26 @@ ContentDigest = Annotated[
 @router.post("", status_code=201, openapi_extra=UPLOAD, responses={200: {"model": CheckpointOut}})
 @policy("write", body="streamed")
 async def upload_checkpoint(
-    request: Request, response: Response, context: Ctx, filename: Filename = "", content_digest: ContentDigest = None
+    request: Request,
+    response: Response,
+    context: Ctx,
+    filename: Filename = "",
+    key: Key = "",
+    content_digest: ContentDigest = None,
 ) -> CheckpointOut:
     """Uploads a checkpoint: a file that torch.save or safetensors wrote, with a state_dict of a convolutional network.
 
-    The state_dict may be inside a dictionary that a training script saved, for example under `state_dict` or `model`, and its
-    names may have a prefix such as `module.`.
+    The state_dict may be inside a dictionary that a training script saved, for example under `state_dict` or `model`. Its names
+    stay what they are, with prefixes such as `module.`. If the file holds several state_dicts, averaged weights come before raw
+    ones, and a generator before its discriminator. The answer names what was taken (`key`), what else there is (`keys`) and
+    what was left out (`notes`). The parameter `key` takes another.
 
-    The body is a multipart form with a part `file`, or the file itself. The answer is 201 with the new checkpoint, or 200 with
-    the checkpoint that exists if a file with the same bytes has been uploaded before.
+    The body is a multipart form with a part `file`, or the file itself. A checkpoint in several safetensors files is sent as
+    several parts `file`, its shards and their index, or as one tar archive of them. The answer is 201 with the new checkpoint,
+    or 200 with the checkpoint that exists if the same state_dict of a file with the same bytes has been uploaded before.
     """
-    async with staged(request, context.settings, filename) as file:
-        checkpoint, created = await context.intake.checkpoint(file)
+    async with staged(request, context.settings, filename, several=True) as file:
+        checkpoint, created = await context.intake.checkpoint(file, key)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{router.prefix}/{checkpoint.id}"
     return CheckpointOut.model_validate(checkpoint)

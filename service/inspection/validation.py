@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from nern.layers import StateDict, find_layers
+from nern.state_dicts import Found
 from nern.tensorfile import NAMES
 from service.inspection.refusal import Refusal
 
-# The largest known networks have a few thousand tensors, and kernels of 31 x 31.
+# The largest known networks have a few thousand tensors.
 MAX_TENSORS = 50_000
-MAX_KERNEL_SIZE = 64
 MAX_NAME_CHARACTERS = 1000
 
 # All names together, because a list of checkpoints holds the names of all tensors.
@@ -19,33 +19,62 @@ MAX_NAMES_CHARACTERS = 2**20
 FINITE_ELEMENTS = 2**22
 
 
-def validate(state_dict: StateDict) -> None:
-    """Raises Refusal if a tensor can't be stored or holds a value that no finite float32 can hold, or without a convolution."""
+def validate(found: Found) -> None:
+    """Raises Refusal if a tensor can't be stored, or a weight is no finite float32, or there is no convolution.
+
+    Tensors that are not represented may have any values.
+    """
+    state_dict = found.state_dict
     if len(state_dict) > MAX_TENSORS:
         raise Refusal("too-demanding", f"the checkpoint has more than {MAX_TENSORS} tensors")
     if sum(map(len, state_dict)) > MAX_NAMES_CHARACTERS:
         raise Refusal("too-demanding", f"the names of the tensors have more than {MAX_NAMES_CHARACTERS} characters")
+    for name in found.quantised:
+        raise _quantised(name, "of eight bits or fewer")
     for name, tensor in state_dict.items():
         if not name.isprintable() or len(name) > MAX_NAME_CHARACTERS or name == "__metadata__":
             raise Refusal("not-a-checkpoint", f"{name[:50]!a} is not allowed as the name of a tensor")
-        if tensor.is_meta:
-            raise Refusal("unsupported-tensor", f"tensor {name!r} has no values: it was saved from the meta device")
-        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.dtype not in NAMES:
-            kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
-            raise Refusal(
-                "unsupported-tensor", f"tensor {name!r} is {kind}; convert it to a dense tensor of floats, integers or booleans"
-            )
-        if tensor.is_floating_point() and not _finite(tensor):
-            raise Refusal("non-finite-weights", f"tensor {name!r} holds NaN, infinity or a value that is too large for float32")
-    layers = find_layers(state_dict)
+        _validate(name, tensor)
+    layers = [layer for layer in find_layers(state_dict) if layer.name not in found.aliases]
     for layer in layers:
-        if max(layer.kernel_size) > MAX_KERNEL_SIZE:
+        if not _finite(state_dict[layer.name]):
             raise Refusal(
-                "unsupported-tensor",
-                f"the kernels of layer {layer.name!r} have a dimension that is larger than {MAX_KERNEL_SIZE}",
+                "non-finite-weights", f"tensor {layer.name!r} holds NaN, infinity or a value that is too large for float32"
             )
     if not layers:
         raise Refusal("no-convolutions", "the checkpoint has no convolution (a weight with 3 to 5 dimensions) to represent")
+
+
+def validate_memory(state_dict: StateDict, nbytes: int) -> None:
+    """Raises Refusal if the tensors in a file of `nbytes` bytes need far more memory than the file."""
+    # A tensor with a stride of 0 repeats its storage, so it can be far larger than the file.
+    for name, tensor in state_dict.items():
+        if not tensor.is_meta and tensor.layout is torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise Refusal("unsupported-tensor", f"tensor {name!r} is larger than its storage; save a contiguous copy of it")
+    dense = [tensor for tensor in state_dict.values() if tensor.layout is torch.strided]
+    if sum(tensor.numel() * tensor.element_size() for tensor in dense) > 4 * nbytes + 2**20:
+        raise Refusal("too-demanding", "the tensors are much larger than the file; save contiguous copies of them")
+
+
+def _validate(name: str, tensor: Tensor) -> None:
+    """Raises Refusal if a tensor can't be stored."""
+    if tensor.is_meta:
+        raise Refusal("unsupported-tensor", f"tensor {name!r} has no values: it was saved from the meta device")
+    if tensor.is_quantized:
+        raise _quantised(name, str(tensor.dtype))
+    if tensor.layout is not torch.strided:
+        detail = f"tensor {name!r} is sparse ({tensor.layout}) and too large, or damaged; save `tensor.to_dense()` in its place"
+        raise Refusal("unsupported-tensor", detail)
+    if tensor.dtype not in NAMES:
+        detail = f"tensor {name!r} is {tensor.dtype}, which safetensors files can't hold; convert it to another dtype"
+        raise Refusal("unsupported-tensor", detail)
+
+
+def _quantised(name: str, dtype: str) -> Refusal:
+    detail = (
+        f"tensor {name!r} holds quantised weights ({dtype}), which are no numbers to learn; send the network as it was before"
+    )
+    return Refusal("unsupported-tensor", f"{detail} it was quantised: its float state_dict")
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -3,8 +3,9 @@
 from datetime import datetime
 
 from nern import errors, tensorfile
-from nern.facts import DataFacts, ImageFacts, NetworkFacts, NoiseFacts
+from nern.facts import ArrayFacts, DataFacts, ImageFacts, InputFacts, NetworkFacts, NoiseFacts
 from nern.layers import TensorFacts
+from nern.objectives import LabelFacts
 from nern.plan import Plan, SearchPlan
 from nern.planning import make_plan
 from nern.request.job import DatasetSource, JobRequest, NoiseSource
@@ -22,8 +23,7 @@ NAMED_LAYERS = 3
 
 def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None, *, now: datetime) -> Job:
     """The row of a new job, whose `config` has a value for every option. Raises Invalid and NotRepresentable."""
-    network = _network(request, checkpoint)
-    data = _facts_of(request, dataset)
+    network, data = _network(request, checkpoint), _facts_of(request, dataset)
     try:
         plan = make_plan(request.training(), network, data)
     except errors.NotRepresentable as error:
@@ -65,7 +65,7 @@ def notes_on(request: JobRequest, plan: Plan | SearchPlan, network: NetworkFacts
 def _notes_on_size(plan: Plan | SearchPlan, network: NetworkFacts) -> list[str]:
     """A sentence for an artefact that is larger than the network, or hardly smaller. Of a search, the smallest size counts."""
     one = plan.candidates[0][1] if isinstance(plan, SearchPlan) else plan
-    sizes = estimate(one, network.tensors)
+    sizes = estimate(one, network.own)
     if sizes.artefact <= HARDLY_SMALLER * sizes.original:
         return []
     compared = "larger than the network" if sizes.artefact > sizes.original else "hardly smaller than the network"
@@ -95,11 +95,12 @@ def _bytes(count: int) -> str:
 
 def _network(request: JobRequest, checkpoint: Checkpoint) -> NetworkFacts:
     """The facts about the network of a job."""
-    return NetworkFacts(_tensors(checkpoint), request.architecture or checkpoint.architecture)
+    architecture = request.architecture or checkpoint.architecture
+    return NetworkFacts(_tensors(checkpoint), architecture, aliases=checkpoint.aliases)
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
-    """The tensors of a checkpoint, convolutions first.
+    """The tensors of a checkpoint, convolutions first, and aliases last.
 
     The order and the dtypes of the convolutions are not recorded. No number of a plan depends on them.
     """
@@ -110,11 +111,28 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
     kept = {
         tensor["name"]: TensorFacts(tuple(tensor["shape"]), tensorfile.DTYPES[tensor["dtype"]]) for tensor in checkpoint.kept
     }
-    return convolutions | kept
+    own = convolutions | kept
+    return own | {alias: own[name] for alias, name in checkpoint.aliases.items()}
+
+
+def _labels_of(dataset: Dataset) -> LabelFacts | None:
+    """The facts about the labels of a dataset. Rows of release 0.1.0 do not describe them."""
+    if dataset.labels is None:
+        return None
+    shape = tuple(dataset.labels["shape"][1:])
+    if dataset.labels["kind"] == "values":
+        return LabelFacts("values", shape)
+    return LabelFacts("classes", shape, dataset.classes)
 
 
 def _facts_of(request: JobRequest, dataset: Dataset | None) -> DataFacts | None:
     """The facts about the data of a job that its plan depends on."""
     if dataset is not None:
-        return ImageFacts(dataset.images, dataset.channels, dataset.classes, dataset.height, dataset.width)
+        labels = _labels_of(dataset)
+        if dataset.images is not None and dataset.channels is not None:
+            one_class = labels is None or (labels.kind == "classes" and labels.shape == ())
+            classes, targets = (dataset.classes, None) if one_class else (None, labels)
+            return ImageFacts(dataset.images, dataset.channels, classes, dataset.height, dataset.width, targets)
+        arrays = {array["name"]: ArrayFacts(array["dtype"], tuple(array["shape"][1:])) for array in dataset.inputs or []}
+        return InputFacts((dataset.inputs or [])[0]["shape"][0], arrays, labels)
     return NoiseFacts(request.data.noise) if isinstance(request.data, NoiseSource) else None

@@ -15,8 +15,9 @@ from nern import architectures, tensorfile
 from nern.layers import find_layers
 from service import problems
 from service.clock import utc_now
-from service.inspection.inspect import CheckpointFacts, inspect_checkpoint, inspect_dataset
+from service.inspection.inspect import CheckpointFacts, DatasetFacts, inspect_checkpoint, inspect_dataset
 from service.inspection.pool import Inspectors
+from service.inspection.shards import lone_part
 from service.settings import Settings
 from service.store import blobs, checkpoints, datasets
 from service.store.blobs import Blobs
@@ -66,59 +67,48 @@ class Intake:
         self._store = store
         self._inspectors = inspectors
 
-    async def checkpoint(self, file: Received) -> tuple[Checkpoint, bool]:
-        """The checkpoint of a file. A file whose bytes are known already gives the checkpoint that exists."""
+    async def checkpoint(self, file: Received, key: str = "") -> tuple[Checkpoint, bool]:
+        """The checkpoint of a file. `key` names one of several state_dicts in it.
 
-        def known(session: Session) -> Checkpoint | None:
-            return checkpoints.with_hash(session, file.sha256)
-
-        if row := await run_in_threadpool(self._read, known):
+        A file whose bytes are known already with the same state_dict gives the checkpoint that exists.
+        """
+        if alone := lone_part(file.filename):
+            raise problems.LoneShard(alone)
+        if row := await run_in_threadpool(self._read, lambda session: checkpoints.with_hash(session, file.sha256, key or None)):
             return row, False
         tensors = file.folder / "tensors.safetensors"
-        facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=self._settings.inspect_seconds)
+        seconds = self._settings.inspect_seconds
+        facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=seconds, key=key)
+
+        def known(session: Session) -> Checkpoint | None:
+            return checkpoints.with_hash(session, file.sha256, None if facts.first else facts.key)
+
         row = await run_in_threadpool(describe, file, facts)
         content = {blobs.checkpoint_file(row.id): file.path, blobs.checkpoint_tensors(row.id): tensors}
         return await self._keep(row, content, known)
 
-    async def dataset(self, file: Received, name: str, given: Normalisation | None) -> tuple[Dataset, bool]:
-        """The dataset of a file. A file that is known already with the same normalisation gives the dataset that exists.
+    async def dataset(
+        self, file: Received, name: str, given: Normalisation | None, size: tuple[int, int] | None = None
+    ) -> tuple[Dataset, bool]:
+        """The dataset of a file. A file that is known already, with the same normalisation and size, gives the one that exists.
 
-        Without a normalisation, images of three channels get ImageNet's, and other images get their own mean and std.
+        Without a normalisation, images of three channels get ImageNet's, and other images get their own mean and std. `size` is
+        the height and width that the images of a zip archive are brought to.
         """
         tensors = file.folder / "tensors.safetensors"
         limits = self._settings
         facts = await inspect_dataset(
-            self._inspectors, file.path, tensors, seconds=limits.inspect_seconds, max_bytes=limits.max_upload_bytes
+            self._inspectors, file.path, tensors, seconds=limits.inspect_seconds, max_bytes=limits.max_upload_bytes, size=size
         )
-        images, height, width, channels = facts.shape
-        if given is None:
-            photographs = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
-            given = photographs if channels == 3 else Normalisation(facts.mean, facts.std)
-        if not len(given.mean) == len(given.std) == channels:
-            raise problems.Invalid(
-                f"the images have {channels} channels, so mean and std must have {channels} numbers each",
-                errors=[{"pointer": "query:mean", "detail": f"mean and std must have {channels} numbers each"}],
-            )
-        identity = hashlib.sha256(json.dumps([file.sha256, given.mean, given.std]).encode()).hexdigest()
+        normalisation = normalise(facts, given)
+        mean, std = (normalisation.mean, normalisation.std) if normalisation else (None, None)
+        made_from = [file.sha256, mean, std, *([size] if size else [])]
+        identity = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
         def known(session: Session) -> Dataset | None:
             return datasets.with_identity(session, identity)
 
-        row = Dataset(
-            id=new_id(),
-            identity=identity,
-            sha256=file.sha256,
-            name=name or file.filename,
-            size=file.nbytes,
-            images=images,
-            height=height,
-            width=width,
-            channels=channels,
-            classes=facts.classes,
-            mean=list(given.mean),
-            std=list(given.std),
-            created_at=utc_now(),
-        )
+        row = describe_dataset(file, name, facts, normalisation, identity)
         return await self._keep(row, {blobs.dataset_tensors(row.id): tensors}, known)
 
     async def _keep(self, row: Row, content: dict[str, Path], known: Callable[[Session], Row | None]) -> tuple[Row, bool]:
@@ -173,7 +163,8 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
     candidates = architectures.recognise(shapes)
     architecture = candidates[0] if len(candidates) == 1 else None
     groups = architectures.groups(architecture, shapes) if architecture else {}
-    layers = find_layers(facts.state_dict)
+    own = {name: tensor for name, tensor in facts.state_dict.items() if name not in facts.aliases}
+    layers = find_layers(own)
     represented = {layer.name for layer in layers}
     return Checkpoint(
         id=new_id(),
@@ -195,10 +186,67 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
         ],
         kept=[
             {"name": name, "shape": list(tensor.shape), "dtype": tensorfile.NAMES[tensor.dtype]}
-            for name, tensor in facts.state_dict.items()
+            for name, tensor in own.items()
             if name not in represented
         ],
         weights=sum(layer.weights for layer in layers),
-        parameters=sum(tensor.numel() for tensor in facts.state_dict.values()),
+        parameters=sum(tensor.numel() for tensor in own.values()),
+        created_at=utc_now(),
+        key=facts.key,
+        first=facts.first,
+        choice={"keys": facts.keys, "notes": facts.notes, "aliases": facts.aliases},
+    )
+
+
+def normalise(facts: DatasetFacts, given: Normalisation | None) -> Normalisation | None:
+    """The normalisation of a dataset: the given one, or the default. None for inputs, which are not normalised.
+
+    Raises Invalid if the given one does not fit.
+    """
+    if facts.mean is None or facts.std is None:
+        if given:
+            detail = "the file holds inputs and not images; inputs reach the network as they are, so leave mean and std out"
+            raise problems.Invalid(detail, errors=[{"pointer": "query:mean", "detail": detail}])
+        return None
+    channels = len(facts.mean)
+    if given is None:
+        return Normalisation(IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else Normalisation(facts.mean, facts.std)
+    if not len(given.mean) == len(given.std) == channels:
+        raise problems.Invalid(
+            f"the images have {channels} channels, so mean and std must have {channels} numbers each",
+            errors=[{"pointer": "query:mean", "detail": f"mean and std must have {channels} numbers each"}],
+        )
+    return given
+
+
+def describe_dataset(
+    file: Received, name: str, facts: DatasetFacts, normalisation: Normalisation | None, identity: str
+) -> Dataset:
+    """The row of a new dataset."""
+    labels = [array for name, array in facts.tensors.items() if name in ("labels", "targets")]
+    inputs = [
+        {"name": name.removeprefix("inputs."), "dtype": dtype, "shape": shape}
+        for name, (dtype, shape) in facts.tensors.items()
+        if name not in ("labels", "targets")
+    ]
+    images, height, width, channels = facts.tensors["images"][1] if facts.kind == "images" else [None] * 4
+    return Dataset(
+        id=new_id(),
+        identity=identity,
+        sha256=file.sha256,
+        name=name or file.filename,
+        size=file.nbytes,
+        kind=facts.kind,
+        inputs=inputs,
+        labels={"kind": facts.labels, "dtype": labels[0][0], "shape": labels[0][1]} if labels else None,
+        class_names=facts.class_names,
+        notes=facts.notes,
+        images=images,
+        height=height,
+        width=width,
+        channels=channels,
+        classes=facts.classes,
+        mean=list(normalisation.mean) if normalisation else None,
+        std=list(normalisation.std) if normalisation else None,
         created_at=utc_now(),
     )

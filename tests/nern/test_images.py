@@ -12,6 +12,14 @@ def test_inputs_are_normalised_channel_by_channel() -> None:
     torch.testing.assert_close(made.normalised(pixels), torch.tensor([-1.0, 3.0]).view(1, 2, 1, 1))
 
 
+def test_floats_are_pixels_from_0_to_1() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1)
+    made = Images(levels.float() / 255, None, (0.3,), (0.7,))
+    assert torch.equal(made.normalised(made.pixels_NHWC), Images(levels, None, (0.3,), (0.7,)).normalised(levels))
+    with pytest.raises(UnusableImages, match="float64; they must be uint8, or float32"):
+        Images(levels.double(), None, (0.3,), (0.7,))
+
+
 def test_mean_and_std_must_fit_the_channels() -> None:
     with pytest.raises(UnusableImages, match="3 channels"):
         Images(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), None, (0.5,), (0.5,))

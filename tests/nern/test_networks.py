@@ -99,18 +99,14 @@ def test_a_prefix_and_a_tensor_beside_the_network_change_nothing() -> None:
     prefixed = {f"backbone.{name}": tensor for name, tensor in resnet8().items()} | {"loss.centre": torch.ones(3)}
     plain = Network(resnet8(), "cifar/resnet8")
     request = DecoupledRequest(steps=8, reconstruction_steps=4, hidden=8, image_batch=8, feature_map_weight=0.1)
-    results = [
-        train(network, request, data=images()) for network in (plain, Network(prefixed, "cifar/resnet8", prefix="backbone."))
-    ]
+    results = [train(network, request, data=images()) for network in (plain, Network(prefixed, "cifar/resnet8"))]
     assert results[0].best == results[1].best
     for one, other in zip(*(result.representation.predictor.parameters() for result in results), strict=True):
         assert torch.equal(one, other)
     assert results[1].representation.layers[0].name == "backbone.conv1.weight"
-    matched = Network(prefixed, "cifar/resnet8", prefix="backbone.")
+    matched = Network(prefixed, "cifar/resnet8")
     noise = request.with_values({"synthesised_images": 1, "synthesis_steps": 2})
     assert train(matched, noise, data=Noise("matched", (3, 8, 8))).distilled
-    with pytest.raises(UnknownArchitecture):
-        train(Network(prefixed, "cifar/resnet8"), request, data=images())
 
 
 def test_an_architecture_that_is_named_goes_before_the_program() -> None:
@@ -132,10 +128,30 @@ def test_everything_a_training_depends_on_is_in_its_digest() -> None:
             graph,
             replace(graph, program=None),
             replace(graph, architecture="cifar/resnet8"),
-            Network(graph.state_dict, "cifar/resnet8", prefix="a."),
         )
     }
-    assert len(hashes) == 4
+    assert len(hashes) == 3
+
+
+def test_a_tied_layer_of_a_program_is_represented_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.out = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3), nn.Conv2d(3, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.two(self.one(x).relu()))  # type: ignore[no-any-return]
+
+    network = programs.network(made(Tied), torch.randn(2, 3, 8, 8))
+    network.state_dict["two.weight"] = network.state_dict["one.weight"]  # type: ignore[index]  # a dictionary
+    trained = train(network, DecoupledRequest(steps=4, hidden=8, image_batch=4), data=images())
+    assert [layer.name for layer in trained.representation.layers] == ["one.weight", "out.weight"]
+    built, inputs = network.build(), (torch.randn(1, 3, 8, 8),)
+    changed = {"one.weight": torch.zeros(3, 3, 3, 3)}
+    both = changed | {"two.weight": torch.zeros(3, 3, 3, 3)}
+    untied = replace(network, state_dict={name: tensor.clone() for name, tensor in network.state_dict.items()}).build()
+    [found], [expected] = call(built, changed, inputs).values(), call(untied, both, inputs).values()
+    torch.testing.assert_close(found, expected)
 
 
 def test_matched_noise_of_two_inputs_comes_to_match() -> None:
@@ -283,7 +299,7 @@ def test_inputs_are_split_in_the_order_and_the_dtypes_of_the_network() -> None:
 def test_everything_are_convolutions_linear_layers_and_embeddings() -> None:
     network = programs.network(made(TwoInputs), torch.randn(2, 3, 8, 8), torch.randint(10, (2, 3)))
     plans = {
-        layers: make_plan(DecoupledRequest(layers=layers), network.facts(), None)
+        layers: make_plan(DecoupledRequest(layers=layers), network.facts, None)
         for layers in (cast("Any", "all"), cast("Any", "everything"))
     }
     names = {layers: [layer.name for layer in cast("Any", plan).layers] for layers, plan in plans.items()}
@@ -300,7 +316,7 @@ def test_weights_of_a_program_are_found_whatever_their_names_are() -> None:
     names = {name: f"onnx::{number}" for number, name in enumerate(graph.state_dict)}
     renamed = replace(graph.program, tensors={value: names[name] for value, name in graph.program.tensors.items()})
     network = Network({names[name]: tensor for name, tensor in graph.state_dict.items()}, None, renamed)
-    shapes = [layer.shape for layer in network.facts().convolutions]
-    assert shapes == [layer.shape for layer in graph.facts().convolutions]
+    shapes = [layer.shape for layer in network.facts.convolutions]
+    assert shapes == [layer.shape for layer in graph.facts.convolutions]
     assert len(shapes) == 4
     assert train(network, DecoupledRequest(steps=4, hidden=8, image_batch=4), data=images(channels=1)).distilled

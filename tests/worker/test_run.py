@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from obstore.exceptions import GenericError
@@ -15,7 +16,7 @@ from service.serving import figures
 from service.store import blobs, jobs, predictors
 from service.store.blobs import Blobs
 from service.store.tables import Predictor
-from tests.support.networks import dataset_file, resnet8
+from tests.support.networks import dataset_file, npz, resnet8
 from tests.support.place import Place
 from tests.support.representations import opened
 from worker.run import DeviceFailed, Worker
@@ -45,6 +46,16 @@ def test_a_job_ends_in_a_predictor_that_rebuilds_the_network(place: Place) -> No
     assert report["bytes"]["total"] == len(content)
     assert report["bytes"]["predictor"] == 2 * report["parameters"]
     assert not place.worker.work()
+
+
+def test_images_may_be_floats(place: Place) -> None:
+    pixels = np.random.default_rng(0).random((40, 8, 8, 3), np.float32)
+    id = place.add(resnet8(), architecture="cifar/resnet8", dataset=npz(images=pixels, labels=np.arange(40) % 10))
+    assert place.worker.work()
+    job = place.job(id)
+    assert (job.state, job.error) == ("succeeded", None)
+    with place.database.read() as session:
+        assert session.get_one(Predictor, job.predictor_id).report["agreement"] is not None
 
 
 def test_a_predictor_can_be_sized_compressed_and_looked_into(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from nern.errors import BadProgram
 from nern.graph.operators import aten as aten
+from nern.graph.operators import onnx as onnx
 from nern.graph.operators.registry import ON_DEVICE as ON_DEVICE
 from nern.graph.operators.registry import OPERATORS as OPERATORS
 from nern.graph.operators.registry import Function as Function

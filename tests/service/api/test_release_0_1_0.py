@@ -99,3 +99,19 @@ def test_artefacts_and_what_is_rebuilt_from_them(client: httpx.Client, name: str
     assert found["coordinate"] == kernel["coordinate"]
     # The last bits depend on the processor.
     assert torch.allclose(torch.tensor(found["weights"]), torch.tensor(kernel["weights"]), rtol=1e-4, atol=1e-6)
+
+
+def test_datasets(client: httpx.Client) -> None:
+    columns = "id, name, size, sha256, images, height, width, channels, classes, mean, std"
+    [row] = stored(f"SELECT {columns} FROM dataset")  # noqa: S608
+    expected = dict(zip(columns.split(", "), row, strict=True))
+    expected |= {name: json.loads(expected[name]) for name in ("mean", "std")}
+    answer = client.get(f"/v1/datasets/{expected['id']}").json()
+    assert exactly({name: answer[name] for name in expected}) == exactly(expected)
+    shape = [expected[name] for name in ("images", "height", "width", "channels")]
+    assert (answer["kind"], answer["class_names"], answer["notes"]) == ("images", None, [])
+    assert answer["inputs"] == [{"name": "images", "dtype": "U8", "shape": shape}]
+    assert answer["labels"] == {"kind": "classes", "dtype": "I64", "shape": shape[:1]}
+    assert client.get("/v1/datasets").json()["items"] == [answer]
+    document = client.get("/openapi.json").json()
+    assert undocumented(answer, answer_schema(document, "/v1/datasets/{id}"), document) == []
