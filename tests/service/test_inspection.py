@@ -145,7 +145,8 @@ def test_kept_tensors_of_every_dtype_are_copied(check: Check, tmp_path: Path, dt
 def test_kept_tensors_may_have_any_values(check: Check, tmp_path: Path, value: float) -> None:
     check(saved({"c.weight": torch.ones(1, 1, 3, 3), "mask": torch.full((2, 2), value, dtype=torch.float64)}))
     assert torch.equal(
-        tensorfile.load(tmp_path / "tensors")["mask"].nan_to_num(7), torch.full((2, 2), value, dtype=torch.float64).nan_to_num(7)
+        tensorfile.load(tmp_path / "tensors")["mask"].nan_to_num(7),
+        torch.full((2, 2), value, dtype=torch.float64).nan_to_num(7),
     )
 
 
