@@ -5,8 +5,10 @@ and waits. The service sends one JSON object with two file descriptors: the uplo
 open for writing. The process ends when it has answered, or when the service closes the socket.
 """
 
+import gc
 import json
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Mapping
@@ -19,11 +21,11 @@ import torch
 from nern import tensorfile
 from nern.errors import NoStateDict, UnknownKey
 from nern.layers import StateDict
-from nern.state_dicts import MAX_DENSE_BYTES
-from service.inspection import datasets, safetensors_files, torch_files
+from nern.state_dicts import find_state_dict
+from service.inspection import checkpoints, datasets
 from service.inspection.limits import limit, limit_while_waiting
 from service.inspection.refusal import Refusal
-from service.inspection.validation import validate
+from service.inspection.validation import validate, validate_memory
 
 READY = b"."
 
@@ -38,6 +40,8 @@ def main() -> None:
     """Waits for one file, inspects it and answers."""
     torch.set_num_threads(1)
     warm_up()
+    # A search for cycles among millions of values takes longer than reading them. The process ends before cycles matter.
+    gc.disable()
     limit_while_waiting()
     with socket.socket(fileno=0) as parent:
         parent.sendall(READY)
@@ -58,7 +62,7 @@ def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int, k
     with open(source, "rb") as file, open(target, "wb") as output:
         nbytes = file.seek(0, 2)
         room = max_bytes if kind == "dataset" else 2 * nbytes
-        limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room + MAX_DENSE_BYTES, seconds=seconds)
+        limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room, seconds=seconds)
         try:
             if kind == "dataset":
                 return inspect_dataset(file, output, max_bytes)
@@ -75,10 +79,15 @@ def read(source: int, target: int, *, kind: str, seconds: int, max_bytes: int, k
 
 def warm_up() -> None:
     """Inspects a small file of each format, so that every module is imported before the limits forbid to open files."""
-    for zipped in (True, False):
-        saved = BytesIO()
-        torch.save({"weight": torch.zeros(1, 1, 3, 3)}, saved, _use_new_zipfile_serialization=zipped)
-        inspect_checkpoint(saved, BytesIO(), len(saved.getvalue()))
+    weight = torch.zeros(1, 1, 3, 3)
+    network = {"weight": weight, "bias": torch.zeros(1).to_sparse()}
+    files = [BytesIO() for _ in range(4)]
+    torch.save(network, files[0])
+    torch.save(network, files[1], _use_new_zipfile_serialization=False)
+    np.savez(files[2], weight=weight.numpy(), others=np.array({"epoch": 1}, dtype=object))
+    pickle.dump({"weight": weight.numpy(), "bias": np.float32(0)}, files[3])
+    for file in files:
+        inspect_checkpoint(file, BytesIO(), len(file.getvalue()))
     images = BytesIO()
     np.savez_compressed(images, images=np.zeros((1, 1, 1, 1), np.uint8), labels=np.zeros(1, np.int64))
     inspect_dataset(images, BytesIO(), 2**20)
@@ -90,24 +99,25 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int, key: str =
     Returns the format, names, dtypes and shapes of the tensors, and what `nern.state_dicts.Found` says. Tensors that are the
     same as another are written once. Raises Refusal.
     """
-    file.seek(0)
-    start = file.read(64)
+    format, content = checkpoints.read(file, nbytes)
     try:
-        if safetensors_files.sniff(start):
-            format, found = "safetensors", safetensors_files.read(file, nbytes, key)
-        elif of_torch := torch_files.sniff(start):
-            format, found = of_torch, torch_files.read(file, of_torch, nbytes, key)
-        else:
-            raise Refusal("not-a-checkpoint", "the file was written by neither torch.save nor safetensors")
+        found = find_state_dict(content.tree, key)
     except NoStateDict as error:
         raise Refusal("not-a-checkpoint", str(error)) from error
     except UnknownKey as error:
         raise Refusal("invalid", str(error)) from error
+    validate_memory(found.state_dict, nbytes)
     validate(found)
     _write({name: tensor for name, tensor in found.state_dict.items() if name not in found.aliases}, output, found.aliases)
-    tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in found.state_dict.items()]
-    about = {"key": found.key, "keys": found.keys, "first": found.first, "notes": found.notes, "aliases": found.aliases}
-    return {"format": format, "tensors": tensors, **about}
+    return {
+        "format": format,
+        "tensors": [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in found.state_dict.items()],
+        "key": found.key,
+        "keys": found.keys,
+        "first": found.first,
+        "notes": [*found.notes, *content.notes],
+        "aliases": found.aliases,
+    }
 
 
 def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int) -> dict[str, Any]:

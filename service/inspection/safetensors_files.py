@@ -4,9 +4,9 @@ from typing import BinaryIO
 
 from nern import tensorfile
 from nern.errors import BadArtefact
-from nern.state_dicts import Found, find_state_dict
 from nern.tensorfile import Entry
 from service.inspection.refusal import Refusal
+from service.inspection.tree import Content
 
 
 def sniff(start: bytes) -> bool:
@@ -14,8 +14,8 @@ def sniff(start: bytes) -> bool:
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= tensorfile.MAX_HEADER_BYTES
 
 
-def read(file: BinaryIO, nbytes: int, key: str = "") -> Found:
-    """The state_dict in a safetensors file of `nbytes` bytes. Raises Refusal, NoStateDict and UnknownKey."""
+def read(file: BinaryIO, nbytes: int) -> Content:
+    """The tensors in a safetensors file of `nbytes` bytes, by name. Raises Refusal."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if 8 + length > nbytes:
@@ -29,7 +29,7 @@ def read(file: BinaryIO, nbytes: int, key: str = "") -> Found:
     for name, entry in entries.items():
         file.seek(entry.start)
         tensors[name] = tensorfile.from_bytes(file.read(entry.stop - entry.start), entry.dtype, entry.shape)
-    return find_state_dict(tensorfile.with_aliases(tensors, metadata), key)
+    return Content(tensorfile.with_aliases(tensors, metadata))
 
 
 def _validate_layout(entries: list[Entry], *, data: int, nbytes: int) -> None:
