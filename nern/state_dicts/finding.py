@@ -49,10 +49,6 @@ def find_state_dict(loaded: object, key: str = "") -> Found:
     chosen = next((candidate for candidate in found if candidate.key == key), None) if key else found[0]
     if chosen is None:
         raise UnknownKey(f"the file holds no state_dict {key[:200]!r}; it holds {listed(one.key for one in found)}")
-    if chosen.state_dict and all("lora_" in name for name in chosen.state_dict):
-        raise NoStateDict(
-            "the file holds a LoRA, which is a change of a network: merge it into its network, and send the state_dict of that"
-        )
     others = [candidate for candidate in found if candidate is not chosen]
     return Found(
         state_dict=chosen.state_dict,

@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from nern import architectures, tensorfile
-from nern.layers import find_layers
+from nern.layers import find_layers, layout_notes
 from service import problems
 from service.clock import utc_now
 from service.inspection.inspect import CheckpointFacts, inspect_checkpoint, inspect_dataset
 from service.inspection.pool import Inspectors
+from service.inspection.recognition import validate_filename
+from service.inspection.refusal import Refusal
 from service.settings import Settings
 from service.store import blobs, checkpoints, datasets
 from service.store.blobs import Blobs
@@ -73,6 +75,10 @@ class Intake:
         """
         if row := await run_in_threadpool(self._read, lambda session: checkpoints.with_hash(session, file.sha256, key or None)):
             return row, False
+        try:
+            validate_filename(file.filename)
+        except Refusal as refusal:
+            raise problems.KINDS[refusal.slug](refusal.detail) from None
         tensors = file.folder / "tensors.safetensors"
         seconds = self._settings.inspect_seconds
         facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=seconds, key=key)
@@ -179,6 +185,7 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
     groups = architectures.groups(architecture, shapes) if architecture else {}
     own = {name: tensor for name, tensor in facts.state_dict.items() if name not in facts.aliases}
     layers = find_layers(own)
+    notes = [*facts.notes, *layout_notes(layers)]
     represented = {layer.name for layer in layers}
     return Checkpoint(
         id=new_id(),
@@ -208,5 +215,5 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
         created_at=utc_now(),
         key=facts.key,
         first=facts.first,
-        choice={"keys": facts.keys, "notes": facts.notes, "aliases": facts.aliases},
+        choice={"keys": facts.keys, "notes": notes, "aliases": facts.aliases},
     )

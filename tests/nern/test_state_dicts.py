@@ -261,11 +261,6 @@ def test_the_state_of_an_optimizer_alone_is_called_by_its_name(wrap: Any) -> Non
         find_state_dict(wrap(optimizer.state_dict()))
 
 
-def test_a_lora_is_called_by_its_name() -> None:
-    with pytest.raises(NoStateDict, match="a LoRA"):
-        find_state_dict({"a.lora_A.weight": torch.ones(2, 4), "a.lora_B.weight": torch.ones(4, 2)})
-
-
 def test_trees_that_repeat_themselves_are_refused() -> None:
     deep: dict[str, object] = {"weight": torch.ones(2, 2)}
     for _ in range(9):
