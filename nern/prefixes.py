@@ -19,7 +19,7 @@ WRAPPER = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
 
 # Tensors that training code keeps beside the layers of a network: counters, and the buffers of losses and metrics.
 FOREIGN = re.compile(
-    r"(?:n_averaged|initted|step|global_step|epoch|num_updates|decay)$"
+    r"(?:n_averaged|initted|steps?|global_step|epoch|num_updates|decay)$"
     r"|(?:\w*_)?(?:criterion|criteria|loss|losses|loss_fn|metric|metrics|acc|accuracy|confmat|f1|auroc)(?:_\w+)?(?:\.|$)"
 )
 
@@ -51,12 +51,17 @@ def views(names: Iterable[str]) -> Iterator[View]:
     counts[""] = len(ordered)
     common = [prefix for prefix, count in counts.items() if count >= SMALLEST_SHARE * len(ordered)]
     common.sort(key=lambda prefix: (-counts[prefix], len(prefix)))
+    under: dict[str, list[str]] = {prefix: [] for prefix in common}
+    for name in ordered:
+        for prefix in ("", *_prefixes(name)):
+            if prefix in under:
+                under[prefix].append(name)
     seen: set[int] = set()
     for _, group in groupby(common, counts.__getitem__):
         prefixes = list(group)
         for narrow in (_as_it_is, _without_wrappers, _without_foreign):
             for prefix in prefixes:
-                bare = narrow({name.removeprefix(prefix): name for name in ordered if name.startswith(prefix)})
+                bare = narrow({name.removeprefix(prefix): name for name in under[prefix]})
                 if bare and (mapping := hash(tuple(bare.items()))) not in seen:
                     seen.add(mapping)
                     yield View(prefix, bare)

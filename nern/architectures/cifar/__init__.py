@@ -53,7 +53,6 @@ SHUFFLENET_V2 = {"0_5": (48, 96, 192, 1024), "1": (116, 232, 464, 1024), "1_5": 
 # Networks whose names and shapes a network of torchvision has too. Their published weights have 10 or 100 classes.
 SAME_SHAPES_AS_TORCHVISION = {
     "cifar/mobilenetv2_x1_0",
-    "cifar/mobilenetv2_stem",
     "cifar/shufflenetv2_x0_5",
     "cifar/shufflenetv2_x1_0",
     "cifar/shufflenetv2_x1_5",
@@ -114,8 +113,6 @@ def _networks() -> dict[str, list[Build]]:
         "regnety_400mf": [partial(RegNet, (1, 2, 7, 12), (32, 64, 160, 384), 16, squeezed=True)],
         "mobilenet": [MobileNet],
         "mobilenetv2": [MobileNetV2],
-        # Only the stem has another stride than torchvision's network.
-        "mobilenetv2_stem": [partial(ScaledMobileNetV2, 1.0, strides=(1, 1, 2, 2, 2, 1, 2, 1))],
         "efficientnet_b0": [EfficientNetB0],
         "shufflenet_g2": [partial(ShuffleNet, (200, 400, 800), 2)],
         "shufflenet_g3": [partial(ShuffleNet, (240, 480, 960), 3)],

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from nern.architectures.cifar.layers import conv, normed, shuffled
 from nern.architectures.cifar.residual import SqueezeExcitation
 
+# Channels and stride of each block of MobileNet.
+MOBILENET = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+
 # Expansion, channels, blocks and stride of each stage of MobileNetV2.
 MOBILENET_V2 = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
@@ -48,13 +51,12 @@ class MobileNet(nn.Module):
         super().__init__()
         self.conv1 = conv(3, 32, 3)
         self.bn1 = nn.BatchNorm2d(32)
-        widths = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
-        inputs = (32, *widths)
-        # The width doubles where the size is halved, but not in the first block.
-        strides = [2 if after == 2 * before and number else 1 for number, (before, after) in enumerate(zip(inputs, widths))]  # noqa: B905
-        self.layers = nn.Sequential(
-            *(SeparableBlock(before, after, stride) for before, after, stride in zip(inputs, widths, strides))  # noqa: B905
-        )
+        blocks: list[nn.Module] = []
+        inputs = 32
+        for outputs, stride in MOBILENET:
+            blocks.append(SeparableBlock(inputs, outputs, stride))
+            inputs = outputs
+        self.layers = nn.Sequential(*blocks)
         self.linear = nn.Linear(1024, classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -125,14 +127,14 @@ class Residual(nn.Module):
 
 
 class ScaledMobileNetV2(nn.Module):
-    """MobileNetV2 of any width, under torchvision's names. `strides` has the stride of the stem and of each stage."""
+    """MobileNetV2 of any width, under torchvision's names."""
 
-    def __init__(self, multiplier: float, classes: int, *, strides: Sequence[int] = (1, 1, 1, 2, 2, 1, 2, 1)) -> None:
+    def __init__(self, multiplier: float, classes: int) -> None:
         super().__init__()
         inputs = _divisible(32 * multiplier)
         last = _divisible(1280 * max(1, multiplier))
-        features: list[nn.Module] = [normed(conv(3, inputs, 3, strides[0]), nn.ReLU6())]
-        for (expansion, width, count, _), stage_stride in zip(MOBILENET_V2, strides[1:], strict=True):
+        features: list[nn.Module] = [normed(conv(3, inputs, 3), nn.ReLU6())]
+        for expansion, width, count, stage_stride in MOBILENET_V2:
             outputs = _divisible(width * multiplier)
             for block in range(count):
                 inner = inputs * expansion
@@ -210,7 +212,7 @@ class EfficientNetB0(nn.Module):
 
 
 class ShuffledBlock(nn.Module):
-    """Grouped 1x1, depthwise and grouped 1x1 convolutions. With stride 2, the pooled input is concatenated, else it is added."""
+    """Grouped 1x1, depthwise and grouped 1x1 convolutions. With stride 2, the pooled input is concatenated, else added."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, groups: int) -> None:
         super().__init__()
@@ -299,7 +301,7 @@ class DownBlock(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """ShuffleNetV2 (Ma et al., arXiv 1807.11164) without the max pooling. `widths` are those of three stages and the last layer."""
+    """ShuffleNetV2 (Ma et al., arXiv 1807.11164) without the max pooling. `widths` are of three stages and the last layer."""
 
     def __init__(self, widths: Sequence[int], classes: int) -> None:
         super().__init__()
@@ -307,7 +309,9 @@ class ShuffleNetV2(nn.Module):
         self.bn1 = nn.BatchNorm2d(24)
         inputs = 24
         for number, (width, count) in enumerate(zip(widths[:3], (3, 7, 3), strict=True), 1):
-            self.add_module(f"layer{number}", nn.Sequential(DownBlock(inputs, width), *(SplitBlock(width) for _ in range(count))))
+            self.add_module(
+                f"layer{number}", nn.Sequential(DownBlock(inputs, width), *(SplitBlock(width) for _ in range(count)))
+            )
             inputs = width
         self.conv2 = conv(inputs, widths[3], 1)
         self.bn2 = nn.BatchNorm2d(widths[3])

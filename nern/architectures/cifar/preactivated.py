@@ -11,7 +11,7 @@ from nern.architectures.cifar.residual import STAGES
 
 
 class PreActivatedBlock(nn.Module):
-    """A block whose shortcut convolution takes the normalised input. With `squeeze`, a squeeze-excitation weights the channels."""
+    """A block whose shortcut convolution takes the normalised input. With `squeeze`, it has a squeeze-excitation."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, bottleneck: bool, squeeze: bool) -> None:
         super().__init__()

@@ -106,7 +106,7 @@ class ResNet(nn.Module):
         classes: int = 10,
         channels: int = 3,
         shortcut: Shortcut = "A",
-        layout: Layout = Layout(),  # noqa: B008  # it is frozen
+        layout: Layout = Layout(),
         bottleneck: bool = False,
     ) -> None:
         super().__init__()
