@@ -39,7 +39,6 @@ MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
 # Web pages that stand in place of a download, and the answers of stores: how their text begins, in lower case.
 PAGES = (b"<!doctype html", b"<html", b"<head", b"<!--", b"<?xml", b"<error")
 
-# The file names of one of several parts of a checkpoint, as the libraries of Hugging Face write them.
 
 # Methods of a module that people save without calling them.
 METHODS = ("state_dict", "parameters", "named_parameters")
