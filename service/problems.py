@@ -186,10 +186,12 @@ class ForbiddenPickle(Problem):
     slug, status, title = "forbidden-pickle", 422, "Forbidden pickle"
 
 
-class UnsupportedArchive(Problem):
-    """The file is a TorchScript or torch.export archive, which holds a program. Save the state_dict of the module instead."""
+class UnsupportedGraph(Problem):
+    """The file holds a network as a graph (ONNX, torch.export) that this service can't compute. `detail` names the operator and
+    the place where it stands. The state_dict of the network can be uploaded in its place: its weights are then reconstructed,
+    and nothing is distilled."""
 
-    slug, status, title = "unsupported-archive", 422, "Unsupported archive"
+    slug, status, title = "unsupported-graph", 422, "Unsupported graph"
 
 
 class UnsupportedTensor(Problem):
