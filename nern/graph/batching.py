@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nern.errors import BadProgram
 from nern.graph.interpreter import NOTHING, GraphNetwork, Observer
 from nern.graph.operators import aten
-from nern.graph.program import Node, Port
+from nern.graph.program import Argument, Node, Port, Ref
 
 Way = Literal["direct", "mapped", "one by one"]
 
@@ -60,6 +60,11 @@ class Batched(nn.Module):
                 "only some inputs of the graph have a batch axis, and its extent is not 1; export it with a batch of one"
             )
         self._observers: list[Observer] = []
+        # The values that depend on the inputs.
+        self._varying = {port.name for port in ports}
+        for node in self.program.nodes:
+            if any(name in self._varying for name in node.references()):
+                self._varying.update(name for name in node.results if name is not None)
         self.way: Way = self._choose()
 
     def forward(self, *inputs: Tensor, weights: Mapping[str, Tensor] = NOTHING) -> Any:
@@ -113,9 +118,15 @@ class Batched(nn.Module):
                 seen.append([])
                 outputs.append(self.network(*values, weights=weights))
         for calls in zip(*seen, strict=True) if self._observers else ():
-            arguments, result = (self._joined([call[part] for call in calls], count) for part in (1, 2))
+            node = calls[0][0]
+            arguments = [
+                self._joined([call[1][place] for call in calls], count, varies=self._varies(argument))
+                for place, argument in enumerate(node.arguments)
+            ]
+            varies = any(name in self._varying for name in node.results if name is not None)
+            result = self._joined([call[2] for call in calls], count, varies=varies)
             for observer in self._observers:
-                observer(calls[0][0], arguments, result)
+                observer(node, arguments, result)
         if isinstance(outputs[0], Tensor):
             return torch.stack(outputs)
         return tuple(torch.stack(output) for output in zip(*outputs, strict=True))
@@ -140,9 +151,8 @@ class Batched(nn.Module):
         """From groups x value inside the program to the value that a direct computation has."""
         if not any(self._axes) or value.dim() < 2:
             return value
-        groups, rows = value.shape[0], value.shape[1]
-        whole = value.flatten(0, 1)
-        return whole if rows % self.together else whole[: count * (rows // self.together)] if groups else whole
+        whole, rows = value.flatten(0, 1), value.shape[1]
+        return whole if rows % self.together else whole[: count * (rows // self.together)]
 
     def _whole(self, value: Any, count: int) -> Any:
         """A value inside torch.vmap as an ordinary tensor of all samples."""
@@ -153,14 +163,20 @@ class Batched(nn.Module):
         axis = torch._C._functorch.maybe_get_bdim(value)
         return self._merged(torch._C._functorch.get_unwrapped(value).movedim(axis, 0), count)
 
-    def _joined(self, values: list[Any], count: int) -> Any:
-        """Values of the same node for all groups, as one value of all samples."""
+    def _joined(self, values: list[Any], count: int, *, varies: bool) -> Any:
+        """Values of the same node for all groups, as one value of all samples. Those that do not vary are the same for all."""
         first = values[0]
         if isinstance(first, list | tuple):
-            return type(first)(self._joined(list(parts), count) for parts in zip(*values, strict=True))
-        if not isinstance(first, Tensor) or all(value is first for value in values[1:]):
+            return type(first)(self._joined(list(parts), count, varies=varies) for parts in zip(*values, strict=True))
+        if not isinstance(first, Tensor) or not varies or all(value is first for value in values[1:]):
             return first
         return self._merged(torch.stack(values), count)
+
+    def _varies(self, argument: Argument) -> bool:
+        """Whether an argument depends on the inputs."""
+        if isinstance(argument, Ref):
+            return argument.name in self._varying
+        return isinstance(argument, Sequence) and not isinstance(argument, str) and any(map(self._varies, argument))
 
     @torch.no_grad()
     def _choose(self) -> Way:
