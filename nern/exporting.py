@@ -19,7 +19,10 @@ TOLERANCE = 1e-4
 
 
 class Export(NamedTuple):
-    """What was written: the program; whether it takes any number of samples; the largest difference to the network's outputs."""
+    """What was written.
+
+    any_batch: whether the program takes any number of samples. difference: the largest difference to the network's outputs.
+    """
 
     program: Program
     any_batch: bool
@@ -30,12 +33,13 @@ def export(module: nn.Module, example_inputs: Sequence[Tensor] | Tensor, path: s
     """Writes a network as a `.pt2` file, to be uploaded as a checkpoint. The names of its tensors are those of its state_dict.
 
     module: the network. It is exported in eval mode, and keeps the mode that it has.
-    example_inputs: a tensor, or a tuple of tensors, as `module` takes them, with a batch axis in front. Their values do not matter.
+    example_inputs: a tensor, or a tuple of tensors, as `module` takes them, with a batch axis in front. The values are free.
     path: where to write, or a file that is open for writing.
 
-    The program takes any number of samples where torch.export can do that, and else the number that the example has; the service
-    runs both for any number. The program is computed as the service computes it, and compared with the network. Raises BadProgram
-    if torch can't export the network, if the service does not support one of its operators, or if the outputs differ.
+    The program takes any number of samples where torch.export can do that, and else the number that the example has; the
+    service runs both for any number. The program is computed as the service computes it, and compared with the network. Raises
+    BadProgram if torch can't export the network, if the service does not support one of its operators, or if the outputs
+    differ.
     """
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     if not inputs or not all(isinstance(value, Tensor) for value in inputs):

@@ -23,19 +23,20 @@ TRIED = (2, 3)
 class Batched(nn.Module):
     """A graph network that takes any number of samples at once and gives the same as for one after the other.
 
-    `forward` takes inputs of N x sample each, and gives outputs of N x whatever the program gives for one sample. There are three
-    ways, and the first that gives the right outputs for random inputs is taken:
+    `forward` takes inputs of N x sample each, and gives outputs of N x whatever the program gives for one sample. There are
+    three ways, and the first that gives the right outputs for random inputs is taken:
 
-    - `direct`: the program itself takes the N samples. So do programs with a free batch extent, and most convolutional networks.
-    - `mapped`: torch.vmap over the samples; the weights are not repeated. Programs that name the batch extent in a reshape need it.
+    - `direct`: the program itself takes the N samples. So do programs with a free batch extent, and most convolutional
+      networks.
+    - `mapped`: torch.vmap over the samples; the weights are not repeated. Programs that name the batch extent need it.
     - `one by one`: a loop, for programs with operators that torch.vmap does not know.
 
-    samples: for each input, the shape of one sample of the data, which is what follows the axis N. This decides what the first axis
-    of an input of the program is. An input of the shape [1, 28, 28] takes samples of 28 x 28, one at a time, or samples of
+    samples: for each input, the shape of one sample of the data, which is what follows the axis N. This decides what the first
+    axis of an input of the program is. An input of the shape [1, 28, 28] takes samples of 28 x 28, one at a time, or samples of
     1 x 28 x 28 without a batch axis. Without `samples`, the first axis of every input is the batch axis.
 
-    A batch extent of k > 1 is possible: the program then takes k samples at a time. If N is not a multiple of k, the last sample is
-    repeated, and what comes of the repeated ones is left out.
+    A batch extent of k > 1 is possible: the program then takes k samples at a time. If N is not a multiple of k, the last
+    sample is repeated, and what comes of the repeated ones is left out.
 
     Raises BadProgram if the samples do not fit the inputs, or if torch can't compute the program for them.
     """

@@ -49,8 +49,9 @@ class Embedding:
 class Norm:
     """A batch norm with statistics.
 
-    input: the name of the value that it normalises. mean, variance, weight, bias: names of tensors of the state_dict; weight and
-    bias are None if the batch norm has none.
+    input: the name of the value that it normalises.
+    mean, variance, weight, bias: names of tensors of the state_dict; weight
+    and bias are None if the batch norm has none.
     """
 
     node: int
