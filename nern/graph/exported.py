@@ -1,8 +1,8 @@
 """Reading programs of torch.export (`.pt2` files) as data.
 
-A file of torch.export.save is a zip archive. It holds the graph as JSON, the weights as bytes, and, in files of older releases of
-torch, the weights as a pickle. The graph becomes a Program. Nothing of the file is executed, and torch.export.load is not used:
-it unpickles. The layouts of torch 2.6 to 2.14 are read.
+A file of torch.export.save is a zip archive. It holds the graph as JSON, the weights as bytes, and, in files of older releases
+of torch, the weights as a pickle. The graph becomes a Program. Nothing of the file is executed, and torch.export.load is not
+used: it unpickles. The layouts of torch 2.6 to 2.14 are read.
 """
 
 import math
@@ -106,8 +106,8 @@ class _Reader:
     tensors: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
     inputs: list[Port] = field(default_factory=list)
-    # The values of the graph: names of the file, and of the graphs inside it, to names of the program.
     count: int = 0
+    # How many nodes of each operator were in training mode.
     trained: dict[str, int] = field(default_factory=dict)
 
     def read(self) -> Exported:
@@ -205,10 +205,11 @@ class _Reader:
             kind = "operator" if operator.startswith(("aten.", "_operator.", "math.", "torch.")) else "custom operator"
             raise BadProgram(f"the {kind} {operator} at {place!r} is not supported")
         arguments, keywords = _arguments(operator, content["inputs"], scope, place)
-        if len(arguments) > (at := TRAINING.get(operator, 99)) and arguments[at] is True:
-            if "batch_norm" not in operator or arguments[3] is not None:
-                arguments[at] = False
-                self.trained[operator] = self.trained.get(operator, 0) + 1
+        at = TRAINING.get(operator)
+        without_statistics = "batch_norm" in operator and arguments[3] is None
+        if at is not None and len(arguments) > at and arguments[at] is True and not without_statistics:
+            arguments[at] = False
+            self.trained[operator] = self.trained.get(operator, 0) + 1
         if operator == "aten.instance_norm.default" and arguments[3] is not None:
             arguments[5] = False
         results = [name for output in content["outputs"] for name in self._results(output, scope, depth)]
@@ -385,7 +386,7 @@ def _outer(name: str, scope: Mapping[str, str]) -> str:
 
 def _port(graph: Mapping[str, Any], name: str) -> Port:
     meta = graph["tensor_values"][name]
-    shape = tuple(size["as_int"] if "as_int" in size else None for size in meta["sizes"])
+    shape = tuple(size.get("as_int") for size in meta["sizes"])
     if (
         not all(extent is None or (type(extent) is int and extent >= 0) for extent in shape)
         or math.prod(extent or 1 for extent in shape) >= 2**40

@@ -21,8 +21,8 @@ Observer = Callable[[Node, Sequence[Any], Any], None]
 class GraphNetwork(nn.Module):
     """A program with its tensors, as a module. `forward` takes the inputs in order; it returns a tensor, or a tuple of them.
 
-    Floating-point tensors are in float32, and so are inputs and constants. None has a gradient. Raises BadProgram for an operator
-    that is not in the allow-list, and for a tensor that the state_dict lacks.
+    Floating-point tensors are in float32, and so are inputs and constants. None has a gradient. Raises BadProgram for an
+    operator that is not in the allow-list, and for a tensor that the state_dict lacks.
     """
 
     def __init__(self, program: Program, state_dict: Mapping[str, Tensor]) -> None:
