@@ -27,6 +27,8 @@ WEIGHT = re.compile(
     r"(?:^|[./_])(?:kernel|[wW]|weights|filters?)(?::0)?$|weight_(?:v|orig|bar)$|parametrizations\.weight\.original1?$"
 )
 
+KERAS = re.compile(r"(?:^|[./_])kernel(?::0)?$")
+
 # Parts of the names of four-dimensional tensors that are no convolutions: masks, tables of positions, statistics, and others
 # that a network adds or multiplies.
 KEPT = re.compile(
@@ -124,6 +126,18 @@ def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
     if selected := [layer for layer in layers if layer.name in wanted]:
         return selected
     raise NotRepresentable("the network has no convolution to represent", "/layers")
+
+
+def layout_notes(layers: Iterable[Layer]) -> list[str]:
+    """Sentences about weights whose first dimensions seem to be the height and width of kernels, as in Keras."""
+    last = [layer.name for layer in layers if KERAS.search(layer.name) and layer.shape[0] < layer.shape[-1]]
+    if not last:
+        return []
+    others = f" and {len(last) - 1} more" if len(last) > 1 else ""
+    return [
+        f"{last[0]!r}{others} seem to have their channels in the last dimensions, as in Keras: they are represented as they "
+        "are stored, and come back so"
+    ]
 
 
 def _weights(state_dict: Mapping[str, Described], dimensions: range, known: Collection[str]) -> list[Layer]:

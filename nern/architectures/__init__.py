@@ -7,22 +7,26 @@ Only `build` imports torch.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from nern.architectures.heads import Head
 from nern.architectures.matching import (
     Match,
     architectures,
     groups,
     input_shape,
     match,
+    nearest,
     paper_layers,
     recognise,
     shapes_of,
 )
-from nern.architectures.table import Shape
+from nern.architectures.table import Kind, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "Head",
+    "Kind",
     "Match",
     "Shape",
     "architectures",
@@ -30,6 +34,7 @@ __all__ = [
     "groups",
     "input_shape",
     "match",
+    "nearest",
     "paper_layers",
     "recognise",
     "shapes_of",
@@ -39,7 +44,11 @@ __all__ = [
 def build(name: str, state_dict: "Mapping[str, Tensor]") -> "nn.Module":
     """The network of this architecture with these weights, in float32 and in eval mode. Its parameters have no gradients.
 
-    Raises UnknownArchitecture if there is no architecture of this name or the state_dict does not match it.
+    Its tensors have bare names: `match(...).view` has the name in the state_dict for each. It takes inputs of the shape
+    `match(...).input_shape`, with the batch first, and returns the outputs `match(...).outputs`.
+
+    Raises UnknownArchitecture if there is no architecture of this name, the state_dict does not match it, or the library that
+    builds it is not installed.
     """
     from nern.architectures import networks  # imports torch
 

@@ -62,9 +62,14 @@ def read(content: bytes, files: Files = NO_FILES) -> OnnxModel:
     model = ModelProto()
     try:
         model.ParseFromString(content)
-    except DecodeError as error:
+        del content
+        return _read(model, files)
+    except (DecodeError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise BadProgram("the file is not an ONNX file, or is damaged") from error
-    del content
+
+
+def _read(model: ModelProto, files: Files) -> OnnxModel:
+    """Reads a model, and takes its tensors out of it."""
     if not model.HasField("graph") or not model.graph.node:
         raise BadProgram("the file is not an ONNX file, or has no graph")
     graph = model.graph
@@ -74,8 +79,8 @@ def read(content: bytes, files: Files = NO_FILES) -> OnnxModel:
     notes = _notes(state_dict, lifted)
     inputs = [value for value in graph.input if value.name not in state_dict]
     reader = NodeReader(state_dict, _functions(model), _used(graph))
-    names = reader.read_graph(graph, [value.name for value in inputs], opset)
-    nodes, tensors, constants = reader.finish({value.name: names.get(value.name) for value in graph.output})
+    names = reader.read_graph(graph, [_text(value.name) for value in inputs], opset)
+    nodes, tensors, constants = reader.finish({_text(value.name): names.get(value.name) for value in graph.output})
     program = Program(
         inputs=tuple(_port(value) for value in inputs),
         outputs=tuple(_port(value) for value in graph.output),
@@ -85,6 +90,13 @@ def read(content: bytes, files: Files = NO_FILES) -> OnnxModel:
     )
     strip(model)
     return OnnxModel(program, state_dict, notes, model.SerializeToString(deterministic=True))
+
+
+def _text(name: str | bytes) -> str:
+    """The parser gives bytes where a name is not text."""
+    if isinstance(name, bytes):
+        raise BadProgram(f"the file has a name that is not text: {name!r}")
+    return name
 
 
 def _functions(model: ModelProto) -> Mapping[tuple[str, str], FunctionProto]:
@@ -148,7 +160,7 @@ def _take_initialisers(graph: GraphProto, files: Files) -> dict[str, Tensor]:
     for proto in graph.initializer:
         if not proto.name or proto.name in state_dict:
             raise BadProgram(f"the file has two initialisers named {proto.name!r}, or one without a name")
-        state_dict[proto.name] = read_tensor(proto, f"the tensor {proto.name!r}", files)
+        state_dict[_text(proto.name)] = read_tensor(proto, f"the tensor {proto.name!r}", files)
         proto.ClearField("raw_data")  # the memory is needed for the tensors
     del graph.initializer[:]
     return state_dict

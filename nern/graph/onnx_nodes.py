@@ -29,7 +29,7 @@ KNOWN_ELEMENTS = 1024
 LITERAL_ELEMENTS = 16
 
 # Functions can call functions, so a small file can describe a huge graph.
-MAX_NODES = 100_000
+MAX_NODES = 50_000
 MAX_DEPTH = 32
 
 DOMAINS = ("", "ai.onnx")
@@ -241,10 +241,15 @@ class NodeReader:
                 )
             attributes = {one.name: value for one in node.attribute if (value := _attribute(one, place, scope)) is not None}
             call = _Call(node.op_type, inputs, attributes, list(node.output), scope.opset, place)
-            if node.op_type == "If":
-                self._branch(call, scope)
-            else:
-                self._call(call, scope)
+            if not call.outputs:
+                raise call.refuse("has no outputs")
+            try:
+                if node.op_type == "If":
+                    self._branch(call, scope)
+                else:
+                    self._call(call, scope)
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise call.refuse("has inputs or attributes that it can't take") from error
 
     def _value(self, name: str, operator: str, place: str, scope: _Scope) -> str | None:
         if not name:
@@ -366,12 +371,9 @@ class NodeReader:
             name is not None and value is None for name, value in zip(call.inputs, values, strict=True)
         ):
             return False
-        try:
-            if _elements(call.operator, values) > KNOWN_ELEMENTS:
-                return False
-            result = function(*values, **call.attributes)
-        except (RuntimeError, IndexError, TypeError, ValueError, ArithmeticError) as error:
-            raise call.refuse("has inputs that it can't take") from error
+        if _elements(call.operator, values) > KNOWN_ELEMENTS:
+            return False
+        result = function(*values, **call.attributes)
         results = result if count > 1 else (result,)
         for output, one in zip(call.outputs, results, strict=False):
             if output:

@@ -1,7 +1,7 @@
 """Writing an ONNX file around tensors, piece by piece, without a library.
 
 Where the bytes of two protocol buffers stand one after the other, a parser merges them: lists are joined. So a file is a
-skeleton, which is a model without its initialisers, and then for each tensor a small model whose graph has this one initialiser.
+skeleton, which is a model without its initialisers, and then for each tensor a small model whose graph has this initialiser.
 The length of a file, and the place of each tensor, are known before any tensor exists. (`nern/tensorfile.py` does the same for
 safetensors files.)
 """

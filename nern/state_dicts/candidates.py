@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from nern.layers import StateDict
-from nern.state_dicts.tree import Walk, as_tensor, is_module, joined, kind_of, module_entries, worth
-from nern.stubs import Stub
+from nern.state_dicts.tree import Walk, as_tensor, joined, kind_of, unusable, worth
 
 MAX_DEPTH = 12
 
@@ -56,6 +55,7 @@ class Candidate:
     path: the keys on the way to it.
     state_dict: its tensors, under the names of the file.
     left_out: its entries that are no tensors, with what they are.
+    unusable: its tensors that no network can be rebuilt with, with what they are.
     notes: sentences about it.
     averaged: whether its weights are averages over steps of a training.
     secondary: whether it judges or guides the training of another network.
@@ -64,6 +64,7 @@ class Candidate:
     path: tuple[str, ...]
     state_dict: StateDict
     left_out: dict[str, str] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     averaged: bool = False
     secondary: bool = False
@@ -82,24 +83,14 @@ class Candidate:
 
 def candidates(loaded: object, walk: Walk) -> list[Candidate]:
     """The state_dicts in the content of a file, in the order of the file. Raises NoStateDict for a tree that is too large."""
-    if isinstance(loaded, Stub) and loaded.name == "builtins.getattr" and loaded.arguments and is_module(loaded.arguments[0]):
-        found = list(_in(loaded.arguments[0], (), walk))
-        for candidate in found:
-            candidate.notes = ["the file holds a method state_dict that was not called; the tensors of its module were read"]
-    else:
-        found = list(_in(loaded, (), walk))
+    found = [candidate for candidate in _in(loaded, (), walk) if worth(candidate.state_dict) or candidate.unusable]
     for candidate in found:
         candidate.averaged = any(AVERAGED.search(part) for part in candidate.path)
         candidate.secondary = any(SECONDARY.search(part) for part in candidate.path)
-    return [candidate for candidate in found if worth(candidate.state_dict)]
+    return found
 
 
 def _in(node: object, path: tuple[str, ...], walk: Walk) -> Iterator[Candidate]:
-    if is_module(node):
-        whole = _candidate(path, dict(module_entries(node, walk)))
-        whole.notes.append("a whole module was saved; its parameters and persistent buffers were read, and none of its code")
-        yield whole
-        return
     entries = walk.entries(node)
     if not entries or len(path) > MAX_DEPTH or not walk.first_visit(node):
         return
@@ -116,7 +107,7 @@ def _in(node: object, path: tuple[str, ...], walk: Walk) -> Iterator[Candidate]:
         yield _of(path, entries, tensors, inner, walk)
         if any("." in name for name in tensors):
             inner = {name: value for name, value in inner.items() if "." not in name}
-    elif nested := _nested(inner, walk):
+    elif nested := _nested(tensors, inner, walk):
         note = f"the tensors are in nested dicts in the file; they have dotted names here, as {next(iter(nested))!r}"
         yield Candidate(path, nested, notes=[note])
         return
@@ -127,6 +118,8 @@ def _in(node: object, path: tuple[str, ...], walk: Walk) -> Iterator[Candidate]:
 
 def _is_network(tensors: dict[str, Tensor], entries: dict[str, object]) -> bool:
     dotted = any("." in name and tensor.ndim >= 2 for name, tensor in tensors.items())
+    if any(unusable(value) for value in entries.values()):
+        return True
     return worth(tensors) and (dotted or len(tensors) >= len(entries) / 2)
 
 
@@ -151,17 +144,24 @@ def _candidate(path: tuple[str, ...], entries: dict[str, object]) -> Candidate:
     for name, value in entries.items():
         if (tensor := as_tensor(value)) is not None:
             candidate.state_dict[name] = tensor
+        elif (kind := unusable(value)) is not None:
+            candidate.unusable[name] = kind
         elif "." in name or "extra_state" in name:
             candidate.left_out[name] = kind_of(value)
     return candidate
 
 
-def _nested(inner: dict[str, object], walk: Walk) -> dict[str, Tensor]:
-    """The tensors of a network that is saved as a dict for each layer, under dotted names; empty if the node is none."""
+def _nested(tensors: dict[str, Tensor], inner: dict[str, object], walk: Walk) -> dict[str, Tensor]:
+    """The tensors of a network that is saved as a dict for each layer, under dotted names; empty if the node is none.
+
+    `tensors` are those beside the dicts. Scalars, such as the number of an epoch, are left out.
+    """
     found: dict[str, Tensor] = {}
     if any(_known(name) for name in inner):
         return {}
-    return found if all(_flatten(value, f"{name}.", found, walk) for name, value in inner.items()) else {}
+    if not all(_flatten(value, f"{name}.", found, walk) for name, value in inner.items()) or not found:
+        return {}
+    return {name: tensor for name, tensor in tensors.items() if tensor.ndim} | found
 
 
 def _known(name: str) -> bool:
@@ -171,8 +171,6 @@ def _known(name: str) -> bool:
 
 def _flatten(node: object, prefix: str, found: dict[str, Tensor], walk: Walk) -> bool:
     """Adds the tensors in nested dicts to `found`, under dotted names. False if the node is a network by itself or no layer."""
-    if is_module(node):
-        return False
     if (entries := walk.entries(node)) is None:
         return True
     if prefix.count(".") > MAX_DEPTH or "param_groups" in entries or any("." in name for name in entries):

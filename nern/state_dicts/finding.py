@@ -1,7 +1,7 @@
 """The choice of one state_dict in the content of a file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -10,10 +10,7 @@ from nern.layers import StateDict
 from nern.state_dicts.averages import with_averages
 from nern.state_dicts.candidates import Candidate, candidates
 from nern.state_dicts.text import NAMED, listed
-from nern.state_dicts.tree import QUANTISED_KIND, Walk
-
-# Sparse tensors are stored as dense ones that have at most so many bytes together.
-MAX_DENSE_BYTES = 2**20
+from nern.state_dicts.tree import Walk
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Found:
     first: whether it is the one that is chosen without a key.
     notes: sentences about what was chosen, and what was left out.
     aliases: names of tensors that share the memory of another tensor, with the name of that one. Both are in `state_dict`.
-    quantised: the names of entries that stand for quantised tensors.
+    unusable: the names of tensors that no network can be rebuilt with, such as quantised ones, with what they are.
     """
 
     state_dict: StateDict
@@ -35,7 +32,7 @@ class Found:
     first: bool
     notes: list[str]
     aliases: dict[str, str]
-    quantised: list[str] = field(default_factory=list)
+    unusable: dict[str, str]
 
 
 def find_state_dict(loaded: object, key: str = "") -> Found:
@@ -52,20 +49,15 @@ def find_state_dict(loaded: object, key: str = "") -> Found:
     chosen = next((candidate for candidate in found if candidate.key == key), None) if key else found[0]
     if chosen is None:
         raise UnknownKey(f"the file holds no state_dict {key[:200]!r}; it holds {listed(one.key for one in found)}")
-    if all("lora_" in name for name in chosen.state_dict):
-        raise NoStateDict(
-            "the file holds a LoRA, which is a change of a network: merge it into its network, and send the state_dict of that"
-        )
     others = [candidate for candidate in found if candidate is not chosen]
-    state_dict, made_dense = _dense(chosen.state_dict)
     return Found(
-        state_dict=state_dict,
+        state_dict=chosen.state_dict,
         key=chosen.key,
         keys=list(dict.fromkeys(candidate.key for candidate in others)),
         first=chosen is found[0],
-        notes=[*_choice(chosen, others), *chosen.notes, *_left_out(chosen), *made_dense],
-        aliases=aliases(state_dict),
-        quantised=[name for name, kind in chosen.left_out.items() if kind == QUANTISED_KIND],
+        notes=[*_choice(chosen, others), *chosen.notes, *_left_out(chosen)],
+        aliases=aliases(chosen.state_dict),
+        unusable=chosen.unusable,
     )
 
 
@@ -94,28 +86,6 @@ def _left_out(chosen: Candidate) -> list[str]:
     entries = [f"{name[:200]!r} ({kind[:100]})" for name, kind in list(chosen.left_out.items())[:NAMED]]
     more = f" and {len(chosen.left_out) - NAMED} more" if len(chosen.left_out) > NAMED else ""
     return [f"left out, because they are no tensors: {', '.join(entries)}{more}"]
-
-
-def _dense(state_dict: StateDict) -> tuple[StateDict, list[str]]:
-    """The tensors, small sparse ones as dense ones, and a note about these."""
-    made: StateDict = {}
-    left = MAX_DENSE_BYTES
-    for name, tensor in state_dict.items():
-        nbytes = tensor.numel() * tensor.element_size()
-        if tensor.layout is torch.sparse_coo and nbytes <= left and (dense := _to_dense(tensor)) is not None:
-            made[name] = dense
-            left -= nbytes
-    return state_dict | made, [f"sparse in the file, and dense from here on: {listed(made)}"] if made else []
-
-
-def _to_dense(tensor: torch.Tensor) -> torch.Tensor | None:
-    """A sparse tensor as a dense one; None if its indices are not inside of it. torch's own `to_dense` would write outside."""
-    indices, values = tensor._indices(), tensor._values()
-    dense = torch.zeros(tensor.shape, dtype=tensor.dtype)
-    try:
-        return dense.index_put_(tuple(indices), values, accumulate=True)
-    except (IndexError, RuntimeError):
-        return None
 
 
 def _nothing(walk: Walk) -> str:

@@ -1,6 +1,6 @@
-"""The tree of objects in a file, as far as state_dicts may be in it: entries by name, tensors, whole modules."""
+"""The tree of objects in a file, as far as state_dicts may be in it: entries by name, and tensors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nern.errors import NoStateDict
 from nern.layers import StateDict
-from nern.stubs import QUANTISED, Stub
+from nern.stubs import QUANTISED, SPARSE, Stub
 
 # Objects can refer to each other, so that few bytes make a tree of any size.
 MAX_NODES = 200_000
@@ -17,7 +17,11 @@ MAX_NODES = 200_000
 ARRAYS = "biufc"
 
 
-QUANTISED_KIND = "a quantised tensor"
+# Stubs for tensors: what they are, and what to do.
+UNUSABLE = {
+    QUANTISED: "quantised, and has no numbers that can be learnt; send the float state_dict of the network before quantisation",
+    SPARSE: "sparse and too large to be stored as a dense tensor; leave it out, or save `tensor.to_dense()`",
+}
 
 
 class Walk:
@@ -69,42 +73,13 @@ def as_tensor(value: object) -> Tensor | None:
 
 
 def kind_of(value: object) -> str:
-    """What a value that is no tensor is, in a word or a name of a class."""
-    if isinstance(value, Stub):
-        return QUANTISED_KIND if value.name == QUANTISED else value.name
-    if isinstance(value, Mapping):
-        return "a dict"
-    return f"of type {type(value).__name__}"
+    """What a value that is no tensor is: the name of its class."""
+    return value.name if isinstance(value, Stub) else f"of type {type(value).__name__}"
 
 
-def is_module(node: object) -> bool:
-    """Whether a node is a whole module that was pickled."""
-    return isinstance(node, Stub) and isinstance(node.state, Mapping) and {"_parameters", "_modules"} <= node.state.keys()
-
-
-def module_entries(module: object, walk: Walk, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The entries of the state_dict of a whole module, in torch's order. Buffers that are not persistent are left out."""
-    state = (walk.entries(module) if is_module(module) else None) or {}
-    transient = set(_texts(state.get("_non_persistent_buffers_set"), walk))
-    for kind in ("_parameters", "_buffers"):
-        for name, value in (walk.entries(state.get(kind)) or {}).items():
-            if value is not None and name not in transient:
-                yield prefix + name, value
-    for name, child in (walk.entries(state.get("_modules")) or {}).items():
-        yield from module_entries(child, walk, f"{prefix}{name}.")
-
-
-def _texts(node: object, walk: Walk) -> Iterator[str]:
-    """The text in a list or set, or in a stub of one."""
-    if isinstance(node, set | frozenset):
-        node = list(node)
-    if isinstance(node, Stub):
-        node = [*node.elements, *node.arguments]
-    for value in (walk.entries(node) or {}).values():
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list | tuple | set | frozenset):
-            yield from _texts(value, walk)
+def unusable(value: object) -> str | None:
+    """What a value is if it stands for a tensor that no network can be rebuilt with, and what to do; else None."""
+    return UNUSABLE.get(value.name) if isinstance(value, Stub) else None
 
 
 def joined(*parts: str) -> str:

@@ -23,7 +23,7 @@ from PIL import Image
 from nern import tensorfile
 from nern.errors import NoStateDict, UnknownKey
 from nern.layers import StateDict
-from nern.state_dicts import MAX_DENSE_BYTES, find_state_dict
+from nern.state_dicts import find_state_dict
 from service.inspection import checkpoints
 from service.inspection.datasets import pictures
 from service.inspection.datasets import read as datasets
@@ -70,7 +70,7 @@ def read(
     with open(source, "rb") as file, open(target, "wb") as output:
         nbytes = file.seek(0, 2)
         room = max_bytes if kind == "dataset" else 2 * nbytes
-        limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room + MAX_DENSE_BYTES, seconds=seconds)
+        limit(memory_bytes=2 * room, output_bytes=4 * nbytes + room, seconds=seconds)
         try:
             if kind == "dataset":
                 return inspect_dataset(file, output, max_bytes, size)
@@ -125,10 +125,15 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int, key: str =
     validate_memory(found.state_dict, nbytes)
     validate(found)
     _write({name: tensor for name, tensor in found.state_dict.items() if name not in found.aliases}, output, found.aliases)
-    tensors = [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in found.state_dict.items()]
-    notes = [*content.notes, *found.notes]
-    about = {"key": found.key, "keys": found.keys, "first": found.first, "notes": notes, "aliases": found.aliases}
-    return {"format": format, "tensors": tensors, **about}
+    return {
+        "format": format,
+        "tensors": [[name, tensorfile.NAMES[tensor.dtype], list(tensor.shape)] for name, tensor in found.state_dict.items()],
+        "key": found.key,
+        "keys": found.keys,
+        "first": found.first,
+        "notes": [*found.notes, *content.notes],
+        "aliases": found.aliases,
+    }
 
 
 def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int, size: tuple[int, int] | None) -> dict[str, Any]:

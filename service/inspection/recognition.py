@@ -39,8 +39,6 @@ MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
 # Web pages that stand in place of a download, and the answers of stores: how their text begins, in lower case.
 PAGES = (b"<!doctype html", b"<html", b"<head", b"<!--", b"<?xml", b"<error")
 
-# The file names of one of several parts of a checkpoint, as the libraries of Hugging Face write them.
-SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.\w+$")
 
 # Methods of a module that people save without calling them.
 METHODS = ("state_dict", "parameters", "named_parameters")
@@ -77,17 +75,6 @@ def refuse_archive(names: Iterable[str]) -> Refusal:
     if len(files) == 1:
         return Refusal("not-a-checkpoint", f"the file is a zip archive that holds {files[0][:100]!r}; {UNPACK}")
     return Refusal("not-a-checkpoint", f"the file is a zip archive of {len(files)} files, but not one of torch.save; {ADVICE}")
-
-
-def validate_filename(filename: str) -> None:
-    """Raises Refusal for the file name of one of several parts of a checkpoint."""
-    found = SHARD.search(filename)
-    if found and int(found[2]) > 1:
-        raise Refusal(
-            "not-a-checkpoint",
-            f"the file is part {int(found[1])} of {int(found[2])} of a checkpoint, so most of the network is missing; "
-            "upload all parts and their index together, or join them into one file",
-        )
 
 
 def validate_content(tree: object) -> None:

@@ -1,6 +1,5 @@
 """Validates the tensors of a checkpoint before they are stored."""
 
-import torch
 from torch import Tensor
 
 from nern.layers import StateDict, find_layers
@@ -29,8 +28,8 @@ def validate(found: Found) -> None:
         raise Refusal("too-demanding", f"the checkpoint has more than {MAX_TENSORS} tensors")
     if sum(map(len, state_dict)) > MAX_NAMES_CHARACTERS:
         raise Refusal("too-demanding", f"the names of the tensors have more than {MAX_NAMES_CHARACTERS} characters")
-    for name in found.quantised:
-        raise _quantised(name, "of eight bits or fewer")
+    for name, kind in found.unusable.items():
+        raise Refusal("unsupported-tensor", f"tensor {name[:200]!r} is {kind}")
     for name, tensor in state_dict.items():
         if not name.isprintable() or len(name) > MAX_NAME_CHARACTERS or name == "__metadata__":
             raise Refusal("not-a-checkpoint", f"{name[:50]!a} is not allowed as the name of a tensor")
@@ -45,36 +44,23 @@ def validate(found: Found) -> None:
         raise Refusal("no-convolutions", "the checkpoint has no convolution (a weight with 3 to 5 dimensions) to represent")
 
 
-def validate_memory(state_dict: StateDict, nbytes: int) -> None:
-    """Raises Refusal if the tensors in a file of `nbytes` bytes need far more memory than the file."""
-    # A tensor with a stride of 0 repeats its storage, so it can be far larger than the file.
-    for name, tensor in state_dict.items():
-        if not tensor.is_meta and tensor.layout is torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise Refusal("unsupported-tensor", f"tensor {name!r} is larger than its storage; save a contiguous copy of it")
-    dense = [tensor for tensor in state_dict.values() if tensor.layout is torch.strided]
-    if sum(tensor.numel() * tensor.element_size() for tensor in dense) > 4 * nbytes + 2**20:
-        raise Refusal("too-demanding", "the tensors are much larger than the file; save contiguous copies of them")
-
-
 def _validate(name: str, tensor: Tensor) -> None:
     """Raises Refusal if a tensor can't be stored."""
     if tensor.is_meta:
         raise Refusal("unsupported-tensor", f"tensor {name!r} has no values: it was saved from the meta device")
-    if tensor.is_quantized:
-        raise _quantised(name, str(tensor.dtype))
-    if tensor.layout is not torch.strided:
-        detail = f"tensor {name!r} is sparse ({tensor.layout}) and too large, or damaged; save `tensor.to_dense()` in its place"
-        raise Refusal("unsupported-tensor", detail)
     if tensor.dtype not in NAMES:
         detail = f"tensor {name!r} is {tensor.dtype}, which safetensors files can't hold; convert it to another dtype"
         raise Refusal("unsupported-tensor", detail)
 
 
-def _quantised(name: str, dtype: str) -> Refusal:
-    detail = (
-        f"tensor {name!r} holds quantised weights ({dtype}), which are no numbers to learn; send the network as it was before"
-    )
-    return Refusal("unsupported-tensor", f"{detail} it was quantised: its float state_dict")
+def validate_memory(state_dict: StateDict, nbytes: int) -> None:
+    """Raises Refusal if the tensors in a file of `nbytes` bytes need far more memory than the file."""
+    # A tensor with a stride of 0 repeats its storage, so it can be far larger than the file.
+    for name, tensor in state_dict.items():
+        if not tensor.is_meta and tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise Refusal("unsupported-tensor", f"tensor {name!r} is larger than its storage; save a contiguous copy of it")
+    if sum(tensor.numel() * tensor.element_size() for tensor in state_dict.values()) > 4 * nbytes + 2**20:
+        raise Refusal("too-demanding", "the tensors are much larger than the file; save contiguous copies of them")
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from nern import architectures, tensorfile
-from nern.layers import find_layers
+from nern.layers import find_layers, layout_notes
 from service import problems
 from service.clock import utc_now
 from service.inspection.inspect import CheckpointFacts, DatasetFacts, inspect_checkpoint, inspect_dataset
@@ -165,6 +165,7 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
     groups = architectures.groups(architecture, shapes) if architecture else {}
     own = {name: tensor for name, tensor in facts.state_dict.items() if name not in facts.aliases}
     layers = find_layers(own)
+    notes = [*facts.notes, *layout_notes(layers)]
     represented = {layer.name for layer in layers}
     return Checkpoint(
         id=new_id(),
@@ -194,7 +195,7 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
         created_at=utc_now(),
         key=facts.key,
         first=facts.first,
-        choice={"keys": facts.keys, "notes": facts.notes, "aliases": facts.aliases},
+        choice={"keys": facts.keys, "notes": notes, "aliases": facts.aliases},
     )
 
 

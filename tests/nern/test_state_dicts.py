@@ -10,7 +10,7 @@ from nern.errors import NoStateDict, UnknownKey
 from nern.layers import StateDict
 from nern.state_dicts import Found, find_state_dict
 from nern.state_dicts.tree import MAX_NODES
-from nern.stubs import Stub
+from nern.stubs import QUANTISED, SPARSE, Stub
 
 
 def network(value: float, *, inputs: int = 3) -> StateDict:
@@ -77,23 +77,14 @@ def test_a_dict_for_each_layer_gets_dotted_names() -> None:
         assert "'conv.weight'" in found.notes[0]
 
 
-def test_a_whole_module_gives_the_tensors_that_its_state_dict_has() -> None:
-    def stub(**state: Any) -> Stub:
-        return Stub("somebody.Net", state={"_parameters": {}, "_buffers": {}, "_modules": {}, "training": True, **state})
-
-    conv = stub(_parameters={"weight": RAW["0.weight"], "bias": None})
-    norm = stub(
-        _buffers={"running_mean": torch.ones(4), "scratch": torch.ones(4)},
-        _non_persistent_buffers_set=Stub("builtins.set", (["scratch"],)),
-    )
-    found = find_state_dict({"model": stub(_modules={"conv": conv, "norm": norm})})
-    assert list(found.state_dict) == ["conv.weight", "norm.running_mean"]
-    assert "a whole module" in found.notes[0]
-
-
 def test_arrays_are_tensors() -> None:
     found = find_state_dict({name: np.asarray(tensor, dtype=">f4") for name, tensor in RAW.items()})
     assert all(torch.equal(found.state_dict[name], tensor.float()) for name, tensor in RAW.items())
+
+
+def test_a_dict_of_a_layer_beside_tensors_belongs_to_them() -> None:
+    content = {"scale": torch.ones(4, 1), "conv": {"weight": RAW["0.weight"]}, "optimizer": {"x": torch.ones(2, 2)}}
+    assert list(find_state_dict(content).state_dict) == ["scale", "conv.weight"]
 
 
 def test_entries_that_are_no_tensors_are_named() -> None:
@@ -241,20 +232,11 @@ def test_tensors_that_share_memory_are_aliases() -> None:
     assert list(found.state_dict) == ["a.weight", "b.weight", "c.weight", "d.weight"]
 
 
-def test_small_sparse_tensors_become_dense() -> None:
-    found = find_state_dict({**RAW, "adjacency": torch.eye(3).to_sparse()})
-    assert torch.equal(found.state_dict["adjacency"], torch.eye(3))
-    assert found.notes == ["sparse in the file, and dense from here on: 'adjacency'"]
-
-
-def test_a_sparse_tensor_with_indices_outside_of_it_is_left_as_it_is() -> None:
-    outside = torch.sparse_coo_tensor(torch.tensor([[5], [0]]), torch.ones(1), (2, 2), check_invariants=False)
-    assert find_state_dict({**RAW, "adjacency": outside}).state_dict["adjacency"].is_sparse
-
-
-def test_large_sparse_tensors_stay_sparse() -> None:
-    huge = torch.sparse_coo_tensor(torch.tensor([[0], [0]]), torch.ones(1), (10**6, 10**6), check_invariants=True)
-    assert find_state_dict({**RAW, "adjacency": huge}).state_dict["adjacency"].is_sparse
+@pytest.mark.parametrize(("kind", "detail"), [(QUANTISED, "float state_dict"), (SPARSE, "to_dense")])
+def test_tensors_that_no_network_can_be_rebuilt_with_are_told(kind: str, detail: str) -> None:
+    found = find_state_dict({"model": {"conv.weight": Stub(kind), "conv.bias": torch.ones(2)}})
+    assert list(found.unusable) == ["conv.weight"]
+    assert detail in found.unusable["conv.weight"]
 
 
 # Refusals
@@ -277,11 +259,6 @@ def test_the_state_of_an_optimizer_alone_is_called_by_its_name(wrap: Any) -> Non
     optimizer.step()
     with pytest.raises(NoStateDict, match="the state of an optimizer, but no network"):
         find_state_dict(wrap(optimizer.state_dict()))
-
-
-def test_a_lora_is_called_by_its_name() -> None:
-    with pytest.raises(NoStateDict, match="a LoRA"):
-        find_state_dict({"a.lora_A.weight": torch.ones(2, 4), "a.lora_B.weight": torch.ones(4, 2)})
 
 
 def test_trees_that_repeat_themselves_are_refused() -> None:

@@ -1,6 +1,7 @@
 """Small networks and images, which are the same in every run."""
 
 import zipfile
+import zlib
 from io import BytesIO
 from typing import Any
 
@@ -84,3 +85,17 @@ def zipped(**members: bytes) -> bytes:
         for name, content in members.items():
             archive.writestr(name.replace("__", "/"), content)
     return buffer.getvalue()
+
+
+def filled(network: nn.Module) -> nn.Module:
+    """The network, in eval mode, with weights that depend only on the names and shapes of its tensors."""
+    values: StateDict = {}
+    for name, tensor in network.state_dict().items():
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        noise = torch.rand(tensor.shape, generator=generator) * 2 - 1
+        if tensor.ndim > 1:
+            values[name] = noise * (6 / tensor[0].numel()) ** 0.5
+        else:
+            values[name] = 0.2 * noise + (1 if name.endswith(("weight", "running_var")) else 0)
+    network.load_state_dict(values)
+    return network.eval()

@@ -8,7 +8,7 @@ batch norms are in evaluation mode, whatever the file says.
 
 import math
 import operator as python
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nern import tensorfile
 from nern.errors import BadProgram
+from nern.graph.operators.recurrent import unrolled, validate
 from nern.graph.operators.registry import Function, operator
 
 # Operators that torch computes as the file says. The keyword `dtype` is decoded.
@@ -59,7 +60,7 @@ DIRECT = """
     conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input
 
     layer_norm.default native_layer_norm.default group_norm.default rms_norm.default _fused_rms_norm.default
-    _weight_norm.default _weight_norm_interface.default
+   
 
     avg_pool1d.default avg_pool2d.default avg_pool3d.default max_pool1d.default max_pool2d.default max_pool3d.default
     max_pool1d_with_indices.default max_pool2d_with_indices.default max_pool3d_with_indices.default
@@ -153,6 +154,11 @@ def schema(name: str) -> Any:
     return getattr(found, "_schema", None)
 
 
+def is_mapped(value: Any) -> bool:
+    """Whether a value stands for one sample of several, inside torch.vmap."""
+    return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)  # type: ignore[no-any-return]
+
+
 def to_dtype(name: str | None) -> torch.dtype | None:
     """The dtype of a value of a program, from the notation of safetensors."""
     if name is None:
@@ -242,12 +248,12 @@ def _cast(x: Tensor, dtype: str | None) -> Tensor:
     return x if dtype is None else x.to(to_dtype(dtype))
 
 
-@operator("aten.to.dtype", "aten.to.prim_dtype")
+@operator("aten.to.dtype")
 def _to_dtype(x: Tensor, dtype: str | None = None, *arguments: Any, **keywords: Any) -> Tensor:
     return _cast(x, dtype)
 
 
-@operator("aten.to.device", "aten.to.prim_Device")
+@operator("aten.to.device")
 def _to_device(x: Tensor, device: None = None, dtype: str | None = None, *arguments: Any, **keywords: Any) -> Tensor:
     return _cast(x, dtype)
 
@@ -370,6 +376,17 @@ def _native_group_norm(
     return F.group_norm(x, groups, weight, bias, eps), None, None
 
 
+@operator("aten._weight_norm.default")
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+@operator("aten._weight_norm_interface.default")
+def _weight_norm_interface(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
+    norms = torch.norm_except_dim(v, 2, dim)
+    return v * (g / norms), norms
+
+
 @operator("aten.rrelu.default")
 def _rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *arguments: Any, **keywords: Any) -> Tensor:
     return F.rrelu(x, lower, upper, training=False)
@@ -392,6 +409,10 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
+    if any(is_mapped(part) for part in (query, key, value, mask)):
+        # The fast function for CPUs can't be mapped.
+        math = torch.ops.aten._scaled_dot_product_attention_math.default
+        return math(query, key, value, mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)[0]  # type: ignore[no-any-return]
     return F.scaled_dot_product_attention(query, key, value, mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
 
 
@@ -454,7 +475,9 @@ def _flash_attention(
     return (_attention(query, key, value, None, 0.0, is_causal, scale=scale), *[None] * 8)
 
 
-def _recurrent(function: Callable[..., Any]) -> Function:
+def _recurrent(kind: str) -> Function:
+    function = getattr(torch, kind)
+
     def call(
         x: Tensor,
         state: Tensor | Sequence[Tensor],
@@ -466,10 +489,14 @@ def _recurrent(function: Callable[..., Any]) -> Function:
         bidirectional: bool,
         batch_first: bool,
     ) -> Any:
+        states = [state] if isinstance(state, Tensor) else list(state)
+        if any(is_mapped(value) for value in (x, *states, *parameters)):
+            return unrolled(kind, x, states, parameters, has_biases, layers, bidirectional, batch_first)
+        validate(kind, x, states, parameters, has_biases, layers, bidirectional, batch_first)
         return function(x, state, parameters, has_biases, layers, 0.0, False, bidirectional, batch_first)
 
     return call
 
 
 for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-    operator(f"aten.{_name}.input")(_recurrent(getattr(torch, _name)))
+    operator(f"aten.{_name}.input")(_recurrent(_name))

@@ -82,7 +82,11 @@ for _name, _pair in _BINARY.items():
 def div(a: Value, b: Value) -> Tensor:
     """The quotient. That of integers is rounded towards zero."""
     a, b = together(a, b)
-    return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+    if a.is_floating_point():
+        return a / b
+    # The processor stops the process where the smallest integer is divided by -1.
+    negative = b == -1
+    return torch.where(negative, -a, torch.div(a, torch.where(negative, 1, b), rounding_mode="trunc"))
 
 
 @operator("onnx.Mod")
