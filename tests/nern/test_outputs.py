@@ -85,7 +85,7 @@ CASES: dict[str, tuple[Callable[[], Network], Data, TrainingRequest]] = {
     "paper": (
         segmenter,
         images(),
-        PaperRequest(steps=60, hidden=24, image_batch=8, logit_weight=1e-2, feature_map_weight=1e-3),
+        PaperRequest(steps=60, hidden=24, image_batch=8, logit_weight=0.1, objective="classes"),
     ),
 }
 

@@ -58,6 +58,25 @@ def test_images_may_be_floats(place: Place) -> None:
         assert session.get_one(Predictor, job.predictor_id).report["agreement"] is not None
 
 
+def test_inputs_and_targets_of_a_dataset_are_those_of_the_network(place: Place) -> None:
+    numbers = np.random.default_rng(0)
+    file = npz(inputs=numbers.random((40, 3, 8, 8), np.float32), targets=numbers.random((40, 10), np.float32))
+    described = {"kind": "inputs", "images": None, "channels": None, "classes": None, "mean": None, "std": None}
+    id = place.add(resnet8(), architecture="cifar/resnet8", dataset=file, described=described, objective="values")
+    assert place.worker.work()
+    job = place.job(id)
+    assert (job.state, job.error) == ("succeeded", None)
+    assert job.metrics is not None
+    assert (job.metrics["divergence"], job.metrics["accuracy"]) == (None, None)
+    assert job.metrics["outputs"][0]["objective"] == "values"
+    with place.database.read() as session:
+        report = session.get_one(Predictor, job.predictor_id).report
+    [output] = report["outputs"]
+    assert output["quality"]["original"]["mse"] > 0
+    assert 0 < output["relative_error"] < 10
+    assert report["agreement"] is None
+
+
 def test_a_predictor_can_be_sized_compressed_and_looked_into(place: Place) -> None:
     wanted: dict[str, Any] = {"hidden": None, "target": {"drop": 50.0}, "bits": 4, "importance": True, "steps": 9}
     id = place.add(resnet8(), architecture="cifar/resnet8", dataset=dataset_file(), **wanted)
