@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from service.settings import Settings
-from service.store import migrate
+from service.store import checkpoints, migrate
 from service.store.database import Database
 from tests.support.representations import opened
 from tests.support.schemas import answer_schema, undocumented
@@ -99,3 +99,14 @@ def test_artefacts_and_what_is_rebuilt_from_them(client: httpx.Client, name: str
     assert found["coordinate"] == kernel["coordinate"]
     # The last bits depend on the processor.
     assert torch.allclose(torch.tensor(found["weights"]), torch.tensor(kernel["weights"]), rtol=1e-4, atol=1e-6)
+
+
+def test_checkpoints_and_the_upload_of_the_same_bytes(client: httpx.Client, database: Database) -> None:
+    [(id, sha256), *_] = stored("SELECT id, sha256 FROM checkpoint")
+    answer = client.get(f"/v1/checkpoints/{id}").json()
+    assert (answer["key"], answer["keys"], answer["notes"], answer["aliases"]) == ("", [], [], {})
+    with database.read() as session:
+        found = checkpoints.with_hash(session, sha256, None)
+        assert found is not None
+        assert found.id == id
+        assert checkpoints.with_hash(session, sha256, "state_dict") is None
