@@ -62,7 +62,7 @@ def write(
     """
     tiles = representation.tiles
     represented = {layer.name for layer in representation.layers}
-    shared = aliases(state_dict)
+    shared = {alias: name for alias, name in aliases(state_dict).items() if alias not in represented}
     state_dict = {name: tensor for name, tensor in state_dict.items() if name not in shared}
     place = {name: number for number, name in enumerate(state_dict)}
     module = representation.predictor

@@ -93,6 +93,17 @@ def test_a_kernel_that_is_too_long_for_a_tile_is_the_same_alone_and_in_the_netwo
     assert torch.equal(whole, served.artefact.state_dict()["long.weight"])
 
 
+def test_tied_weights_are_written_under_each_name(database: Database) -> None:
+    tied = torch.randn(4, 4, 3, 3)
+    state_dict = {"a.weight": tied, "b.weight": tied, "c": torch.arange(5)}
+    file = network(database, state_dict)
+    whole = b"".join(file.read(0, file.nbytes))
+    tensors = safetensors.torch.load(whole)
+    assert tensors.keys() == state_dict.keys()
+    assert torch.equal(tensors["a.weight"], tensors["b.weight"])
+    assert all(b"".join(file.read(start, start + 99)) == whole[start : start + 99] for start in range(0, file.nbytes, 50))
+
+
 def test_the_whole_of_a_network_is_its_state_dict(database: Database) -> None:
     source = network(database, mixed())
     tensors = safetensors.torch.load(b"".join(source.read(0, source.nbytes)))
