@@ -4,7 +4,6 @@ Pickles are read by the machine in unpickling.py and by nothing else: no class o
 nothing of a file is run.
 """
 
-from collections.abc import Iterable
 from io import BytesIO
 from typing import BinaryIO
 

@@ -102,6 +102,11 @@ class Checkpoint(Base):
         return (self.choice or {}).get("keys", [])  # type: ignore[no-any-return]  # JSON is untyped
 
     @property
+    def sequential(self) -> list[str] | None:
+        """A description of a plain sequential network that fits the shapes of the tensors, or None."""
+        return (self.choice or {}).get("sequential")
+
+    @property
     def notes(self) -> list[str]:
         """What was chosen in the file and what was left out, in sentences."""
         return (self.choice or {}).get("notes", [])  # type: ignore[no-any-return]
