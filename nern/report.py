@@ -61,6 +61,7 @@ def make_report(
             "predictor": nbytes.predictor,
             "permutation": nbytes.permutation,
             "kept": nbytes.kept,
+            "graph": nbytes.graph,
             "total": nbytes.total,
             "represented": _bytes(state_dict[layer.name] for layer in layers),
             "original": _bytes(state_dict.values()),

@@ -17,6 +17,7 @@ from nern import artefact, training
 from nern.artefact import Artefact
 from nern.errors import NernError
 from nern.faults import is_device_fault, is_out_of_memory
+from nern.graph.onnx_writer import Skeleton
 from nern.network import Network
 from nern.report import make_report
 from nern.request import read_request
@@ -32,6 +33,7 @@ from service.store.tables import Checkpoint, Dataset, Graph, Job, Json, Predicto
 from worker.failures import failure_type
 from worker.inputs import load_data, load_network
 from worker.lease import Cancelled, Pulse, Stopped, kept_alive
+from worker.onnx import skeleton_of
 from worker.reporting import Reporter
 
 log = logging.getLogger(__name__)
@@ -124,13 +126,25 @@ class Worker:
             on_progress=reporter,
             cancellation=pulse.cancellation,
         )
-        self._store(lease, pulse, job, network, trained, reporter)
+        onnx = skeleton_of(job, graph, network, trained.evaluator)
+        self._store(lease, pulse, job, network, trained, onnx, reporter)
 
-    def _store(self, lease: Lease, pulse: Pulse, job: Job, network: Network, trained: Trained, reporter: Reporter) -> None:
+    def _store(
+        self,
+        lease: Lease,
+        pulse: Pulse,
+        job: Job,
+        network: Network,
+        trained: Trained,
+        onnx: Skeleton | None,
+        reporter: Reporter,
+    ) -> None:
         """Writes the artefact to a file, makes the report from that file, and stores artefact and report in one transaction."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "artefact.safetensors"
-            pieces, nbytes = artefact.write(trained.representation, network.state_dict, architecture=job.architecture)
+            pieces, nbytes = artefact.write(
+                trained.representation, network.state_dict, architecture=job.architecture, onnx=onnx
+            )
             hash = hashlib.sha256()
             with path.open("wb") as file:
                 for piece in pieces:

@@ -15,6 +15,7 @@ def upgrade() -> None:
         sa.Column("checkpoint_id", sa.String(length=36), nullable=False),
         sa.Column("program", sa.JSON(), nullable=False),
         sa.Column("skeleton", sa.LargeBinary(), nullable=True),
+        sa.Column("initialisers", sa.JSON(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["checkpoint_id"], ["checkpoint.id"], name="graph_checkpoint_id_fkey"),
         sa.PrimaryKeyConstraint("checkpoint_id", name="graph_pkey"),

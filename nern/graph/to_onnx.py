@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from onnx import GraphProto
@@ -13,17 +12,7 @@ from torch import Tensor
 from nern.errors import BadProgram
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.onnx_model import strip
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """A model without the tensors of the network, for `nern.graph.onnx_writer`, and the names of the tensors that it takes.
-
-    The tensors are float32, whatever they are in the checkpoint; those that are no floating-point numbers keep their dtype.
-    """
-
-    content: bytes
-    names: tuple[str, ...]
+from nern.graph.onnx_writer import Skeleton
 
 
 def make_skeleton(network: GraphNetwork, inputs: Sequence[Tensor]) -> Skeleton:
@@ -58,7 +47,7 @@ def make_skeleton(network: GraphNetwork, inputs: Sequence[Tensor]) -> Skeleton:
     del model.graph.initializer[:]
     model.graph.initializer.extend(copies)
     strip(model)
-    return Skeleton(model.SerializeToString(deterministic=True), tuple(wanted[attribute] for attribute in found))
+    return Skeleton(model.SerializeToString(deterministic=True), tuple(wanted[attribute] for attribute in found), widened=True)
 
 
 def _rename(graph: GraphProto, names: dict[str, str]) -> None:

@@ -75,7 +75,7 @@ class CheckpointOut(BaseModel):
     outputs: list[PortOut] | None = Field(description="What a graph gives. Null for a network without a graph")
     sequential: list[str] | None = Field(
         description="For a network without architecture and graph whose weights can be those of a plain sequence: a description "
-        "of it, filled in as far as shapes tell. Activations, pools and paddings are guesses. A job takes it, corrected, in "
+        "of it, filled in as far as shapes tell. Activations, pools and paddings are guesses. A job takes it, corrected, as "
         "`network`"
     )
     layers: list[LayerOut] = Field(description="The convolutions")

@@ -118,13 +118,17 @@ class Checkpoint(Base):
 
 
 class Graph(Base):
-    """The graph of a checkpoint: a program (docs/graphs.md), and an ONNX file without its tensors if there is one."""
+    """The graph of a checkpoint: a program (docs/graphs.md).
+
+    If it came from an ONNX file, `skeleton` is that file without its tensors, and `initialisers` are the names of these.
+    """
 
     __tablename__ = "graph"
 
     checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"), primary_key=True)
     program: Mapped[Json]
     skeleton: Mapped[bytes | None] = mapped_column(LargeBinary)
+    initialisers: Mapped[list[Any] | None]
     created_at: Mapped[datetime]
 
 

@@ -238,16 +238,31 @@ def with_graph(row: Checkpoint, program: Json) -> Checkpoint:
 
 
 def graph_of(checkpoint: Checkpoint, facts: CheckpointFacts) -> Graph | None:
-    """The row of the graph that was found in a file, or None if the file holds no graph."""
+    """The row of the graph that was found in a file, or None if the file holds no graph.
+
+    An ONNX file with tensors that the checkpoint does not have can't be written again, so its skeleton is not kept.
+    """
     if facts.program is None:
         return None
-    return Graph(checkpoint_id=checkpoint.id, program=facts.program, skeleton=facts.skeleton, created_at=utc_now())
+    skeleton = facts.skeleton if facts.state_dict.keys() <= shapes_in(checkpoint).keys() else None
+    return Graph(
+        checkpoint_id=checkpoint.id,
+        program=facts.program,
+        skeleton=skeleton,
+        initialisers=list(facts.state_dict) if skeleton else None,
+        created_at=utc_now(),
+    )
+
+
+def shapes_in(checkpoint: Checkpoint) -> dict[str, list[int]]:
+    """The shapes of all tensors of a checkpoint, by name."""
+    own = {tensor["name"]: tensor["shape"] for tensor in [*checkpoint.layers, *checkpoint.kept]}
+    return own | {alias: own[name] for alias, name in checkpoint.aliases.items()}
 
 
 def validate_tensors(checkpoint: Checkpoint, facts: CheckpointFacts) -> None:
     """Raises UnsupportedGraph unless the checkpoint has every tensor that the graph takes, in the same shape."""
-    own = {tensor["name"]: tensor["shape"] for tensor in [*checkpoint.layers, *checkpoint.kept]}
-    own |= {alias: own[name] for alias, name in checkpoint.aliases.items()}
+    own = shapes_in(checkpoint)
     assert facts.program is not None
     for name in facts.program["tensors"].values():
         shape = list(facts.state_dict[name].shape)

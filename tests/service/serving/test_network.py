@@ -17,6 +17,7 @@ from service.http.sources import Source
 from service.serving.artefact import ArtefactFile
 from service.serving.network import NetworkFile
 from service.serving.predictors import Predictors
+from service.serving.tensors import Tensors
 from service.serving.uploaded import UploadedFile
 from service.store import migrate, predictors
 from service.store.blobs import Blobs
@@ -34,7 +35,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def network(database: Database, state_dict: StateDict) -> NetworkFile:
-    return NetworkFile(Predictors(database).load(store_predictor(database, state_dict)), "tag")
+    return NetworkFile(Tensors(Predictors(database).load(store_predictor(database, state_dict))), "tag")
 
 
 def artefact(database: Database, state_dict: StateDict) -> ArtefactFile:
@@ -87,7 +88,9 @@ def test_any_range_is_that_of_the_whole(database: Database, tmp_path: Path, kind
 
 def test_a_kernel_that_is_too_long_for_a_tile_is_the_same_alone_and_in_the_network(database: Database) -> None:
     served = Predictors(database).load(store_predictor(database, {"long.weight": torch.randn(40, 7, 251)}))
-    whole = safetensors.torch.load(b"".join((source := NetworkFile(served, "tag")).read(0, source.nbytes)))["long.weight"]
+    whole = safetensors.torch.load(b"".join((source := NetworkFile(Tensors(served), "tag")).read(0, source.nbytes)))[
+        "long.weight"
+    ]
     indices = torch.tensor([0, 279, 31, 32])
     assert torch.equal(served.kernels(0, indices), whole.flatten(0, 1)[indices])
     assert torch.equal(whole, served.artefact.state_dict()["long.weight"])
