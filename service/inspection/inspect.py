@@ -16,7 +16,7 @@ from service.inspection.process import Task
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """The facts about a checkpoint. `format` is safetensors, torch-zip or torch-legacy.
+    """The facts about a checkpoint. `format` is one of those of `service.inspection.checkpoints`.
 
     The tensors of `state_dict` are on the meta device: they have names, shapes and dtypes, but no values.
     """

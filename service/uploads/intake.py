@@ -17,6 +17,8 @@ from service import problems
 from service.clock import utc_now
 from service.inspection.inspect import CheckpointFacts, inspect_checkpoint, inspect_dataset
 from service.inspection.pool import Inspectors
+from service.inspection.recognition import validate_filename
+from service.inspection.refusal import Refusal
 from service.settings import Settings
 from service.store import blobs, checkpoints, datasets
 from service.store.blobs import Blobs
@@ -74,6 +76,10 @@ class Intake:
 
         if row := await run_in_threadpool(self._read, known):
             return row, False
+        try:
+            validate_filename(file.filename)
+        except Refusal as refusal:
+            raise problems.KINDS[refusal.slug](refusal.detail) from None
         tensors = file.folder / "tensors.safetensors"
         facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=self._settings.inspect_seconds)
         row = await run_in_threadpool(describe, file, facts)
