@@ -160,7 +160,8 @@ class TruncatedFile(Problem):
 
 
 class NotACheckpoint(Problem):
-    """The file is not in a format that torch.save or safetensors writes, or it holds no state_dict."""
+    """The file holds no weights of a network that can be read: it is in another format, damaged, or something else. `detail`
+    says what it is, as far as that is known, and what to do."""
 
     slug, status, title = "not-a-checkpoint", 422, "Not a checkpoint"
 
@@ -180,8 +181,9 @@ class BadShards(Problem):
 
 
 class ForbiddenPickle(Problem):
-    """The file holds a pickle that needs more than tensors and plain values, so reading it could run code. Save the state_dict
-    alone: `torch.save(model.state_dict(), path)`."""
+    """The file holds a pickle that can't be data: it calls a function that is only used to attack, the extension registry of
+    Python, or objects outside of the file. Nothing of it was run. (Objects of unknown classes are no reason: nothing of them is
+    run, and they are left out.) Save the state_dict alone: `torch.save(model.state_dict(), path)`."""
 
     slug, status, title = "forbidden-pickle", 422, "Forbidden pickle"
 
@@ -221,7 +223,8 @@ class BadDataset(Problem):
 
 
 class TooDemanding(Problem):
-    """Reading the file needs more memory or time than this service grants for a file of its size."""
+    """Reading the file needs more memory or time than this service grants for a file of its size, for example because its
+    pickle has millions of values."""
 
     slug, status, title = "too-demanding", 422, "Too demanding"
 

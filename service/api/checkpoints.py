@@ -59,7 +59,10 @@ class CheckpointOut(BaseModel):
     filename: str = Field(description="Name of the file, as the client gave it")
     size: int = Field(description="Size of the file in bytes")
     sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
-    format: str = Field(description="Format of the file: safetensors, safetensors-shards, torch-zip or torch-legacy")
+    format: str = Field(
+        description="Format of the file: safetensors, safetensors-shards, torch-zip, torch-legacy, torchscript, torch-export, "
+        "onnx, pickle, npz or npy"
+    )
     created_at: datetime
     architecture: str | None = Field(
         description="The architecture that matches the names and shapes of the tensors. Null if none matches, or several do"

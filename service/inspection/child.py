@@ -45,19 +45,28 @@ WRITTEN_ELEMENTS = 2**22
 
 def main() -> None:
     """Waits for one file, inspects it and answers."""
+    prepare()
+    with socket.socket(fileno=0) as parent:
+        parent.sendall(READY)
+        answer(parent)
+    # A regular exit of a process with torch takes longer than reading a small file.
+    os._exit(0)
+
+
+def prepare() -> None:
+    """Imports everything, and limits the process for the time in which it waits."""
     torch.set_num_threads(1)
     warm_up()
     # A search for cycles among millions of values takes longer than reading them. The process ends before cycles matter.
     gc.disable()
     limit_while_waiting()
-    with socket.socket(fileno=0) as parent:
-        parent.sendall(READY)
-        message, descriptors, *_ = socket.recv_fds(parent, MESSAGE_BYTES, 2)
-        if not descriptors:
-            return  # the service has closed the socket
+
+
+def answer(parent: socket.socket) -> None:
+    """Takes one file from the service, inspects it and answers. Returns without an answer if the service closes the socket."""
+    message, descriptors, *_ = socket.recv_fds(parent, MESSAGE_BYTES, 2)
+    if descriptors:
         parent.sendall(json.dumps(read(*descriptors, **json.loads(message))).encode())
-    # A regular exit of a process with torch takes longer than reading a small file.
-    os._exit(0)
 
 
 def read(

@@ -24,7 +24,7 @@ from service.store.tables import Json
 class CheckpointFacts:
     """The facts about a checkpoint.
 
-    format: safetensors, torch-zip or torch-legacy.
+    format: one of those of `service.inspection.checkpoints`.
     state_dict: the tensors, on the meta device: they have names, shapes and dtypes, but no values.
     key, keys, first, notes, aliases: see `nern.state_dicts.Found`.
     program, skeleton: see `service.inspection.tree.Content`. The program is JSON.

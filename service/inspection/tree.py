@@ -27,8 +27,8 @@ from service.inspection.unpickling import Name
 
 MAX_DEPTH = 64
 
-# What a value costs. Everything on every path is counted, also what several paths share.
-VALUE_OPERATIONS = 3
+# What a container or a tensor costs. Everything on every path is counted, also what several paths share.
+VALUE_OPERATIONS = 8
 
 # The characters of a path in a note.
 MAX_PATH_CHARACTERS = 100
@@ -81,8 +81,11 @@ class _Conversion:
         self._stubs = 0
 
     def convert(self, value: object) -> object:
+        if isinstance(value, SCALARS):
+            self._budget.spend(1)
+            return value
         self._budget.spend(VALUE_OPERATIONS)
-        if isinstance(value, (*SCALARS, Tensor)):
+        if isinstance(value, Tensor):
             return value
         if isinstance(value, ArrayPlan) and value.objects is not None:
             values = self._container(value.objects)
