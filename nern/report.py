@@ -64,7 +64,7 @@ def make_report(
             "graph": nbytes.graph,
             "total": nbytes.total,
             "represented": _bytes(state_dict[layer.name] for layer in layers),
-            "original": _bytes(state_dict.values()),
+            "original": _bytes(tensor for name, tensor in state_dict.items() if name not in artefact.aliases),
         },
         "parameters": sum(parameter.numel() for parameter in artefact.representation.predictor.parameters()),
         "target": _target(trained.search) if trained.search else None,

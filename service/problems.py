@@ -197,13 +197,13 @@ class UnsupportedGraph(Problem):
 
 
 class UnsupportedTensor(Problem):
-    """A tensor has a dtype, a layout or a kernel size that this service does not store. `detail` names the tensor."""
+    """A tensor can't be stored, because of its dtype or because it is quantised or sparse. `detail` names the tensor."""
 
     slug, status, title = "unsupported-tensor", 422, "Unsupported tensor"
 
 
 class NonFiniteWeights(Problem):
-    """A tensor holds NaN, infinity, or a value that is too large for float32. `detail` names the tensor."""
+    """The weight of a convolution holds NaN, infinity, or a value that is too large for float32. `detail` names the tensor."""
 
     slug, status, title = "non-finite-weights", 422, "Non-finite weights"
 
