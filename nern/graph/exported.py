@@ -294,7 +294,10 @@ def _arguments(
     if len(values) < len(given) or not values.keys() <= set(known):
         raise BadProgram(f"the operator {operator} at {place!r} has arguments that this release does not know")
     positional = [argument for argument in schema.arguments if not argument.kwarg_only]
-    last = max((number for number, argument in enumerate(positional) if argument.name in values), default=-1)
+    needed = (
+        number for number, argument in enumerate(positional) if argument.name in values or not argument.has_default_value()
+    )
+    last = max(needed, default=-1)
     arguments: list[Argument] = []
     for argument in positional[: last + 1]:
         if argument.name in values:

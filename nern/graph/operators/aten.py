@@ -62,7 +62,6 @@ DIRECT = """
 
     layer_norm.default native_layer_norm.default group_norm.default rms_norm.default _fused_rms_norm.default
 
-
     avg_pool1d.default avg_pool2d.default avg_pool3d.default max_pool1d.default max_pool2d.default max_pool3d.default
     max_pool1d_with_indices.default max_pool2d_with_indices.default max_pool3d_with_indices.default
     adaptive_avg_pool1d.default adaptive_avg_pool2d.default adaptive_avg_pool3d.default _adaptive_avg_pool2d.default
@@ -158,7 +157,7 @@ def schema(name: str) -> Any:
 
 def is_mapped(value: Any) -> bool:
     """Whether a value stands for one sample of several, inside torch.vmap."""
-    return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)  # type: ignore[no-any-return]
+    return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)
 
 
 def to_dtype(name: str | None) -> torch.dtype | None:

@@ -183,8 +183,7 @@ def part_replaced(conv: nn.Conv2d, x: Tensor) -> Tensor:
 def views_changed(conv: nn.Conv2d, x: Tensor) -> Tensor:
     y = conv(x)
     turned = y.permute(1, 0, 2, 3).transpose(2, 3)
-    first, *_ = turned.unbind(0)
-    first.add_(1.0)
+    turned[0].add_(1.0)
     y.view(2, -1)[:, 5:9].zero_()
     return turned.unsqueeze(0)
 
@@ -225,7 +224,7 @@ def dropout_then_change(conv: nn.Conv2d, x: Tensor) -> Tensor:
         without_gradients,
         single_chunk,
         dropout_then_change,
-        lambda conv, x: conv(x.relu_()) + x,
+        lambda conv, x: conv(x.relu_()) + x.mean(),
         lambda conv, x: {"b": conv(x), "a": (x.mean(), 3)},
     ],
     ids=lambda function: function.__name__,
@@ -371,7 +370,7 @@ def test_a_file_that_is_no_archive_and_a_compressed_one_are_refused() -> None:
         opened(b"PK\x03\x04 and nothing else")
     with pytest.raises(BadProgram, match="compressed"):
         opened(changed(zoo_file("tutorial"), lambda members: None, compression=zipfile.ZIP_DEFLATED))
-    with pytest.raises(BadProgram, match=r"not a zip archive|damaged"):
+    with pytest.raises(BadProgram, match="the end of the archive is missing"):
         opened(zoo_file("tutorial")[:-200])
 
 
