@@ -241,6 +241,14 @@ def test_code_of_many_styles_is_read(function: Callable[[nn.Conv2d, Tensor], Any
     assert difference(outputs, [leaf for leaf in leaves if isinstance(leaf, Tensor)]) < 1e-5
 
 
+def test_outputs_in_a_dict_have_the_names_of_their_keys() -> None:
+    network = Calling(lambda conv, x: {"out": conv(x), "aux": x.mean(), "x": x})
+    assert next(port.name for port in opened(saved(network, [IMAGE])).program.outputs) != "out"
+    network = Calling(lambda conv, x: {"out": conv(x), "aux": x.mean()})
+    program = opened(saved(network, [IMAGE])).program
+    assert [(port.name, port.shape) for port in program.outputs] == [("out", (2, 4, 8, 8)), ("aux", ())]
+
+
 def test_a_change_through_a_copy_that_may_be_a_view_is_refused() -> None:
     def change(conv: nn.Conv2d, x: Tensor) -> Tensor:
         y = conv(x)
