@@ -49,7 +49,7 @@ def export(module: nn.Module, example_inputs: Sequence[Tensor] | Tensor, path: s
     try:
         with torch.no_grad():
             expected = _flat(module(*inputs))
-        content, program, any_batch = _exported(module, inputs, expected)
+        content, written = _exported(module, inputs, expected)
     finally:
         for part, training in modes:
             part.training = training
@@ -57,12 +57,10 @@ def export(module: nn.Module, example_inputs: Sequence[Tensor] | Tensor, path: s
         Path(path).write_bytes(content)
     else:
         path.write(content)
-    return Export(program.program, any_batch, _difference(program, inputs, expected))
+    return written
 
 
-def _exported(
-    module: nn.Module, inputs: tuple[Tensor, ...], expected: Sequence[Tensor]
-) -> tuple[bytes, exported.Exported, bool]:
+def _exported(module: nn.Module, inputs: tuple[Tensor, ...], expected: Sequence[Tensor]) -> tuple[bytes, Export]:
     refused: list[Exception] = []
     batched = all(value.dim() > 0 for value in inputs)
     for any_batch in (True, False) if batched else (False,):
@@ -71,7 +69,7 @@ def _exported(
             read = exported.read(BytesIO(content), _nothing_pickled)
             if (difference := _difference(read, inputs, expected)) > TOLERANCE:
                 raise BadProgram(f"the program computes other outputs than the network; they differ by {difference:.2g}")
-            return content, read, any_batch
+            return content, Export(read.program, any_batch, difference)
         except BadProgram as error:
             refused.append(error)
         except Exception as error:  # torch.export raises whatever the network's code raises

@@ -138,7 +138,7 @@ class Batched(nn.Module):
             return value
         if missing := -len(value) % self.together:
             value = torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
-        return value.unflatten(0, (-1, self.together))
+        return value.reshape(-1, self.together, *value.shape[1:])
 
     def _ungrouped(self, value: Tensor, count: int) -> Tensor:
         """The inverse for an output. An output without a batch axis stays as it is: one for every sample."""
@@ -271,8 +271,8 @@ def _all_observed(network: GraphNetwork, observers: Sequence[Observer]) -> Itera
 @contextmanager
 def _without_warnings() -> Iterator[None]:
     # torch warns that an operator is slow where it has no batching rule. The result is right, and the rest is still fast.
-    torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch._C._functorch._set_vmap_fallback_warning_enabled(True)
+        torch._C._functorch._set_vmap_fallback_warning_enabled(True)  # type: ignore[attr-defined]

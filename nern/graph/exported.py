@@ -5,6 +5,7 @@ of torch, the weights as a pickle. The graph becomes a Program. Nothing of the f
 used: it unpickles. The layouts of torch 2.6 to 2.14 are read.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -122,6 +123,7 @@ class _Reader:
         outputs = list(self._outputs(graph, signature["output_specs"]))
         nodes, present = functional(self.nodes, [port.name for port in outputs])
         nodes = without_dead(nodes, present)
+        nodes, present = self._named(module, nodes, present)
         tensors = {value: name for value, name in self.tensors.items() if value not in unused(self.tensors, nodes, present)}
         for operator, count in self.trained.items():
             kind = "batch norms" if "batch_norm" in operator else "other layers" if "dropout" not in operator else "dropouts"
@@ -264,6 +266,15 @@ class _Reader:
     def _fresh(self, name: str) -> str:
         return f"{name}~{self.count}"
 
+    def _named(self, module: Mapping[str, Any], nodes: list[Node], present: list[str]) -> tuple[list[Node], list[str]]:
+        """Outputs that the network gives in a dict get the names of their keys."""
+        taken = {name for node in nodes for name in (*node.results, *node.references())} | {port.name for port in self.inputs}
+        keys = _keys(module)
+        if len(keys) != len(present) or set(keys) & taken or len(set(keys)) < len(keys):
+            return nodes, present
+        named = [Node("aten.alias.default", (Ref(name),), {}, (key,), key) for name, key in zip(present, keys, strict=True)]
+        return nodes + named, keys
+
     def _outputs(self, graph: Mapping[str, Any], specs: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
         found = False
         for given, spec in zip(graph["outputs"], specs, strict=True):
@@ -294,7 +305,10 @@ def _arguments(
     if len(values) < len(given) or not values.keys() <= set(known):
         raise BadProgram(f"the operator {operator} at {place!r} has arguments that this release does not know")
     positional = [argument for argument in schema.arguments if not argument.kwarg_only]
-    last = max((number for number, argument in enumerate(positional) if argument.name in values), default=-1)
+    needed = (
+        number for number, argument in enumerate(positional) if argument.name in values or not argument.has_default_value()
+    )
+    last = max(needed, default=-1)
     arguments: list[Argument] = []
     for argument in positional[: last + 1]:
         if argument.name in values:
@@ -393,6 +407,17 @@ def _port(graph: Mapping[str, Any], name: str) -> Port:
     ):
         raise ValueError(shape)
     return Port(name, DTYPES[meta["dtype"]][0], shape)
+
+
+def _keys(module: Mapping[str, Any]) -> list[str]:
+    """The keys under which the network gives its outputs, if it gives them in a dict, in order."""
+    try:
+        _, spec = json.loads(module["module_call_graph"][0]["signature"]["out_spec"])
+        keys = json.loads(spec["context"]) if spec["type"] in ("builtins.dict", "collections.OrderedDict") else []
+        flat = all(child["type"] is None for child in spec["children_spec"])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
+        return []
+    return keys if flat and isinstance(keys, list) and all(isinstance(key, str) and key for key in keys) else []
 
 
 def _place(content: Mapping[str, Any]) -> str:

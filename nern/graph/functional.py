@@ -138,6 +138,7 @@ class _Memory:
         """Adds the call that puts a changed view back into its tensor, and gives the name of the result."""
         packet = view.operator
         rest = list(view.arguments[1:])
+        call: tuple[str, list[Argument], Mapping[str, Argument]]
         if packet in SAME:
             return present
         if packet in RESHAPED:

@@ -18,7 +18,7 @@ from torch import Tensor
 from nern import tensorfile
 from nern.errors import BadProgram
 from nern.graph.operators.recurrent import unrolled, validate
-from nern.graph.operators.registry import Function, operator
+from nern.graph.operators.registry import OPERATORS, Function, operator
 
 # Operators that torch computes as the file says. The keyword `dtype` is decoded.
 DIRECT = """
@@ -61,7 +61,6 @@ DIRECT = """
     conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input
 
     layer_norm.default native_layer_norm.default group_norm.default rms_norm.default _fused_rms_norm.default
-
 
     avg_pool1d.default avg_pool2d.default avg_pool3d.default max_pool1d.default max_pool2d.default max_pool3d.default
     max_pool1d_with_indices.default max_pool2d_with_indices.default max_pool3d_with_indices.default
@@ -145,6 +144,8 @@ NUMBERS: dict[str, Function] = {
 # Named arguments that a program does not have.
 IGNORED = {"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"}
 
+MAX_CREATED = 2**28
+
 FLOATS = {torch.float64, torch.float16, torch.bfloat16}
 
 
@@ -158,7 +159,7 @@ def schema(name: str) -> Any:
 
 def is_mapped(value: Any) -> bool:
     """Whether a value stands for one sample of several, inside torch.vmap."""
-    return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)  # type: ignore[no-any-return]
+    return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)
 
 
 def to_dtype(name: str | None) -> torch.dtype | None:
@@ -190,10 +191,21 @@ def _direct(name: str) -> Function:
     return call
 
 
+def _limited(function: Function) -> Function:
+    """The function, after a look at the size of its result: a file may ask for more memory than there is."""
+
+    def call(*arguments: Any, device: torch.device, **keywords: Any) -> Tensor:
+        if function(*arguments, device=torch.device("meta"), **keywords).numel() > MAX_CREATED:
+            raise BadProgram(f"the graph creates a tensor of more than {MAX_CREATED} elements, which is too large")
+        return function(*arguments, device=device, **keywords)  # type: ignore[no-any-return]
+
+    return call
+
+
 for _name in DIRECT.split():
     operator(f"aten.{_name}")(_direct(_name))
 for _name in CREATING.split():
-    operator(f"aten.{_name}", on_device=True)(_direct(_name))
+    operator(f"aten.{_name}", on_device=True)(_limited(_direct(_name)))
 for _name, _function in NUMBERS.items():
     operator(_name)(_function)
 
@@ -273,7 +285,7 @@ def _to_other(x: Tensor, other: Tensor, *arguments: Any, **keywords: Any) -> Ten
 # Memory that was not written yet could be read, so that it is zeros.
 @operator("aten.empty.memory_format", on_device=True)
 def _empty(size: Sequence[int], *, dtype: str | None = None, device: torch.device, **keywords: Any) -> Tensor:
-    return torch.zeros(size, dtype=to_dtype(dtype), device=device)
+    return OPERATORS["aten.zeros.default"](size, dtype=dtype, device=device)  # type: ignore[no-any-return]
 
 
 @operator("aten.empty_like.default")

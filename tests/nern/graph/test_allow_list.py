@@ -1,6 +1,7 @@
 """The allow-list of operators."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +44,26 @@ def test_operators_that_create_tensors_use_the_device_of_the_inputs() -> None:
     assert given.device.type == "meta"
     assert given.dtype == torch.float32
     assert {"aten.zeros.default", "aten.full.default", "aten.arange.start_step"} <= ON_DEVICE
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments", "message"),
+    [
+        ("aten.zeros.default", [[2**20, 2**20]], "creates a tensor of more than"),
+        ("aten.arange.default", [2**40], "creates a tensor of more than"),
+        ("aten.empty.memory_format", [[2**40]], "creates a tensor of more than"),
+        ("aten.expand.default", [Ref("x"), [2**40, 1]], "computes a tensor of the shape .*, which is too large"),
+    ],
+)
+def test_a_tensor_of_any_size_is_refused(operator: str, arguments: list[Any], message: str) -> None:
+    program = Program(
+        inputs=(Port("x", "F32", (1,)),),
+        outputs=(Port("y", "F32", None),),
+        tensors={},
+        nodes=(Node(operator, tuple(arguments), {}, ("y",)),),
+    )
+    with pytest.raises(BadProgram, match=message):
+        GraphNetwork(program, {})(torch.zeros(1))
 
 
 def test_a_dtype_that_is_not_supported_is_named() -> None:
