@@ -19,8 +19,8 @@ from nern.graph.exported import read as read_exported
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.onnx_model import OnnxModel, read
 from nern.graph.onnx_writer import OnnxLayout, layout
-from nern.graph.to_onnx import make_skeleton
 from nern.graph.program import Ref
+from nern.graph.to_onnx import make_skeleton
 from nern.layers import StateDict
 from nern.tensorfile import Entry
 from tests.support.onnx_files import run
