@@ -30,6 +30,7 @@ def make_skeleton(network: GraphNetwork, inputs: Sequence[Tensor]) -> Skeleton:
                 tuple(inputs),
                 dynamo=True,
                 verbose=False,
+                optimize=False,  # the optimizer folds batch norms into weights
                 dynamic_shapes={"inputs": tuple(shapes)},
                 input_names=[port.name for port in program.inputs],
                 output_names=[port.name for port in program.outputs],
@@ -41,6 +42,9 @@ def make_skeleton(network: GraphNetwork, inputs: Sequence[Tensor]) -> Skeleton:
     names = network.attribute_names()
     wanted = {attribute: name for name, attribute in names.items()}
     found = [proto.name for proto in model.graph.initializer if proto.name in wanted]
+    taken = {program.tensors[name] for node in program.nodes for name in node.references() if name in program.tensors}
+    if lost := taken - {wanted[attribute] for attribute in found}:
+        raise BadProgram(f"torch's exporter does not keep the tensor {min(lost)!r}, so the network can't be written as ONNX")
     _rename(model.graph, {attribute: wanted[attribute] for attribute in found})
     kept = [proto for proto in model.graph.initializer if proto.name not in names]
     copies = [type(proto).FromString(proto.SerializeToString()) for proto in kept]
