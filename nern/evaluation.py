@@ -101,8 +101,9 @@ Choose = Callable[[Sequence[OutputFacts], LabelFacts | None], Sequence[Objective
 
 
 def of_classifier(outputs: Sequence[OutputFacts], labels: LabelFacts | None) -> Sequence[Objective]:
-    """The objectives of a classifier that is known by name."""
-    return choose(outputs, None, labels, by_name=True)
+    """The objectives of a classifier: its outputs (B, C) hold classes."""
+    by_name = [output.name for output in outputs if output.shape is not None and len(output.shape) == 2]
+    return choose(outputs, None, labels, by_name=by_name)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from nern.teachers import norms
 # The `architecture` of a network that a program computes.
 GRAPH = "graph"
 
+# The kinds of outputs of architectures that hold classes.
+CLASSES = ("logits", "dense classes")
+
 Shape = tuple[int, ...]
 
 # The operators that take a weight which can be represented, and the position of the weight among the arguments.
@@ -96,7 +99,7 @@ class NetworkFacts:
     def classes(self) -> int | None:
         """The number of classes, as far as it is known: the second extent of the only output of the network, (B, C)."""
         if self._match is not None:
-            return self._match.classes
+            return self._match.classes or None
         outputs = [one for one in outputs_of(self.program) if one.floating] if self.program is not None else []
         if len(outputs) != 1 or outputs[0].shape is None or len(outputs[0].shape) != 2:
             return None
@@ -117,11 +120,12 @@ class NetworkFacts:
 
     def chooser(self, wanted: ObjectiveChoice) -> Choose:
         """The function that chooses the objectives of the outputs. `wanted` is the option of the request."""
+        by_name = [] if self._match is None else [name for name, kind in self._match.outputs.items() if kind in CLASSES]
         axes = {} if self.program is None else {one.name: one.softmax_axis for one in outputs_of(self.program)}
 
         def chosen(outputs: Sequence[OutputFacts], labels: LabelFacts | None) -> Sequence[Objective]:
             described = [replace(one, softmax_axis=axes.get(one.name)) for one in outputs]
-            return choose(described, wanted, labels, by_name=self.architecture is not None)
+            return choose(described, wanted, labels, by_name=by_name)
 
         return chosen
 

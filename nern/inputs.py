@@ -53,14 +53,14 @@ class Inputs:
         `ports` are the inputs of the network; `make_plan` has checked that the arrays fit them.
         """
         order = torch.randperm(len(self), generator=generator)
-        columns, dtypes = self._in_order(ports), [dtype_of(port) for port in ports]
+        columns, dtypes = self.in_order(ports), [dtype_of(port) for port in ports]
         train, test = (InputSubset(columns, dtypes, rows) for rows in (order[held_out:], order[:held_out]))
         labels = None if self.labels is None else self.labels[order[:held_out]]
         if labels is not None:
             labels = labels.float() if labels.is_floating_point() else labels.long()
         return train, HeldOutSet(test.batches, labels, label_facts(self.labels))
 
-    def _in_order(self, ports: Sequence[Port]) -> list[Tensor]:
+    def in_order(self, ports: Sequence[Port]) -> list[Tensor]:
         """The arrays in the order of the network's inputs. A single array belongs to a single input, whatever its name."""
         return list(self.arrays.values()) if len(ports) == 1 else [self.arrays[port.name] for port in ports]
 

@@ -1,6 +1,6 @@
 """A network for a training: its tensors, and the code or the program that computes its outputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from nern import architectures
 from nern.facts import NetworkFacts
+from nern.graph.batching import Batched
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.program import Program
 from nern.state_dicts import aliases
 from nern.teachers import Renamed
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,19 @@ class Network:
         """The facts that planning needs."""
         return NetworkFacts(self.state_dict, self.architecture, self.program, aliases(self.state_dict))
 
-    def build(self) -> nn.Module:
+    def build(self, samples: Sequence[Shape] | None = None) -> nn.Module:
         """The module that computes the outputs, in float32 and in eval mode. Its parameters have no gradients.
 
-        `nern.teachers.call` calls it with weights by the names of the checkpoint. Raises UnknownArchitecture if the state_dict
-        does not match the architecture, and BadProgram if it lacks a tensor of the program.
+        `nern.teachers.call` calls it with weights by the names of the checkpoint. `samples` has the shape of each input without
+        the batch; None: the shapes that the program has. Raises UnknownArchitecture if the state_dict does not match the
+        architecture, and BadProgram if it lacks a tensor of the program, or if the program can't compute such inputs.
         """
         facts = self.facts
         if facts.program is not None:
             tensors = {value: facts.aliases.get(name, name) for value, name in facts.program.tensors.items()}
-            return GraphNetwork(replace(facts.program, tensors=tensors), self.state_dict).eval()
+            network = GraphNetwork(replace(facts.program, tensors=tensors), self.state_dict)
+            return Batched(network, samples).eval()
         assert facts.architecture is not None, "only a known network can be built"
-        view = architectures.match(facts.architecture, architectures.shapes_of(self.state_dict)).view
-        return Renamed(architectures.build(facts.architecture, dict(self.state_dict)), view, facts.aliases)
+        match = architectures.match(facts.architecture, architectures.shapes_of(self.state_dict))
+        module = architectures.build(facts.architecture, dict(self.state_dict))
+        return Renamed(module, match.view, facts.aliases, list(match.outputs))

@@ -5,7 +5,7 @@ which. The loss of classes is the divergence KL(teacher || student), and the los
 teacher's own spread. This module does not import torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nern.errors import UnusableImages
@@ -85,17 +85,21 @@ class Objective:
 
 
 def choose(
-    outputs: Sequence[OutputFacts], wanted: ObjectiveChoice, labels: LabelFacts | None, *, by_name: bool
+    outputs: Sequence[OutputFacts],
+    wanted: ObjectiveChoice,
+    labels: LabelFacts | None,
+    *,
+    by_name: Collection[str] = (),
 ) -> tuple[Objective, ...]:
     """The objectives of all outputs, in order.
 
-    `wanted` is the option of the request. `by_name` says that the network is a classifier or segmenter that is known by name.
-    Where the request leaves the choice open, an output holds classes
+    `wanted` is the option of the request. `by_name` has the names of the outputs that hold classes because the architecture is
+    known. Where the request leaves the choice open, an output holds classes
 
     - if a softmax over axis 1 is its last operation,
     - if the labels are numbers of classes, and fit the output: (N,) for an output B x C, (N, height, width) for
       B x C x height x width. If some of the outputs that fit have exactly as many classes as the labels, only these count,
-    - or if the network is known by name, and the output is B x C, or a dense output called `out` or `aux`.
+    - or if the architecture is known and says so.
 
     Every other output holds values. Outputs of integers are ignored. Raises UnusableImages for an output that can't hold
     classes, for a name that no output has, and if nothing is left to distil.
@@ -109,7 +113,7 @@ def choose(
     objectives = []
     for output in outputs:
         given = named.get(output.name, wanted if isinstance(wanted, str) and output.floating else None)
-        kind = given or _default(output, output.name in labelled, by_name=by_name)
+        kind = given or _default(output, output.name in labelled or output.name in by_name)
         if kind == "classes" and not output.may_hold_classes:
             raise UnusableImages(f"the output {output.name!r} has no axis of classes: choose values", "/objective")
         if kind == "values" and not output.floating:
@@ -143,11 +147,10 @@ def _labelled(outputs: Sequence[OutputFacts], labels: LabelFacts | None) -> set[
     return exactly or set(fitting)
 
 
-def _default(output: OutputFacts, labelled: bool, *, by_name: bool) -> ObjectiveKind:
+def _default(output: OutputFacts, known: bool) -> ObjectiveKind:
     if not output.floating:
         return "ignore"
-    known = by_name and output.shape is not None and (len(output.shape) == 2 or output.name in ("out", "aux"))
-    holds_classes = output.may_hold_classes and (output.ends_in_softmax or labelled or known)
+    holds_classes = output.may_hold_classes and (output.ends_in_softmax or known)
     return "classes" if holds_classes else "values"
 
 

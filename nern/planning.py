@@ -84,7 +84,7 @@ def _validate_data(request: TrainingRequest, network: NetworkFacts, data: DataFa
     """Refuses data that the network can't take, and objectives that its outputs can't have."""
     labels = _labels_of(data)
     if network.program is not None:
-        choose(outputs_of(network.program), request.objective, labels, by_name=False)
+        choose(outputs_of(network.program), request.objective, labels)
         if data is not None:
             _validate_batch_axes(network.inputs)
     if isinstance(data, NoiseFacts):
@@ -112,10 +112,18 @@ def _validate_data(request: TrainingRequest, network: NetworkFacts, data: DataFa
 
 
 def _validate_batch_axes(ports: tuple[Port, ...]) -> None:
+    """Refuses programs that can't take any number of inputs. A fixed number of inputs is taken several times."""
+    fixed = {port.shape[0] for port in ports if port.shape} - {None}
+    detail = ""
     for port in ports:
-        if not port.shape or port.shape[0] not in (None, 1):
-            detail = f"the input {port.name!r} has the shape {_written(port.shape)}: its first axis must be free or 1"
-            raise UnusableImages(f"{detail}, so the network can't be distilled; export it so, or leave out `data`", "/data")
+        if port.shape == ():
+            detail = f"the input {port.name!r} of the graph is one number: it has no batch axis"
+    if len(fixed) > 1:
+        detail = (
+            f"the first axes of the inputs have the extents {', '.join(map(str, fixed))}: they must be a batch axis"
+        )
+    if detail:
+        raise UnusableImages(f"{detail}; export the network with a free batch axis, or leave out `data`", "/data")
 
 
 def _validate_images(data: ImageFacts, ports: tuple[Port, ...]) -> None:

@@ -19,11 +19,10 @@ from nern import losses
 from nern.errors import UnusableImages
 from nern.evaluation import Choose, of_classifier
 from nern.faults import is_device_fault, is_out_of_memory
-from nern.graph.interpreter import GraphNetwork
 from nern.graph.program import Node
 from nern.images import CPU, Shape, microbatch_inputs, mirror_and_shift
 from nern.objectives import Objective, OutputFacts
-from nern.teachers import Batch, call, device_of
+from nern.teachers import PROGRAMS, Batch, call, device_of
 from nern.teachers.norms import has_statistics, norm_call
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -174,7 +173,7 @@ def statistics(network: nn.Module) -> Iterator[list[Tensor]]:
             differences.append(_difference(of_norm.input, of_norm.mean, of_norm.variance, of_norm.epsilon))
 
     missing = UnusableImages("matched noise needs running statistics, but the network has no batch norm that stores them")
-    if isinstance(network, GraphNetwork):
+    if isinstance(network, PROGRAMS):
         if not has_statistics(network.program):
             raise missing
         with network.observed(compare_node):

@@ -1,6 +1,6 @@
 """A network whose tensors have other names in the checkpoint than in its module."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,11 +15,14 @@ class Renamed(nn.Module):
     """A module that takes weights by the names of the checkpoint, for example with a prefix.
 
     `view` has the names of the checkpoint for those of the module. `aliases` has the names of tied tensors, each with the name
-    of the tensor whose weights it takes.
+    of the tensor whose weights it takes. `outputs` has the names of the outputs, in order, or is empty if they are not known.
     """
 
-    def __init__(self, module: nn.Module, view: View, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, view: View, aliases: Mapping[str, str] | None = None, outputs: Sequence[str] = ()
+    ) -> None:
         super().__init__()
+        self.outputs = tuple(outputs)
         self.module = module
         self._sources = {bare: (aliases or {}).get(name, name) for bare, name in view.bare.items()}
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nern.graph.batching import Batched
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.program import Node
 from nern.synthesis import NORMS
-from nern.teachers import norms
+from nern.teachers import PROGRAMS, norms
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -29,7 +30,7 @@ def recorded(network: nn.Module, *, enabled: bool = True) -> Iterator[list[Tenso
     if not enabled:
         yield maps
         return
-    if isinstance(network, GraphNetwork):
+    if isinstance(network, PROGRAMS):
         with _recorded_nodes(network, maps):
             yield maps
         return
@@ -57,7 +58,7 @@ def recorded(network: nn.Module, *, enabled: bool = True) -> Iterator[list[Tenso
 
 
 @contextmanager
-def _recorded_nodes(network: GraphNetwork, maps: list[Tensor]) -> Iterator[None]:
+def _recorded_nodes(network: GraphNetwork | Batched, maps: list[Tensor]) -> Iterator[None]:
     """A context that adds the feature maps of a program to `maps`."""
     operators = {node.operator for node in network.program.nodes}
     kinds = norms.NORMS if operators & norms.NORMS else norms.CONVOLUTIONS

@@ -52,6 +52,16 @@ def facts_of(data: Data | None) -> DataFacts | None:
     return None if data is None else NoiseFacts(data.kind, data.shapes)
 
 
+def samples_of(data: Data, ports: Sequence[Port]) -> list[tuple[int, ...]]:
+    """The shape of each input of the network without the batch. `ports` are the inputs of the network."""
+    if isinstance(data, Images):
+        _, height, width, channels = data.pixels_NHWC.shape
+        return [(channels, height, width)]
+    if isinstance(data, Inputs):
+        return [tuple(array.shape[1:]) for array in data.in_order(ports)]
+    return list(data.shapes)
+
+
 def split(
     data: Data,
     request: TrainingRequest,

@@ -19,7 +19,7 @@ from nern.training.progress import Meter, OnProgress, silently
 from nern.training.search import search
 from nern.training.snapshot import Snapshot
 from nern.training.subject import Subject
-from nern.training.teacher import Data, Teacher, facts_of, split
+from nern.training.teacher import Data, Teacher, facts_of, samples_of, split
 from nern.training.trained import Trained
 
 
@@ -78,7 +78,7 @@ def _teacher_and_evaluator(
     facts, request = network.facts, plan.request
     if not facts.can_be_computed or data is None:
         return None, None
-    module = network.build().to(device)
+    module = network.build(samples_of(data, facts.inputs)).to(device)
     choose = facts.chooser(request.objective)
     images, held_out = split(data, request, plan.held_out_images, module, facts.inputs, choose)
     evaluator = Evaluator(module, held_out, cancellation, choose)

@@ -159,7 +159,7 @@ def test_the_loss_of_values_is_relative_to_the_spread_of_the_held_out_outputs() 
     evaluator = Evaluator(
         Summed(),
         HeldOutSet(lambda: ((inputs,),)),
-        choose=lambda outputs, labels: choose(outputs, {"y": "values"}, labels, by_name=False),
+        choose=lambda outputs, labels: choose(outputs, {"y": "values"}, labels),
     )
     original = inputs @ Summed().weight
     expected = (original + 1 - original).square().mean() / original.var(0, correction=0).mean()
@@ -168,7 +168,7 @@ def test_the_loss_of_values_is_relative_to_the_spread_of_the_held_out_outputs() 
 
 
 def test_the_rank_of_several_outputs_is_their_sum() -> None:
-    assert choose([OutputFacts("a", (None, 4), softmax_axis=1), OutputFacts("b", (None, 4))], None, None, by_name=False) == (
+    assert choose([OutputFacts("a", (None, 4), softmax_axis=1), OutputFacts("b", (None, 4))], None, None) == (
         Objective("a", "classes", probabilities=True),
         Objective("b", "values"),
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nern.architectures import build
 from nern.errors import BadProgram, ImpossibleRequest, NotRepresentable, UnknownArchitecture, UnusableImages
 from nern.facts import ArrayFacts, DataFacts, ImageFacts, InputFacts, NetworkFacts, NoiseFacts
-from nern.graph.interpreter import GraphNetwork
+from nern.graph.batching import Batched
 from nern.graph.program import Port, Program
 from nern.images import Noise
 from nern.inputs import Inputs
@@ -20,7 +20,7 @@ from nern.objectives import LabelFacts
 from nern.planning import make_plan
 from nern.request import DecoupledRequest, read_request
 from nern.synthesis import ImagePool, follow_statistics
-from nern.teachers import call
+from nern.teachers import Renamed, call
 from nern.training import maps, train
 from nern.training.subject import digest
 from tests.support import programs
@@ -64,7 +64,7 @@ def exported_resnet8() -> Network:
 
 def test_a_program_is_the_network_whose_program_it_is() -> None:
     module, graph = build("cifar/resnet8", resnet8()), exported_resnet8().build()
-    assert isinstance(graph, GraphNetwork)
+    assert isinstance(graph, Batched)
     inputs = (torch.randn(4, 3, 8, 8),)
     weights = {name: 1.1 * weight for name, weight in resnet8().items() if name.endswith("conv1.weight")}
     for changed in ({}, weights):
@@ -111,8 +111,8 @@ def test_a_prefix_and_a_tensor_beside_the_network_change_nothing() -> None:
 
 def test_an_architecture_that_is_named_goes_before_the_program() -> None:
     graph = exported_resnet8()
-    assert isinstance(replace(graph, architecture="graph").build(), GraphNetwork)
-    assert not isinstance(Network(resnet8(), "cifar/resnet8", graph.program).build(), GraphNetwork)
+    assert isinstance(replace(graph, architecture="graph").build(), Batched)
+    assert isinstance(Network(resnet8(), "cifar/resnet8", graph.program).build(), Renamed)
     with pytest.raises(UnknownArchitecture, match="has no graph"):
         train(Network(resnet8(), "graph"), DecoupledRequest(steps=1, hidden=8))
     lacking = {name: tensor for name, tensor in graph.state_dict.items() if name != "conv1.weight"}
@@ -215,8 +215,8 @@ INTEGERS = InputFacts(40, {"ids": ArrayFacts("I32", (5,))}, None)
         (WORDS, NoiseFacts("normal"), "takes integers, which noise can't replace", "/data/noise"),
         (ANY_SIZE, NoiseFacts("uniform"), "'x' is any x 3 x any x any, so the shape of noise is not known", "/data/noise"),
         (IMAGE, NoiseFacts("matched"), "no batch norm", "/data/noise"),
-        (program(Port("x", "F32", (4, 3, 8, 8))), PHOTOS, "shape 4 x 3 x 8 x 8: its first axis must be free or 1", "/data"),
-        (program(Port("x", "F32", ())), NoiseFacts("normal"), "first axis must be free or 1", "/data"),
+        (program(Port("x", "F32", (2, 3)), Port("t", "F32", (4, 3))), arrays(x=(3,), t=(3,)), "the extents 2, 4", "/data"),
+        (program(Port("x", "F32", ())), NoiseFacts("normal"), "'x' of the graph is one number", "/data"),
         (
             program(Port("x", "F32", (None, 3, 8, 8)), outputs=(Port("x", "F32", (None, 5)),)),
             replace(PHOTOS, classes=6),
@@ -244,6 +244,7 @@ def test_data_that_a_program_can_not_take_are_refused(
         (IMAGE, NoiseFacts("normal")),
         (ANY_SIZE, NoiseFacts("normal", ((3, 9, 9),))),
         (program(Port("x", "F32", (1, 3, 8, 8))), PHOTOS),
+        (program(Port("x", "F32", (4, 3, 8, 8))), PHOTOS),
     ],
 )
 def test_data_that_fit_are_accepted(network: NetworkFacts, data: DataFacts) -> None:

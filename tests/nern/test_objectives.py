@@ -22,7 +22,7 @@ ONE_CLASS, PIXELS = LabelFacts("classes", (), 10), LabelFacts("classes", (8, 8),
         (OutputFacts("y", (None, 10), softmax_axis=1), None, False, "classes"),
         (OutputFacts("y", (None, 10), softmax_axis=-1), None, False, "classes"),
         (OutputFacts("y", (None, 5, 10), softmax_axis=-1), None, False, "values"),
-        (PICTURE, None, True, "values"),
+        (PICTURE, None, False, "values"),
         (PICTURE, ONE_CLASS, False, "values"),
         (PICTURE, PIXELS, False, "classes"),
         (PICTURE, LabelFacts("values", (3, 8, 8)), False, "values"),
@@ -36,14 +36,14 @@ def test_what_an_output_holds_follows_from_its_end_the_labels_and_the_name(
     output: OutputFacts, labels: LabelFacts | None, by_name: bool, kind: str
 ) -> None:
     beside = OutputFacts("beside", (None, 1, 2, 2))
-    assert choose([output, beside], None, labels, by_name=by_name)[0].kind == kind
+    assert choose([output, beside], None, labels, by_name=[output.name] if by_name else [])[0].kind == kind
 
 
 def test_labels_belong_to_the_output_with_as_many_classes() -> None:
     outputs = [OutputFacts("boxes", (None, 12)), OutputFacts("classes", (None, 10)), OutputFacts("again", (None, 10))]
-    assert [one.kind for one in choose(outputs, None, ONE_CLASS, by_name=False)] == ["values", "classes", "classes"]
+    assert [one.kind for one in choose(outputs, None, ONE_CLASS)] == ["values", "classes", "classes"]
     fewer = LabelFacts("classes", (), 9)
-    assert [one.kind for one in choose(outputs, None, fewer, by_name=False)] == ["classes"] * 3
+    assert [one.kind for one in choose(outputs, None, fewer)] == ["classes"] * 3
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_labels_belong_to_the_output_with_as_many_classes() -> None:
 )
 def test_a_request_may_say_what_the_outputs_hold(wanted: ObjectiveChoice, kinds: list[str]) -> None:
     outputs = [LOGITS, MASK, OutputFacts("number", (None, 10), floating=False)]
-    assert [one.kind for one in choose(outputs, wanted, ONE_CLASS, by_name=False)] == kinds
+    assert [one.kind for one in choose(outputs, wanted, ONE_CLASS)] == kinds
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_objective_that_an_output_can_not_have_is_refused(
     outputs: list[OutputFacts], wanted: ObjectiveChoice, reason: str
 ) -> None:
     with pytest.raises(UnusableImages, match=reason) as refused:
-        choose(outputs, wanted, None, by_name=False)
+        choose(outputs, wanted, None)
     assert refused.value.pointer == "/objective"
 
 
@@ -105,7 +105,7 @@ def ending(*nodes: tuple[str, tuple[Argument, ...], dict[str, Argument]], dtype:
     ],
 )
 def test_a_softmax_at_the_end_of_a_program_is_seen(program: Program, probabilities: bool) -> None:
-    [objective] = choose(outputs_of(program), None, None, by_name=False)
+    [objective] = choose(outputs_of(program), None, None)
     assert objective.probabilities == probabilities
     assert objective.kind == ("classes" if probabilities else "values")
 

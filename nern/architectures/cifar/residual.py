@@ -79,6 +79,8 @@ class Block(nn.Module):
             self.bn1 = nn.BatchNorm2d(outputs)
             self.conv2 = conv(outputs, outputs, 3)
             self.bn2 = nn.BatchNorm2d(outputs)
+        # The input of this module is the sum of the block, a feature map (nern/training/maps.py).
+        self.relu = nn.ReLU()
         self.bottleneck = bottleneck
         self.shortcut_name = layout.shortcut
         side: nn.Module = nn.Sequential()
@@ -90,7 +92,8 @@ class Block(nn.Module):
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x_BCHW)))))
         if self.bottleneck:
             out = self.bn3(self.conv3(F.relu(out)))
-        return F.relu(out + self.get_submodule(self.shortcut_name)(x_BCHW))
+        result: Tensor = self.relu(out + self.get_submodule(self.shortcut_name)(x_BCHW))
+        return result
 
 
 class ResNet(nn.Module):
