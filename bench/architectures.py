@@ -22,6 +22,7 @@ from bench.tables import Row, parser, progress, show
 from nern import architectures, artefact
 from nern.artefact import Artefact
 from nern.layers import StateDict, find_layers
+from nern.network import Network
 from nern.request import DecoupledRequest
 from nern.tiles import Tiles
 from nern.training import train
@@ -56,7 +57,7 @@ def round_trip(name: str, network: nn.Module, seed: int, permuted: int) -> dict[
     few = len(Tiles(layers, "tiled")) <= permuted
     config = DecoupledRequest(steps=2, hidden=16, seed=seed, permutation="cross-filter" if few else "none")
     started = time.monotonic()
-    trained = train(state_dict, config)
+    trained = train(Network(state_dict), config)
     training = time.monotonic() - started
     with TemporaryDirectory() as folder:
         path = Path(folder) / "artefact.safetensors"

@@ -28,6 +28,7 @@ from nern import architectures, artefact
 from nern.architectures import build
 from nern.images import CPU, Images, Noise
 from nern.layers import StateDict
+from nern.network import Network
 from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
 from nern.state_dicts import find_state_dict
 from nern.training import Progress, Snapshot, train
@@ -188,9 +189,8 @@ def measure(
         if now.step == now.steps:
             last.update(now.snapshot().detached().predictor)
 
-    trained = train(
-        state_dict, config, architecture=architecture, data=data, device=DEVICE, on_progress=watch, snapshot=kept.read()
-    )
+    network = Network(state_dict, architecture)
+    trained = train(network, config, data=data, device=DEVICE, on_progress=watch, snapshot=kept.read())
     _, nbytes = artefact.write(trained.representation, state_dict)
     represented = sum(4 * layer.weights for layer in trained.representation.layers)
     original = accuracy(build(architecture, state_dict), test, DEVICE)
@@ -232,7 +232,7 @@ def accuracy(network: nn.Module, images: Images, device: torch.device = CPU) -> 
 
 
 def load(path: Path) -> StateDict:
-    return find_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return find_state_dict(torch.load(path, map_location="cpu", weights_only=True)).state_dict
 
 
 def read_images(paths: list[Path]) -> Images:

@@ -10,10 +10,11 @@ import torch
 
 from bench.fidelity import load
 from bench.tables import Row, parser, progress, show
+from nern.facts import NetworkFacts
 from nern.layers import StateDict
 from nern.permutation import permutations
 from nern.plan import Plan
-from nern.planning import NetworkFacts, make_plan
+from nern.planning import make_plan
 from nern.representation import Representation
 from nern.request import DecoupledRequest
 from nern.request.phases import warmed_up

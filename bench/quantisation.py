@@ -29,7 +29,7 @@ from bench.rivals.quantised import Quantised
 from bench.tables import Row, parser, progress, show
 from nern.architectures import build
 from nern.evaluation import Evaluator, HeldOutSet
-from nern.images import Images, ImageSource
+from nern.images import Images, InputSource
 from nern.layers import Layer, StateDict, find_layers
 from nern.planning import MAX_HELD_OUT_IMAGES
 from nern.randomness import generator
@@ -54,7 +54,7 @@ class Subject:
     state_dict: StateDict
     network: nn.Module
     original: float
-    source: ImageSource
+    source: InputSource
     judge: Evaluator
     test: Images
 

@@ -21,6 +21,7 @@ from nern.architectures.cifar import ResNet
 from nern.artefact import Artefact
 from nern.images import Images, Noise
 from nern.layers import StateDict
+from nern.network import Network
 from nern.request import read_request
 from nern.training import Evaluation, train
 
@@ -96,7 +97,7 @@ def digest(given: dict[str, Any], data: Images | Noise | None) -> str:
     """What one training ends in, as 16 hexadecimal digits."""
     torch.manual_seed(0)
     state_dict: StateDict = ResNet(8).state_dict()
-    trained = train(state_dict, read_request(given), architecture=ARCHITECTURE, data=data)
+    trained = train(Network(state_dict, ARCHITECTURE), read_request(given), data=data)
     pieces, _ = artefact.write(trained.representation, state_dict)
     content = b"".join(pieces)
     stored = Artefact(lambda start, stop: content[start:stop])

@@ -20,6 +20,7 @@ from nern import artefact, ranking
 from nern.artefact import Artefact
 from nern.images import Images
 from nern.layers import find_layers
+from nern.network import Network
 from nern.randomness import generator
 from nern.request import DecoupledRequest
 from nern.request.options import PermutationKind, SmallKernels
@@ -100,7 +101,7 @@ def represent(
         return {"hidden": None, "artefact": indices, "relative error": None, "accuracy": None, "seconds": None}
     # A parameter is stored in two bytes, a weight in four.
     started = time.monotonic()
-    trained = train(state_dict, request.with_values({"ratio": 2 * share}))
+    trained = train(Network(state_dict), request.with_values({"ratio": 2 * share}))
     seconds = time.monotonic() - started
     pieces, nbytes = artefact.write(trained.representation, state_dict)
     content = b"".join(pieces)

@@ -17,6 +17,7 @@ from bench.fidelity import FILES, load, read_images
 from bench.tables import DEVICE, DEVICE_NAME, Row, parser, progress, show
 from nern.images import Images
 from nern.layers import StateDict
+from nern.network import Network
 from nern.request import DecoupledRequest, PaperRequest, TrainingRequest
 from nern.training import Progress, train
 
@@ -95,7 +96,7 @@ def main() -> None:
 def measure(state_dict: StateDict, images: Images, config: TrainingRequest, clock: Clock) -> None:
     """Trains until the clock ends the training."""
     try:
-        train(state_dict, config, architecture=ARCHITECTURE, data=images, device=DEVICE, on_progress=clock)
+        train(Network(state_dict, ARCHITECTURE), config, data=images, device=DEVICE, on_progress=clock)
     except Enough:
         return
 

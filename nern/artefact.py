@@ -9,7 +9,8 @@ The file has these tensors:
 
 The metadata entry `nern` is a JSON object with these members: `version`; `architecture`; `layers`, each with its place in the
 state_dict; `small_kernels`; `predictor`, the configuration of the predictor; `bits`, those of each linear layer of a quantised
-predictor; `scales`, one for each layer; and `permutation`, the kind of permutation.
+predictor; `scales`, one for each layer; and `permutation`, the kind of permutation. Tied weights are stored once: in version 4,
+there is a member `aliases` with the names of tensors that are the same as another, each with the name of the other.
 """
 
 import json
@@ -26,10 +27,12 @@ from nern.permutation import pack, unpack
 from nern.predictor import Predictor, PredictorConfig
 from nern.rendering import render_layer
 from nern.representation import Representation
+from nern.state_dicts import aliases
 from nern.tensorfile import Entry
 from nern.tiles import Tiles
 
-VERSION = 3
+# Version 4 has `aliases`. An artefact without aliases has version 3, which release 0.1.0 reads.
+VERSIONS = (3, 4)
 
 Read = Callable[[int, int], bytes]
 """Reads the bytes of a file from the offset `start` to before the offset `stop`."""
@@ -59,6 +62,8 @@ def write(
     """
     tiles = representation.tiles
     represented = {layer.name for layer in representation.layers}
+    shared = {alias: name for alias, name in aliases(state_dict).items() if alias not in represented}
+    state_dict = {name: tensor for name, tensor in state_dict.items() if name not in shared}
     place = {name: number for number, name in enumerate(state_dict)}
     module = representation.predictor
     predictor = {
@@ -73,7 +78,7 @@ def write(
     }
     kept = {f"kept.{name}": tensor for name, tensor in state_dict.items() if name not in represented}
     about = {
-        "version": VERSION,
+        "version": VERSIONS[1] if shared else VERSIONS[0],
         "architecture": architecture,
         "layers": [
             {
@@ -90,6 +95,8 @@ def write(
         "scales": representation.scales,
         "permutation": representation.permutation,
     }
+    if shared:
+        about["aliases"] = shared
     tensors = predictor | permutation | kept
     header, _ = tensorfile.make_header(
         ((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()), {"nern": json.dumps(about)}
@@ -107,8 +114,8 @@ class Artefact:
     """An artefact that is read through `read`.
 
     The representation is read at once, a kept tensor only when it is asked for. `names` has the names of the state_dict in
-    order, `entries` the tensors of the file. Raises BadArtefact if the file is not an artefact, is damaged, or has another
-    version.
+    order without those in `aliases`, `entries` the tensors of the file. Raises BadArtefact if the file is not an artefact, is
+    damaged, or has another version.
     """
 
     def __init__(self, read: Read) -> None:
@@ -117,8 +124,10 @@ class Artefact:
         self.entries, metadata = tensorfile.parse_header(read(8, 8 + length))
         try:
             about = json.loads(metadata["nern"])
-            if about["version"] != VERSION:
-                raise BadArtefact(f"the artefact has version {about['version']}; this release reads version {VERSION}")
+            if about["version"] not in VERSIONS:
+                known = " and ".join(map(str, VERSIONS))
+                raise BadArtefact(f"the artefact has version {about['version']}; this release reads versions {known}")
+            self.aliases: dict[str, str] = about.get("aliases", {})
             self.architecture: str | None = about["architecture"]
             self.names = [name.removeprefix("kept.") for name in self.entries if name.startswith("kept.")]
             for layer in sorted(about["layers"], key=lambda layer: int(layer["place"])):
@@ -156,12 +165,16 @@ class Artefact:
         return tensorfile.from_bytes(data, entry.dtype, entry.shape)
 
     def state_dict(self) -> StateDict:
-        """The whole network, in the original order: the represented layers rendered, the kept tensors as they were."""
+        """The whole network, in the original order: the represented layers rendered, the kept tensors as they were.
+
+        Aliases come last. They are the same tensors as those that they are aliases of.
+        """
         number = {layer.name: number for number, layer in enumerate(self.representation.layers)}
-        return {
+        tensors = {
             name: render_layer(self.representation, number[name]) if name in number else self.tensor(f"kept.{name}")
             for name in self.names
         }
+        return tensors | {alias: tensors[name] for alias, name in self.aliases.items()}
 
 
 def _narrowed(tensor: Tensor) -> Tensor:

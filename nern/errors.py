@@ -54,3 +54,11 @@ class BadArtefact(NernError):
 
 class BadProgram(NernError):
     """A graph is damaged, or has an operator, an argument or a version that this release can't interpret."""
+
+
+class BadDescription(ImpossibleRequest):
+    """The description of a sequential network does not fit the weights. `pointer` has the number of the step, from 0."""
+
+
+class UnknownKey(NernError):
+    """No state_dict of a file is where a client says."""

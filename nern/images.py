@@ -18,20 +18,24 @@ MICROBATCH_ELEMENTS = 2**22
 CPU = torch.device("cpu")
 
 
-class ImageSource(Protocol):
+Shape = tuple[int, ...]
+
+
+class InputSource(Protocol):
     """A source of network inputs."""
 
-    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`count` inputs drawn at random, on `device`: normalised, float32 (count, channels, height, width)."""
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> tuple[Tensor, ...]:
+        """`count` inputs drawn at random, on `device`: a tensor (count, ...) for each input of the network."""
         ...
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images in memory, uint8 (n, height, width, channels), and their labels, int64 (n,), or None. Both are on the CPU.
+    """Images in memory (n, height, width, channels), and their labels, int64 (n,), or None. Both are on the CPU.
 
-    An input of the network is (image / 255 - mean) / std. `mean` and `std` have a mean and a standard deviation for each
-    channel. Raises UnusableImages if these do not fit each other.
+    Pixels are uint8, or float32 from 0 to 1. An input of the network is (image / 255 - mean) / std; pixels of float32 are not
+    divided. `mean` and `std` have a mean and a standard deviation for each channel. Raises UnusableImages if these do not fit
+    each other.
     """
 
     pixels_NHWC: Tensor
@@ -40,6 +44,8 @@ class Images:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if self.pixels_NHWC.dtype not in (torch.uint8, torch.float32):
+            raise UnusableImages(f"the pixels are {self.pixels_NHWC.dtype}; they must be uint8, or float32 from 0 to 1")
         channels = self.pixels_NHWC.shape[-1]
         if not len(self.mean) == len(self.std) == channels:
             raise UnusableImages(
@@ -56,12 +62,13 @@ class Images:
         return len(self.pixels_NHWC)
 
     def normalised(self, pixels_BHWC: Tensor) -> Tensor:
-        """Images as network inputs: uint8 (B, H, W, C) to float32 (B, C, H, W).
+        """Images as network inputs: uint8 or float32 (B, H, W, C) to float32 (B, C, H, W).
 
         In memory the channels come last. Convolutions are faster with this order.
         """
         mean, std = torch.tensor([self.mean, self.std], device=pixels_BHWC.device).unbind()
-        return ((pixels_BHWC.float() / 255 - mean) / std).movedim(-1, 1)
+        scaled = pixels_BHWC.float() / 255 if pixels_BHWC.dtype == torch.uint8 else pixels_BHWC
+        return ((scaled - mean) / std).movedim(-1, 1)
 
     def split(self, held_out: int, generator: torch.Generator, *, augment: bool) -> tuple["Subset", "Images"]:
         """Splits the images at random into images for the training and `held_out` images for evaluation."""
@@ -83,42 +90,52 @@ class Subset:
     rows: Tensor
     augment: bool
 
-    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`count` inputs drawn with replacement, on `device`: float32 (count, channels, height, width)."""
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> tuple[Tensor, ...]:
+        """`count` inputs drawn with replacement, on `device`: one tensor, float32 (count, channels, height, width)."""
         chosen = self.rows[torch.randint(len(self.rows), (count,), generator=generator)]
         inputs = self.images.normalised(self.images.pixels_NHWC[chosen].to(device))
-        return mirror_and_shift(inputs, generator) if self.augment else inputs
+        return (mirror_and_shift(inputs, generator) if self.augment else inputs,)
 
 
 @dataclass(frozen=True)
 class Noise:
-    """A source of random inputs of one shape (channels, height, width).
+    """A source of random inputs.
 
     "uniform" noise is uniform in [-1, 1], "normal" noise is standard normal. "matched" noise begins as normal noise, and
-    `nern.synthesis` changes it until the batch-norm statistics of the network match.
+    `nern.synthesis` changes it until the batch-norm statistics of the network match. `shape` is the shape of the first input of
+    the network without the batch, such as (channels, height, width). `others` has the shapes of its other inputs.
     """
 
     kind: NoiseKind
-    shape: tuple[int, int, int]
+    shape: Shape
+    others: tuple[Shape, ...] = ()
 
-    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
-        """`count` random inputs, on `device`: float32 (count, channels, height, width)."""
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of all inputs."""
+        return (self.shape, *self.others)
+
+    def batch(self, count: int, generator: torch.Generator, device: torch.device = CPU) -> tuple[Tensor, ...]:
+        """`count` random inputs, on `device`: a tensor float32 (count, ...) for each input of the network."""
+        return tuple(self._draw(count, shape, generator).to(device) for shape in self.shapes)
+
+    def _draw(self, count: int, shape: Shape, generator: torch.Generator) -> Tensor:
         if self.kind == "uniform":
-            inputs = torch.rand(count, *self.shape, generator=generator) * 2 - 1
+            drawn = torch.rand(count, *shape, generator=generator) * 2 - 1
         else:
-            inputs = torch.randn(count, *self.shape, generator=generator)
-        return inputs.contiguous(memory_format=torch.channels_last).to(device)
+            drawn = torch.randn(count, *shape, generator=generator)
+        return drawn.contiguous(memory_format=torch.channels_last) if len(shape) == 3 else drawn
 
 
-def microbatch_inputs(shape: Sequence[int]) -> int:
-    """The number of inputs of a shape (channels, height, width) in one microbatch."""
-    return max(1, MICROBATCH_ELEMENTS // math.prod(shape))
+def microbatch_inputs(shapes: Sequence[Sequence[int]]) -> int:
+    """The number of inputs in one microbatch. `shapes` are those of the tensors of one input, without the batch."""
+    return max(1, MICROBATCH_ELEMENTS // max(1, sum(map(math.prod, shapes))))
 
 
-def microbatches(inputs: Tensor) -> Sequence[Tensor]:
-    """Splits a batch of inputs (B, channels, height, width) into microbatches: the inputs of one forward pass each."""
-    parts: Sequence[Tensor] = inputs.split(microbatch_inputs(inputs.shape[1:]))
-    return parts
+def microbatches(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """Splits a batch of inputs, a tensor (B, ...) for each input of the network, into the inputs of one forward pass each."""
+    count = microbatch_inputs([part.shape[1:] for part in inputs])
+    return list(zip(*(part.split(count) for part in inputs), strict=True))
 
 
 def mirror_and_shift(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:

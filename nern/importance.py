@@ -73,19 +73,29 @@ def curves(
     seed: int,
     on_step: Callable[[int], None],
 ) -> dict[str, Any]:
-    """The accuracy of the pruned networks by part, score and fraction; without labels, the agreement with the original network.
+    """How well the pruned networks work, by part, score and fraction.
 
-    `original` and `rebuilt` have the weights of the layers by name. `compare` compares a network of such weights with the
-    original network. `on_step` is called with the number of networks that have been compared.
+    The metric is the accuracy; without labels, the agreement with the original network; and for outputs that hold values, the
+    output error (the rank of the comparison). `original` and `rebuilt` have the weights of the layers by name. `compare`
+    compares a network of such weights with the original network. `on_step` is called with the number of networks that have
+    been compared.
     """
     named = {layer.name: original[layer.name].float() for layer in layers}
     results: dict[str, dict[str, list[float]]] = {part: {by: [] for by in SCORES} for part in PARTS}
     metric = ""
     for done, (part, by, comparison) in enumerate(_compared(named, rebuilt, compare, seed), start=1):
-        metric = "agreement" if comparison.accuracy is None else "accuracy"
-        results[part][by].append(comparison.agreement if comparison.accuracy is None else comparison.accuracy)
+        metric, value = _measured(comparison)
+        results[part][by].append(value)
         on_step(done)
     return {"metric": metric, "fractions": list(FRACTIONS), "curves": results}
+
+
+def _measured(comparison: Comparison) -> tuple[str, float]:
+    if comparison.accuracy is not None:
+        return "accuracy", comparison.accuracy
+    if comparison.agreement is not None:
+        return "agreement", comparison.agreement
+    return "output_error", comparison.rank
 
 
 def _compared(

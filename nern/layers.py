@@ -6,7 +6,8 @@ dimension of its weight. For such a layer, `filter` is the input channel.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,25 @@ from torch import Tensor
 from nern.errors import NotRepresentable
 
 StateDict = dict[str, Tensor]
+
+REPRESENTED = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+"""The dtypes of weights that can be represented. Floats of eight bits can't be told from what quantisation made of them."""
+
+# Names of weights that do not end in "weight": those of Keras, JAX and hand-written networks, and those that weight norm,
+# spectral norm and pruning give to the parameter behind a weight.
+WEIGHT = re.compile(
+    r"(?:^|[./_])(?:kernel|[wW]|weights|filters?)(?::0)?$|weight_(?:v|orig|bar)$|parametrizations\.weight\.original1?$"
+)
+
+KERAS = re.compile(r"(?:^|[./_])kernel(?::0)?$")
+
+# Parts of the names of four-dimensional tensors that are no convolutions: masks, tables of positions, statistics, and others
+# that a network adds or multiplies.
+KEPT = re.compile(
+    r"mask|pos|embed|token|anchor|mean|std|var|coord|grid|scale|gamma|beta|bias|running|queue|bank|window|table|prior|freq|cache"
+    r"|state|basis|noise|_val|zero_point|proto|weight_[gu]$|original0$",
+    re.IGNORECASE,
+)
 
 
 class Described(Protocol):
@@ -74,18 +94,23 @@ class Layer:
         return math.prod(self.shape)
 
 
-def find_layers(state_dict: Mapping[str, Described]) -> list[Layer]:
+def find_layers(state_dict: Mapping[str, Described], weights: Collection[str] = ()) -> list[Layer]:
     """All convolutions (1-D, 2-D, 3-D, transposed, grouped), in the order of the state_dict.
 
     A convolution is recognised by its tensors: a floating-point weight with three to five dimensions, without a bias of the
-    same shape. Layer norms have such a bias.
+    same shape. (Layer norms have such a bias.) A weight is called `weight`, or as in WEIGHT. A tensor with another name is a
+    convolution if it has four or five dimensions, at least two of them with more than one element, and no name of KEPT.
+    `weights` has the names of further tensors that are known to be weights.
     """
-    return _weights(state_dict, range(3, 6))
+    return _weights(state_dict, range(3, 6), weights)
 
 
-def find_linear(state_dict: Mapping[str, Described]) -> list[Layer]:
-    """All linear layers, in the order of the state_dict. Tables of embeddings have the same shape and are among them."""
-    return _weights(state_dict, range(2, 3))
+def find_linear(state_dict: Mapping[str, Described], weights: Collection[str] = ()) -> list[Layer]:
+    """All linear layers, in the order of the state_dict. Tables of embeddings have the same shape and are among them.
+
+    `weights` has the names of further tensors that are known to be weights.
+    """
+    return _weights(state_dict, range(2, 3), weights)
 
 
 def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
@@ -103,7 +128,19 @@ def select_layers(layers: Sequence[Layer], names: Iterable[str]) -> list[Layer]:
     raise NotRepresentable("the network has no convolution to represent", "/layers")
 
 
-def _weights(state_dict: Mapping[str, Described], dimensions: range) -> list[Layer]:
+def layout_notes(layers: Iterable[Layer]) -> list[str]:
+    """Sentences about weights whose first dimensions seem to be the height and width of kernels, as in Keras."""
+    last = [layer.name for layer in layers if KERAS.search(layer.name) and layer.shape[0] < layer.shape[-1]]
+    if not last:
+        return []
+    others = f" and {len(last) - 1} more" if len(last) > 1 else ""
+    return [
+        f"{last[0]!r}{others} seem to have their channels in the last dimensions, as in Keras: they are represented as they "
+        "are stored, and come back so"
+    ]
+
+
+def _weights(state_dict: Mapping[str, Described], dimensions: range, known: Collection[str]) -> list[Layer]:
     def normalises(name: str) -> bool:
         bias = state_dict.get(f"{name.removesuffix('weight')}bias")
         return bias is not None and bias.shape == state_dict[name].shape
@@ -112,8 +149,14 @@ def _weights(state_dict: Mapping[str, Described], dimensions: range) -> list[Lay
         Layer(name, tuple(tensor.shape), tensor.dtype)
         for name, tensor in state_dict.items()
         if len(tensor.shape) in dimensions
-        and tensor.dtype.is_floating_point
-        and name.endswith("weight")
+        and tensor.dtype in REPRESENTED
+        and (name in known or _is_weight(name, tensor.shape))
         and 0 not in tensor.shape
         and not normalises(name)
     ]
+
+
+def _is_weight(name: str, shape: Sequence[int]) -> bool:
+    if name.endswith("weight") or WEIGHT.search(name):
+        return True
+    return len(shape) >= 4 and sum(extent > 1 for extent in shape) >= 2 and not KEPT.search(name)

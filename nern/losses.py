@@ -15,15 +15,26 @@ def reconstruction(errors: Sequence[Tensor], weights: int) -> Tensor:
     return torch.cat([error.flatten() for error in errors]).square().sum().div(weights).sqrt()
 
 
-def distillation(teacher_BC: Tensor, student_BC: Tensor, eps: float = 0.0) -> Tensor:
-    """L_kd: KL(teacher || student) of the softmax of the logits (B, C), at temperature 1: the mean over the batch.
+def distillation(teacher: Tensor, student: Tensor, eps: float = 0.0) -> Tensor:
+    """L_kd: KL(teacher || student) of the softmax of the logits (B, C, ...), at temperature 1: the mean over all but axis 1.
 
     `eps` is added to the student's probabilities, which bounds the loss. The authors' code adds 1e-4.
     """
-    teacher, student = teacher_BC.log_softmax(1), student_BC.log_softmax(1)
+    positions = teacher.numel() // teacher.shape[1]
+    teacher, student = teacher.log_softmax(1), student.log_softmax(1)
     if eps:
         student = (student.exp() + eps).log()
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return F.kl_div(student, teacher, reduction="sum", log_target=True) / positions
+
+
+def logits(probabilities: Tensor) -> Tensor:
+    """Logits that have these probabilities: their logarithms. A probability of 0 becomes the least normal number."""
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+def relative_square(teacher: Tensor, student: Tensor, spread: float) -> Tensor:
+    """The mean squared error of outputs (B, ...), divided by the square of their spread (see `nern.measures.Moments`)."""
+    return F.mse_loss(student, teacher) / spread**2
 
 
 def feature_maps(teacher: Sequence[Tensor], student: Sequence[Tensor], eps: float = 1e-3) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nern import importance, tensorfile
 from nern.artefact import Artefact, PartBytes
+from nern.measures import OutputComparison, Quality
 from nern.training.progress import OnProgress, of_pruning, silently
 from nern.training.selection import Evaluation
 from nern.training.targets import relative_error
@@ -48,6 +49,7 @@ def make_report(
         },
         "agreement": comparison.agreement if comparison else None,
         "divergence": finite(comparison.divergence) if comparison else None,
+        "outputs": [output_figures(output) for output in comparison.outputs] if comparison else [],
         "relative_error": {
             "overall": finite(relative_error(*zip(*pairs, strict=True))),
             "layers": [
@@ -73,6 +75,24 @@ def make_report(
     }
 
 
+def output_figures(output: OutputComparison) -> dict[str, Any]:
+    """The figures about one output as JSON values. A figure that is not finite is None."""
+    return {
+        "name": output.name,
+        "objective": output.objective,
+        "relative_error": finite(output.relative_error),
+        "psnr": finite(output.psnr),
+        "agreement": output.agreement,
+        "divergence": finite(output.divergence),
+        "accuracy": {"original": output.original_accuracy, "reconstructed": output.accuracy},
+        "quality": {"original": _quality(output.original_quality), "reconstructed": _quality(output.quality)},
+    }
+
+
+def _quality(quality: Quality | None) -> dict[str, Any] | None:
+    return None if quality is None else {"mse": finite(quality.mse), "psnr": finite(quality.psnr)}
+
+
 def _target(search: SearchResult) -> dict[str, Any]:
     return {"drop": search.drop, "met": search.met, "sizes": [asdict(trial) for trial in search.trials]}
 
@@ -96,11 +116,12 @@ def finite(value: float | None) -> float | None:
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    comparison = asdict(evaluation.comparison) if evaluation.comparison else {}
+    comparison = evaluation.comparison
     return {
         "step": evaluation.step,
         "relative_error": finite(evaluation.relative_error),
-        **{name: finite(comparison.get(name)) for name in ("accuracy", "agreement", "divergence")},
+        **{name: finite(getattr(comparison, name, None)) for name in ("accuracy", "agreement", "divergence")},
+        "outputs": [output_figures(output) for output in comparison.outputs] if comparison else [],
     }
 
 

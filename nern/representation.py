@@ -114,8 +114,8 @@ class Representation:
         that are rendered with it.
         """
         rendered = [
-            torch.empty(self.tiles.count(number), self.tiles.width[number], *layer.kernel_size, device=self.device)
-            for number, layer in enumerate(self.layers)
+            torch.empty(self.tiles.count(number), self.tiles.width[number], *unit.kernel_size, device=self.device)
+            for number, unit in enumerate(self.tiles.units)
         ]
         with torch.set_grad_enabled(gradients):
             for index in render_batches(torch.arange(len(self.tiles))):

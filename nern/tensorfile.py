@@ -29,6 +29,15 @@ DTYPES: dict[str, torch.dtype] = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "C64": torch.complex64,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -54,7 +63,7 @@ def nbytes_of(dtype: torch.dtype, shape: Iterable[int]) -> int:
 
 def to_bytes(tensor: Tensor) -> bytes:
     """The elements of a tensor of any shape, row-major and little-endian."""
-    flat = tensor.detach().resolve_neg().cpu().contiguous().flatten()
+    flat = tensor.detach().resolve_neg().resolve_conj().cpu().contiguous().flatten()
     # A contiguous tensor of one element may have any stride, but `view` to another dtype needs a stride of 1.
     return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy().tobytes()
 
@@ -128,9 +137,17 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file by name, in the order of its header. Raises BadArtefact."""
-    tensors, _ = load_with_metadata(path)
-    return tensors
+    """All tensors of a file by name, in the order of its header, then their aliases. Raises BadArtefact."""
+    return with_aliases(*load_with_metadata(path))
+
+
+def with_aliases(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors, and those whose names the metadata maps to the name of a tensor that they are the same as.
+
+    The reference implementation (`save_model`) stores tied tensors so.
+    """
+    shared = {alias: tensors[name] for alias, name in metadata.items() if name in tensors and alias not in tensors}
+    return tensors | shared
 
 
 def load_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -66,10 +66,37 @@ class Impossible(Problem):
     slug, status, title = "impossible-in-this-state", 409, "Impossible in this state"
 
 
+class OffsetConflict(Problem):
+    """The header `Upload-Offset` differs from the number of bytes that the service has of this upload. Ask for the offset with
+    `HEAD`, and go on from there."""
+
+    slug, status, title = "offset-conflict", 409, "Offset conflict"
+
+
+class Gone(Problem):
+    """The resumable upload has expired, or a client has ended it. Create a new upload."""
+
+    slug, status, title = "gone", 410, "Gone"
+
+
+class UnsupportedVersion(Problem):
+    """The header `Tus-Resumable` is missing, or names a version of the protocol tus that this service does not speak. The
+    header `Tus-Version` of the answer names the version that it speaks."""
+
+    slug, status, title = "unsupported-version", 412, "Unsupported version"
+
+
 class TooLarge(Problem):
     """The body of the request is larger than this service accepts. `detail` names the limit in bytes."""
 
     slug, status, title = "too-large", 413, "Too large"
+
+
+class Locked(Problem):
+    """Another request goes on with this resumable upload, or its file is being inspected. Ask for the offset with `HEAD`, and
+    go on from there."""
+
+    slug, status, title = "locked", 423, "Locked"
 
 
 class UnsupportedMediaType(Problem):
@@ -113,6 +140,13 @@ class DigestMismatch(Problem):
     slug, status, title = "digest-mismatch", 422, "Digest mismatch"
 
 
+class ChecksumMismatch(Problem):
+    """The hash of the bytes that were sent differs from the header `Upload-Checksum`, or not all of the bytes arrived. None of
+    them are kept. Send them again."""
+
+    slug, status, title = "checksum-mismatch", 460, "Checksum mismatch"
+
+
 class EmptyFile(Problem):
     """The uploaded file has no bytes."""
 
@@ -131,6 +165,20 @@ class NotACheckpoint(Problem):
     slug, status, title = "not-a-checkpoint", 422, "Not a checkpoint"
 
 
+class LoneShard(Problem):
+    """The file is one of several that belong together: a shard of a checkpoint, or the index of the shards. Send all shards and
+    the index in one form with several parts `file`, or as one tar archive."""
+
+    slug, status, title = "lone-shard", 422, "Lone shard"
+
+
+class BadShards(Problem):
+    """The files do not make up one checkpoint. A shard or a tensor that the index names is missing, or there is one that the
+    index does not name, or a tensor is in two shards. `detail` names it."""
+
+    slug, status, title = "bad-shards", 422, "Bad shards"
+
+
 class ForbiddenPickle(Problem):
     """The file holds a pickle that needs more than tensors and plain values, so reading it could run code. Save the state_dict
     alone: `torch.save(model.state_dict(), path)`."""
@@ -138,10 +186,12 @@ class ForbiddenPickle(Problem):
     slug, status, title = "forbidden-pickle", 422, "Forbidden pickle"
 
 
-class UnsupportedArchive(Problem):
-    """The file is a TorchScript or torch.export archive, which holds a program. Save the state_dict of the module instead."""
+class UnsupportedGraph(Problem):
+    """The file holds a network as a graph (ONNX, torch.export) that this service can't compute. `detail` names the operator and
+    the place where it stands. The state_dict of the network can be uploaded in its place: its weights are then reconstructed,
+    and nothing is distilled."""
 
-    slug, status, title = "unsupported-archive", 422, "Unsupported archive"
+    slug, status, title = "unsupported-graph", 422, "Unsupported graph"
 
 
 class UnsupportedTensor(Problem):
@@ -163,8 +213,9 @@ class NoConvolutions(Problem):
 
 
 class BadDataset(Problem):
-    """The file is not a valid dataset. A dataset is an .npz file with the array `images` (uint8, N x H x W x C) and, if wanted,
-    the array `labels` (integers, N)."""
+    """The file is not a valid dataset. A dataset is an .npz, .npy or .safetensors file with the array `images` (uint8,
+    N x H x W x C) and, if wanted, the array `labels` (integers, N); or one with `inputs`; or a zip archive of images in class
+    folders. `detail` says what to send."""
 
     slug, status, title = "bad-dataset", 422, "Bad dataset"
 

@@ -47,6 +47,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Size of the largest file that is accepted, and the largest size of a dataset's unpacked arrays",
     )
+    upload_expiry_hours: float = Field(
+        24,
+        gt=0,
+        description="Hours for which a resumable upload is kept after its latest byte, and its outcome after its end",
+    )
     max_body_bytes: int = Field(8 * MIB, gt=0, description="Size of the largest JSON body that is accepted")
     device: str = Field(
         "auto",

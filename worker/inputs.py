@@ -4,31 +4,50 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
-from nern import architectures, tensorfile
+from nern import tensorfile
+from nern.graph.program import Program
 from nern.images import Images, Noise
+from nern.inputs import Inputs
 from nern.layers import StateDict
+from nern.network import Network
 from nern.request.options import NoiseKind
+from nern.state_dicts import aliases
+from service.jobs.planning import program_of
 from service.store import blobs
 from service.store.blobs import Blobs
-from service.store.tables import Dataset, Job
+from service.store.tables import Dataset, Graph, Job
 
 
-def load_checkpoint(store: Blobs, id: str) -> StateDict:
-    """The state_dict of a checkpoint, in the order of the uploaded file. Raises FileNotFoundError and Unreachable."""
-    return _load(store, blobs.checkpoint_tensors(id))
+def load_network(store: Blobs, job: Job, graph: Graph | None) -> Network:
+    """The network of a job: the tensors of its checkpoint in the order of the uploaded file, and what computes the outputs.
+
+    This is the only place where a worker reads a checkpoint. Raises FileNotFoundError, Unreachable, BadProgram and
+    BadDescription.
+    """
+    state_dict = _load(store, blobs.checkpoint_tensors(job.checkpoint_id))
+    if job.network is not None:
+        shared = aliases(state_dict)
+        own = {name: tensor for name, tensor in state_dict.items() if name not in shared}
+        return Network(state_dict, job.architecture, program_of(job.network, own))
+    return Network(state_dict, job.architecture, Program.from_json(graph.program) if graph else None)
 
 
-def load_data(store: Blobs, job: Job, dataset: Dataset | None, state_dict: StateDict) -> Images | Noise | None:
-    """The images or the noise that a job distils from, or None for a job without data.
+def load_data(store: Blobs, job: Job, dataset: Dataset | None, network: Network) -> Images | Inputs | Noise | None:
+    """The images, other inputs or noise that a job distils from, or None for a job without data.
 
-    Raises FileNotFoundError, Unreachable and UnknownArchitecture.
+    Raises FileNotFoundError, Unreachable and ImpossibleRequest.
     """
     if dataset is not None:
         tensors = _load(store, blobs.dataset_tensors(dataset.id))
-        return Images(tensors["images"], tensors.get("labels"), tuple(dataset.mean), tuple(dataset.std))
-    if job.noise is not None and job.architecture is not None:
-        shape = architectures.input_shape(job.architecture, architectures.shapes_of(state_dict))
-        return Noise(cast(NoiseKind, job.noise), shape)
+        labels = tensors.get("labels", tensors.get("targets"))
+        if dataset.mean is not None and dataset.std is not None:
+            return Images(tensors["images"], labels, tuple(dataset.mean), tuple(dataset.std))
+        prefix = "inputs."
+        arrays = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return Inputs(arrays, labels)
+    if job.noise is not None and network.facts.can_be_computed:
+        shape, *others = network.facts.noise_shapes()
+        return Noise(cast(NoiseKind, job.noise), shape, tuple(others))
     return None
 
 

@@ -2,13 +2,12 @@
 
 import logging
 import time
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Literal
 
 from sqlalchemy.exc import OperationalError
 
-from nern.report import finite
+from nern.report import finite, output_figures
 from nern.training import Evaluation, Progress
 from service.clock import Clock
 from service.store import jobs
@@ -80,6 +79,9 @@ class Reporter:
 
 def _flat(evaluation: Evaluation) -> dict[str, Any]:
     """The metrics of an evaluation: its fields in one dictionary, with None for numbers that are not finite."""
-    values: dict[str, Any] = {"evaluated_at_step": evaluation.step, "relative_error": evaluation.relative_error}
-    values |= asdict(evaluation.comparison) if evaluation.comparison else {}
-    return {name: finite(value) for name, value in values.items()}
+    values: dict[str, Any] = {"evaluated_at_step": evaluation.step, "relative_error": finite(evaluation.relative_error)}
+    if (comparison := evaluation.comparison) is None:
+        return values
+    names = ("images", "agreement", "divergence", "original_accuracy", "accuracy")
+    values |= {name: finite(getattr(comparison, name)) for name in names}
+    return values | {"outputs": [output_figures(output) for output in comparison.outputs]}

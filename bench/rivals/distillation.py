@@ -14,7 +14,7 @@ from bench.rivals.quantised import Quantised
 from bench.tables import progress
 from nern import losses
 from nern.evaluation import Evaluator
-from nern.images import ImageSource
+from nern.images import InputSource
 from nern.quantisation import MIN_SCALE, max_code
 from nern.randomness import generator
 
@@ -59,7 +59,7 @@ def distil(
     teacher: nn.Module,
     weights: Mapping[str, Tensor],
     bits: int,
-    source: ImageSource,
+    source: InputSource,
     judge: Evaluator,
     *,
     steps: int,
@@ -78,7 +78,7 @@ def distil(
     best: dict[str, Quantised] = {}
     least = torch.inf
     for step in range(steps):
-        inputs = source.batch(BATCH_IMAGES, generator(seed, "images", step))
+        [inputs] = source.batch(BATCH_IMAGES, generator(seed, "images", step))
         with torch.no_grad():
             expected = teacher(inputs)
         student = functional_call(teacher, {name: one() for name, one in quantisers.items()}, (inputs,))
@@ -88,7 +88,7 @@ def distil(
         schedule.step()
         if (step + 1) % max(1, steps // EVALUATIONS) == 0 or step + 1 == steps:
             quantised = {name: one.quantised() for name, one in quantisers.items()}
-            divergence = judge.compare({name: one.weight() for name, one in quantised.items()}).divergence
+            divergence = judge.compare({name: one.weight() for name, one in quantised.items()}).rank
             progress.print(f"step {step + 1}/{steps}: divergence {divergence:.4f}", style="dim")
             if divergence < least:
                 best, least = quantised, divergence

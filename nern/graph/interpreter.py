@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nern import tensorfile
@@ -20,8 +21,8 @@ Observer = Callable[[Node, Sequence[Any], Any], None]
 class GraphNetwork(nn.Module):
     """A program with its tensors, as a module. `forward` takes the inputs in order; it returns a tensor, or a tuple of them.
 
-    Floating-point tensors are in float32. None has a gradient. Raises BadProgram for an operator that is not in the allow-list,
-    and for a tensor that the state_dict lacks.
+    Floating-point tensors are in float32, and so are inputs and constants. None has a gradient. Raises BadProgram for an
+    operator that is not in the allow-list, and for a tensor that the state_dict lacks.
     """
 
     def __init__(self, program: Program, state_dict: Mapping[str, Tensor]) -> None:
@@ -43,19 +44,29 @@ class GraphNetwork(nn.Module):
         self._constants = {name: f"constant_{number}" for number, name in enumerate(program.constants)}
         for name, attribute in self._constants.items():
             constant = program.constants[name]
-            self.register_buffer(
-                attribute, tensorfile.from_bytes(constant.data, tensorfile.DTYPES[constant.dtype], constant.shape)
-            )
+            tensor = tensorfile.from_bytes(constant.data, tensorfile.DTYPES[constant.dtype], constant.shape)
+            self.register_buffer(attribute, _float32(tensor))
 
     def forward(self, *inputs: Tensor, weights: Mapping[str, Tensor] = NOTHING) -> Any:
-        """The outputs for these inputs. `weights`, by the names of the state_dict, replace tensors of the network."""
-        values: dict[str, Any] = dict(zip((port.name for port in self.program.inputs), inputs, strict=True))
+        """The outputs for these inputs. `weights`, by the names of the state_dict, replace tensors of the network.
+
+        An error of torch carries a note that names the operator and its place.
+        """
+        values: dict[str, Any] = {port.name: _float32(value) for port, value in zip(self.program.inputs, inputs, strict=True)}
+        device = next((value.device for value in inputs), torch.device("cpu"))
         values |= {name: getattr(self, attribute) for name, attribute in self._constants.items()}
         for value, name in self.program.tensors.items():
             values[value] = weights[name] if name in weights else getattr(self, self._tensors[name])
         for number, (node, function) in enumerate(zip(self.program.nodes, self._functions, strict=True)):
             arguments = [_resolved(argument, values) for argument in node.arguments]
-            result = function(*arguments, **{name: _resolved(value, values) for name, value in node.keywords.items()})
+            keywords = {name: _resolved(value, values) for name, value in node.keywords.items()}
+            if node.operator in operators.ON_DEVICE:
+                keywords["device"] = device
+            try:
+                result = function(*arguments, **keywords)
+            except Exception as error:
+                error.add_note(f"in the operator {node.operator} at {node.place!r}")
+                raise
             for observe in self._observers:
                 observe(node, arguments, result)
             results = result if len(node.results) > 1 else (result,)
@@ -66,6 +77,10 @@ class GraphNetwork(nn.Module):
         outputs = tuple(values[port.name] for port in self.program.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
+    def attribute_names(self) -> dict[str, str]:
+        """For each tensor of the state_dict that the program takes, the name of the parameter or buffer of this module."""
+        return dict(self._tensors)
+
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
         """A context in which `observer` is called after every node of every forward pass."""
@@ -74,6 +89,10 @@ class GraphNetwork(nn.Module):
             yield
         finally:
             self._observers.remove(observer)
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _resolved(argument: Argument, values: Mapping[str, Any]) -> Any:

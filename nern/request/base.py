@@ -43,6 +43,7 @@ class TrainingRequest(BaseModel):
     image_batch: options.ImageBatch = 128
     learning_rate: options.LearningRate = 0.1
 
+    objective: options.ObjectiveOption = None
     augment: options.Augment = True
     held_out: options.HeldOut = 0.1
     synthesised_images: options.SynthesisedImages = 1024

@@ -4,7 +4,7 @@ Options are grouped by the component that they configure. Clients read the descr
 document.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,13 +26,15 @@ PermutationKind = Literal["cross-filter", "in-filter", "none"]
 PathKind = Literal["fragments", "nearest"]
 ActivationKind = Literal["relu", "silu"]
 NoiseKind = Literal["uniform", "normal", "matched"]
+ObjectiveKind = Literal["classes", "values", "ignore"]
 
 # The represented layers and their tiles.
 Layers = Annotated[
-    Literal["all", "paper"] | Annotated[list[str], Field(min_length=1, fail_fast=True)],
+    Literal["all", "paper", "everything"] | Annotated[list[str], Field(min_length=1, fail_fast=True)],
     Field(
         description="Layers to represent. all: all convolutions. paper: the convolutions that the authors of NeRN represent. "
-        "A list has the names of the weights, which may be those of linear layers."
+        "everything: all convolutions, linear layers and tables of embeddings. A list has the names of the weights, which may "
+        "be those of linear layers."
     ),
 ]
 SmallKernelOption = Annotated[
@@ -255,6 +257,19 @@ SmoothingWeight = Annotated[
     ),
 ]
 SmoothingLearningRate = Annotated[float, Field(gt=0, le=1, description="Peak learning rate of the smoothing phase.")]
+
+# The outputs.
+ObjectiveChoice: TypeAlias = Literal["classes", "values"] | dict[str, ObjectiveKind] | None
+ObjectiveOption = Annotated[
+    ObjectiveChoice,
+    Field(
+        description="What the outputs of the network hold. classes: classes along axis 1; the loss is the divergence. values: "
+        "numbers that matter themselves; the loss is the squared error relative to the spread of the teacher's outputs. An "
+        "object gives classes, values or ignore for each output by name. Default: an output holds classes if a softmax over "
+        "axis 1 is its last operation, if labels of the dataset number its classes, or if the architecture is one of a "
+        "classifier or segmenter; otherwise values. Outputs of integers are ignored."
+    ),
+]
 
 # Data.
 Augment = Annotated[

@@ -66,7 +66,7 @@ def _range(schema: dict[str, Any]) -> str:
         low = f"{_number(schema['minimum'])} to "
     if "maximum" in schema:
         return f"{low}2^63 - 1" if schema["maximum"] == 2**63 - 1 else f"{low}{_number(schema['maximum'])}"
-    return {"boolean": "true, false", "array": "a list of names"}.get(schema["type"], "")
+    return {"boolean": "true, false", "array": "a list of names", "object": "an object"}.get(schema["type"], "")
 
 
 def _number(value: float) -> str:

@@ -27,8 +27,8 @@ class Evaluation:
 
     @property
     def rank(self) -> float:
-        """The value that model selection minimises: the divergence, or without a comparison the relative error."""
-        value = self.comparison.divergence if self.comparison else self.relative_error
+        """The value that model selection minimises: the rank of the comparison, or without one the relative error."""
+        value = self.comparison.rank if self.comparison else self.relative_error
         return value if isfinite(value) else inf
 
     def beats(self, other: "Evaluation | None") -> bool:

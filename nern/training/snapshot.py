@@ -14,6 +14,7 @@ from torch import Tensor
 from nern import tensorfile
 from nern.errors import BadArtefact, BadSnapshot
 from nern.evaluation import Comparison
+from nern.measures import OutputComparison, Quality
 from nern.training.selection import Evaluation, SelectionState
 from nern.training.trained import Trial
 
@@ -21,6 +22,9 @@ VERSION = 1
 
 # The name of a tensor in the file is the path to the tensor in the snapshot, such as /predictor/trunk.0.weight.
 SEPARATOR = "/"
+
+# The fields of an OutputComparison that are a Quality or None.
+QUALITIES = ("original_quality", "quality")
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,15 @@ def _from_plain(plain: dict[str, Any]) -> Snapshot:
 def _evaluation(plain: dict[str, Any] | None) -> Evaluation | None:
     if plain is None:
         return None
-    return Evaluation(**{**plain, "comparison": plain["comparison"] and Comparison(**plain["comparison"])})
+    return Evaluation(**{**plain, "comparison": plain["comparison"] and _comparison(plain["comparison"])})
+
+
+def _comparison(plain: dict[str, Any]) -> Comparison:
+    outputs = tuple(
+        OutputComparison(**{**output, **{name: output[name] and Quality(**output[name]) for name in QUALITIES}})
+        for output in plain.get("outputs", [])
+    )
+    return Comparison(**{**plain, "outputs": outputs})
 
 
 def _search(plain: dict[str, Any]) -> SearchState:

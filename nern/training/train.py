@@ -5,14 +5,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nern import architectures
 from nern.cancellation import Cancellation, never
-from nern.errors import NotRepresentable
+from nern.errors import NotRepresentable, UnusableImages
 from nern.evaluation import Evaluator
 from nern.images import CPU
 from nern.layers import Layer
+from nern.network import Network
 from nern.plan import Plan, SearchPlan
-from nern.planning import NetworkFacts, make_plan
+from nern.planning import make_plan
 from nern.request import TrainingRequest
 from nern.training.loop import Training
 from nern.training.progress import Meter, OnProgress, silently
@@ -24,10 +24,9 @@ from nern.training.trained import Trained
 
 
 def train(
-    state_dict: Mapping[str, Tensor],
+    network: Network,
     request: TrainingRequest,
     *,
-    architecture: str | None = None,
     data: Data | None = None,
     inputs_hash: str | None = None,
     device: torch.device = CPU,
@@ -37,9 +36,8 @@ def train(
 ) -> Trained:
     """Trains a predictor for the requested layers of a network, from the first step or from a snapshot.
 
-    state_dict: the tensors of the network by name, on the CPU.
-    architecture, data: the architecture of the network, and images or noise to distil on. If one of them is None, the training
-        has no distillation.
+    data: images, other inputs or noise to distil on. Without data, and for a network that has neither a known architecture nor
+        a program, the training has no distillation.
     inputs_hash: a hash of the network and the data, by which the snapshots of other trainings are refused. If None, it is
         computed.
     on_progress: is called after every step. An exception that it raises ends the training.
@@ -48,11 +46,13 @@ def train(
 
     Raises ImpossibleRequest, TrainingDiverged, and OtherTraining if the snapshot is of another training.
     """
-    plan = make_plan(request, NetworkFacts(state_dict, architecture), facts_of(data))
+    plan = make_plan(request, network.facts, facts_of(data))
     first = plan.candidates[0][1] if isinstance(plan, SearchPlan) else plan
-    _validate_tensors(state_dict, first.layers)
-    teacher, evaluator = _teacher_and_evaluator(state_dict, architecture, data, first, device, cancellation)
-    subject = Subject(state_dict, architecture, data, inputs_hash, teacher, evaluator, device)
+    _validate_tensors(network.state_dict, first.layers)
+    teacher, evaluator = _teacher_and_evaluator(network, data, first, device, cancellation)
+    if isinstance(plan, SearchPlan) and not (evaluator and evaluator.measures_accuracy):
+        raise UnusableImages("an accuracy target needs labels that number the classes of an output", "/target")
+    subject = Subject(network, data, inputs_hash, teacher, evaluator, device)
 
     def run(plan: Plan, meter: Meter, on_progress: OnProgress, snapshot: Snapshot | None) -> Trained:
         return Training(subject, plan, cancellation=cancellation, snapshot=snapshot).run(meter, on_progress)
@@ -72,17 +72,14 @@ def _validate_tensors(state_dict: Mapping[str, Tensor], layers: tuple[Layer, ...
 
 
 def _teacher_and_evaluator(
-    state_dict: Mapping[str, Tensor],
-    architecture: str | None,
-    data: Data | None,
-    plan: Plan,
-    device: torch.device,
-    cancellation: Cancellation,
+    network: Network, data: Data | None, plan: Plan, device: torch.device, cancellation: Cancellation
 ) -> tuple[Teacher | None, Evaluator | None]:
     """The teacher and the evaluator: both or neither. Raises UnusableImages."""
-    if architecture is None or data is None:
+    facts, request = network.facts, plan.request
+    if not facts.can_be_computed or data is None:
         return None, None
-    network = architectures.build(architecture, dict(state_dict)).to(device)
-    images, held_out = split(data, plan.request, plan.held_out_images, network)
-    request = plan.request
-    return Teacher(network, images, request.image_batch, request.seed), Evaluator(network, held_out, cancellation)
+    module = network.build().to(device)
+    choose = facts.chooser(request.objective)
+    images, held_out = split(data, request, plan.held_out_images, module, facts.inputs, choose)
+    evaluator = Evaluator(module, held_out, cancellation, choose)
+    return Teacher(module, images, request.image_batch, request.seed, evaluator.loss), evaluator

@@ -11,12 +11,13 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from service.access.keys import ApiKeys, parse_keys
-from service.api import checkpoints, datasets, events, jobs, operations, predictors
+from service.api import checkpoints, datasets, events, jobs, operations, predictors, uploads
 from service.api.context import Context
 from service.clock import Clock, utc_now
 from service.http import errors
 from service.http.bodies import BodyLimit
 from service.http.policy import Policies, policy
+from service.http.tus import TusMiddleware
 from service.inspection.pool import Inspectors
 from service.jobs.sweep import sweep_forever
 from service.jobs.wakeups import make_waker
@@ -26,6 +27,8 @@ from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.database import Database
 from service.uploads.intake import Intake
+from service.uploads.resumable import Uploads
+from service.uploads.resumable import sweep_forever as sweep_uploads
 from service.uploads.staging import clear_abandoned
 
 DESCRIPTION = """
@@ -55,28 +58,32 @@ def create_app(
     database = Database(settings.database)
     blobs = Blobs(settings.blobs)
     inspectors = Inspectors(settings.inspectors)
+    stopping = stopping or Event()
+    intake = Intake(settings, database, blobs, inspectors)
     context = Context(
         settings=settings,
         database=database,
         blobs=blobs,
-        intake=Intake(settings, database, blobs, inspectors),
+        intake=intake,
+        uploads=Uploads(settings, database, blobs, intake, clock, stopping),
         predictors=Predictors(database),
         waker=make_waker(settings.broker_url),
         renderer=Renderer.here(release),
         clock=clock,
-        stopping=stopping or Event(),
+        stopping=stopping,
         probes={"inspection": inspectors.probe, **(probes or {})},
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         clear_abandoned(settings)
-        sweeping = asyncio.create_task(sweep_forever(database, context.waker, settings, clock))
         async with inspectors:
+            sweeps = [sweep_forever(database, context.waker, settings, clock), sweep_uploads(context.uploads, settings)]
+            sweeping = [asyncio.create_task(sweep) for sweep in sweeps]
             yield
-        sweeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sweeping
+            for task in sweeping:
+                task.cancel()
+            await asyncio.gather(*sweeping, return_exceptions=True)
         database.close()
 
     app = FastAPI(title="NeRN", version=release, description=DESCRIPTION, lifespan=lifespan)
@@ -87,11 +94,12 @@ def create_app(
         # These are the routes that the framework makes: the OpenAPI document and its pages.
         assert isinstance(route, Route)
         policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
-    for module in (checkpoints, datasets, jobs, events, predictors, operations):
+    for module in (checkpoints, datasets, uploads, jobs, events, predictors, operations):
         app.include_router(module.router)
         routes += module.router.routes
     # A request passes the middleware that is added last first.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(ApiKeys, keys=parse_keys(settings.api_keys.get_secret_value()))
     app.add_middleware(Policies, routes=routes)
+    app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)
     return app

@@ -19,6 +19,7 @@ from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.database import Database
 from service.uploads.intake import Intake
+from service.uploads.resumable import Uploads
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Context:
     database: Database
     blobs: Blobs
     intake: Intake
+    uploads: Uploads
     predictors: Predictors
     waker: Waker
     renderer: Renderer

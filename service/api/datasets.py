@@ -1,10 +1,11 @@
-"""The routes of datasets (images that predictors are distilled from and evaluated on)."""
+"""The routes of datasets (images or other inputs that predictors are distilled from and evaluated on)."""
 
+import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -24,8 +25,31 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 MIN_STD, MAX_MAGNITUDE = 1e-6, 1e6
 
 
+class ArrayOut(BaseModel):
+    """An array of a dataset. Its first axis counts the rows."""
+
+    name: str = Field(description="Name of the input; `images` for images")
+    dtype: str = Field(description="Dtype in the notation of safetensors: U8, F32, I64, …")
+    shape: list[int]
+
+
+class LabelsOut(BaseModel):
+    """The labels of a dataset."""
+
+    kind: Literal["classes", "dense classes", "values"] = Field(
+        description="classes: a class number for each row. dense classes: class numbers at the places of each row, -1 where "
+        "there is none. values: numbers that are no classes"
+    )
+    dtype: str = Field(description="Dtype in the notation of safetensors")
+    shape: list[int]
+
+
 class DatasetOut(BaseModel):
-    """Uploaded images, with or without labels. The input of a network is (image / 255 - mean) / std."""
+    """Uploaded images or other inputs, with or without labels.
+
+    For images, the input of a network is (image / 255 - mean) / std; images of floats are not divided. Other inputs are given
+    to the network as they are.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -33,22 +57,49 @@ class DatasetOut(BaseModel):
     name: str
     size: int = Field(description="Size of the file in bytes")
     sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
-    images: int = Field(description="Number of images")
-    height: int = Field(description="Height of an image in pixels")
-    width: int = Field(description="Width of an image in pixels")
-    channels: int = Field(description="Channels of an image: 3 for RGB")
-    classes: int | None = Field(description="Number of classes: the largest label plus 1. Null without labels")
-    mean: list[float] = Field(description="For each channel, the mean that is subtracted from pixels scaled to 0..1")
-    std: list[float] = Field(description="For each channel, the standard deviation that the difference is divided by")
+    kind: Literal["images", "inputs"]
+    inputs: list[ArrayOut] = Field(description="The images or the inputs, as they are stored")
+    labels: LabelsOut | None = Field(description="Null if there are none")
+    images: int | None = Field(description="Number of images. Null for inputs")
+    height: int | None = Field(description="Height of an image in pixels. Null for inputs")
+    width: int | None = Field(description="Width of an image in pixels. Null for inputs")
+    channels: int | None = Field(description="Channels of an image: 3 for RGB. Null for inputs")
+    classes: int | None = Field(description="Number of classes: the largest class number plus 1. Null without classes")
+    class_names: list[str] | None = Field(description="Names of the classes in order, if the file tells them")
+    mean: list[float] | None = Field(
+        description="For each channel, the mean that is subtracted from pixels scaled to 0..1. Null for inputs"
+    )
+    std: list[float] | None = Field(
+        description="For each channel, the standard deviation that the difference is divided by. Null for inputs"
+    )
+    notes: list[str] = Field(description="Sentences about what was chosen, changed or left out")
     created_at: datetime
 
+    @field_validator("inputs", "notes", mode="before")
+    @classmethod
+    def _without_null(cls, value: list[Any] | None) -> list[Any]:
+        # An older release that still runs beside this one writes rows without these columns.
+        return value or []
+
+
+SIZE = re.compile(r"^[1-9][0-9]{0,3}(x[1-9][0-9]{0,3})?$")
+NUMBERS = re.compile(r"^-?[0-9]*\.?[0-9]+(,-?[0-9]*\.?[0-9]+)*$")
 
 Numbers = Annotated[
     str | None,
     Query(
-        pattern=r"^-?[0-9]*\.?[0-9]+(,-?[0-9]*\.?[0-9]+)*$",
-        description="One number for each channel, separated by commas. `mean` and `std` must be given together. Default: those "
-        "of ImageNet for three channels, else those of the images themselves",
+        pattern=NUMBERS.pattern,
+        description="One number for each channel, separated by commas, for pixels scaled to 0..1. `mean` and `std` must be "
+        "given together. Default: those of ImageNet for three channels, else those of the images themselves",
+    ),
+]
+
+Size = Annotated[
+    str | None,
+    Query(
+        pattern=SIZE.pattern,
+        description="Size that the images of a zip archive are brought to, as 224 or HEIGHTxWIDTH. Default: the most frequent "
+        "size",
     ),
 ]
 
@@ -62,19 +113,23 @@ async def upload_dataset(
     name: Annotated[str, Query(max_length=200, description="Name of the dataset. Default: the name of the file")] = "",
     mean: Numbers = None,
     std: Numbers = None,
+    size: Size = None,
     filename: Filename = "",
     content_digest: ContentDigest = None,
 ) -> DatasetOut:
-    """Uploads a dataset: an .npz file with an array `images` and, if wanted, an array `labels`.
+    """Uploads a dataset: an .npz, .npy or .safetensors file of arrays, or a zip archive of images in class folders.
 
-    `images` are uint8 of shape N x H x W x C, with 1 to 4 channels. `labels` are N integers, the class numbers from 0.
+    `images` are uint8 of shape N x H x W x C with 1 to 4 channels, or floats from 0 to 1. `labels` are N integers, the class
+    numbers from 0. In place of images, `inputs` (N x anything) may be sent, or several arrays `inputs.NAME`, and `targets`
+    (class numbers at each place, or values). Other layouts and names are understood too; `notes` in the answer says what was
+    made of them.
 
     The body is a multipart form with a part `file`, or the file itself. The answer is 201 with the new dataset, or 200 with the
-    dataset that exists if the same bytes have been uploaded with the same normalisation before.
+    dataset that exists if the same bytes have been uploaded with the same normalisation and size before.
     """
-    normalisation = _normalisation(mean, std)
+    given = normalisation(mean, std)
     async with staged(request, context.settings, filename) as file:
-        dataset, created = await context.intake.dataset(file, printable(name), normalisation)
+        dataset, created = await context.intake.dataset(file, printable(name), given, extents(size))
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{router.prefix}/{dataset.id}"
     return DatasetOut.model_validate(dataset)
@@ -98,7 +153,7 @@ def show_dataset(id: str, session: Reading) -> DatasetOut:
 @router.delete("/{id}", status_code=204)
 @policy("admin")
 async def delete_dataset(id: str, context: Ctx) -> None:
-    """Deletes a dataset and its images. Predictors that were distilled from the dataset stay.
+    """Deletes a dataset and its content. Predictors that were distilled from the dataset stay.
 
     The answer is 409 while a job that is not over needs the dataset.
     """
@@ -113,20 +168,38 @@ def find(session: Session, id: str, *, lock: bool = False) -> Dataset:
     return row
 
 
-def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
-    """The normalisation that a client gives, or None. Raises Invalid."""
+def normalisation(mean: str | None, std: str | None, *, pointer: str = "query:std") -> Normalisation | None:
+    """The normalisation that a client gives in this place of a request, or None. Raises Invalid."""
     if mean is None and std is None:
         return None
     if mean is None or std is None:
         detail = "give both mean and std, or neither of them"
-        raise problems.Invalid(detail, errors=[{"pointer": "query:std", "detail": detail}])
+        raise problems.Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
     given = Normalisation(tuple(map(float, mean.split(","))), tuple(map(float, std.split(","))))
     if not all(MIN_STD <= value <= MAX_MAGNITUDE for value in given.std) or not all(
         abs(value) <= MAX_MAGNITUDE for value in given.mean
     ):
         detail = f"mean must be from {-MAX_MAGNITUDE:g} to {MAX_MAGNITUDE:g}, and std from {MIN_STD:g} to {MAX_MAGNITUDE:g}"
-        raise problems.Invalid(detail, errors=[{"pointer": "query:std", "detail": detail}])
+        raise problems.Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
+    if (largest := max(given.mean)) > 1:
+        divided = "&".join(
+            f"{name}={','.join(f'{value / 255:.4g}' for value in values)}"
+            for name, values in (("mean", given.mean), ("std", given.std))
+        )
+        detail = (
+            f"a mean of {largest:g} is impossible: mean and std are for pixels scaled to 0..1. If yours are for pixels from 0 "
+            f"to 255, send ?{divided}"
+        )
+        raise problems.Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
     return given
+
+
+def extents(size: str | None) -> tuple[int, int] | None:
+    """The height and width that a client gives as 224 or HEIGHTxWIDTH."""
+    if size is None:
+        return None
+    height, _, width = size.partition("x")
+    return int(height), int(width or height)
 
 
 def _delete(context: Context, id: str) -> None:

@@ -29,6 +29,58 @@ class Progress(TypedDict):
 
 
 @as_stored
+class Accuracy(TypedDict):
+    """Fractions of the held-out inputs that are classified correctly. Null without labels."""
+
+    original: Annotated[float | None, Field(description="By the original network")]
+    reconstructed: Annotated[float | None, Field(description="By the rebuilt network")]
+
+
+@as_stored
+class TargetError(TypedDict):
+    """The error of an output with respect to the floating-point labels of the dataset."""
+
+    mse: Annotated[float | None, Field(description="Mean squared error. Null if it is not finite")]
+    psnr: Annotated[
+        float | None,
+        Field(description="Peak signal-to-noise ratio of a dense output in dB; its peak is the range of the labels"),
+    ]
+
+
+@as_stored
+class Quality(TypedDict):
+    """The errors of an output with respect to the floating-point labels of the dataset. Null without such labels."""
+
+    original: Annotated[TargetError | None, Field(description="Of the original network")]
+    reconstructed: Annotated[TargetError | None, Field(description="Of the rebuilt network")]
+
+
+@as_stored
+class OutputFigures(TypedDict):
+    """One output of both networks on the held-out set, compared. Figures that do not apply are null."""
+
+    name: Annotated[str, Field(description="Name of the output")]
+    objective: Annotated[
+        Literal["classes", "values"], Field(description="What the output holds: classes along axis 1, or values")
+    ]
+    relative_error: Annotated[
+        float | None,
+        Field(description="Root mean square of the difference, divided by the spread of the original network's output"),
+    ]
+    psnr: Annotated[
+        float | None,
+        Field(
+            description="Peak signal-to-noise ratio between the two networks, in dB, for a dense output that holds values; the "
+            "peak is the range of the original network's output"
+        ),
+    ]
+    agreement: Annotated[float | None, Field(description="Fraction of the positions with the same class in both networks")]
+    divergence: Annotated[float | None, Field(description="Mean KL(original || rebuilt) of the classes, in nats")]
+    accuracy: Accuracy
+    quality: Quality
+
+
+@as_stored
 class Metrics(TypedDict, total=False):
     """The latest value of each loss, and the latest evaluation on the held-out set.
 
@@ -49,7 +101,10 @@ class Metrics(TypedDict, total=False):
         float | None, Field(description="Norm of the error of the weights, divided by the norm of the weights")
     ]
     images: Annotated[int, Field(description="Number of inputs in the held-out set")]
-    agreement: Annotated[float, Field(description="Fraction of the held-out inputs to which both networks give the same class")]
+    agreement: Annotated[
+        float | None,
+        Field(description="Fraction of the held-out inputs to which both networks give the same class; null without classes"),
+    ]
     divergence: Annotated[
         float | None, Field(description="Mean Kullback-Leibler divergence KL(original || rebuilt) of the outputs, in nats")
     ]
@@ -59,6 +114,7 @@ class Metrics(TypedDict, total=False):
     accuracy: Annotated[
         float | None, Field(description="Fraction of the held-out images that the rebuilt network classifies correctly")
     ]
+    outputs: Annotated[list[OutputFigures], Field(description="The figures of each output that is not ignored")]
 
 
 @as_stored
@@ -74,14 +130,6 @@ class JobError(TypedDict):
         ),
     ]
     detail: str
-
-
-@as_stored
-class Accuracy(TypedDict):
-    """Fractions of the held-out images that are classified correctly. Null without labels."""
-
-    original: Annotated[float | None, Field(description="By the original network")]
-    reconstructed: Annotated[float | None, Field(description="By the rebuilt network")]
 
 
 @as_stored
@@ -151,8 +199,11 @@ class Importance(TypedDict):
     """How well the original network works when fractions of its represented weights are set to zero."""
 
     metric: Annotated[
-        Literal["accuracy", "agreement"],
-        Field(description="What is measured: accuracy, or without labels the agreement with the original network"),
+        Literal["accuracy", "agreement", "output_error"],
+        Field(
+            description="What is measured: accuracy; without labels the agreement with the original network; or the error of "
+            "outputs that hold values"
+        ),
     ]
     fractions: Annotated[list[float], Field(description="Fractions of the weights that are set to zero")]
     curves: Annotated[
@@ -179,6 +230,7 @@ class Evaluated(TypedDict):
     divergence: Annotated[
         float | None, Field(description="Mean Kullback-Leibler divergence KL(original || rebuilt) of the outputs, in nats")
     ]
+    outputs: Annotated[list[OutputFigures], Field(description="The figures of each output that is not ignored")]
 
 
 @as_stored
@@ -207,6 +259,10 @@ class Report(TypedDict):
     divergence: Annotated[
         float | None, Field(description="Mean Kullback-Leibler divergence KL(original || rebuilt) of the outputs, in nats")
     ]
+    outputs: Annotated[
+        list[OutputFigures],
+        Field(description="The figures of each output that is not ignored; empty if nothing was compared"),
+    ]
     relative_error: RelativeError
     bytes: Bytes
     parameters: Annotated[int, Field(description="Number of parameters of the predictor")]
@@ -216,8 +272,8 @@ class Report(TypedDict):
     best: Annotated[
         Evaluated,
         Field(
-            description="The evaluation of the predictor that was stored: the one with the least divergence, or without a "
-            "held-out set the one with the least relative error"
+            description="The evaluation of the predictor that was stored: the one with the least divergence of classes and "
+            "relative error of values, or without a held-out set the one with the least relative error of the weights"
         ),
     ]
     last: Annotated[Evaluated, Field(description="The last evaluation")]

@@ -25,7 +25,8 @@ END_SECONDS = 1
 class Task:
     """The file `source` to inspect, the file `target` for its tensors, and limits.
 
-    `seconds` limits wall time and processor time, `max_bytes` the unpacked arrays of a dataset.
+    `seconds` limits wall time and processor time, `max_bytes` the unpacked arrays of a dataset. `size` is the height and width
+    that the images of a dataset are brought to. `key` names one of several state_dicts in a checkpoint.
     """
 
     kind: Literal["checkpoint", "dataset"]
@@ -33,6 +34,8 @@ class Task:
     target: Path
     seconds: int
     max_bytes: int = 0
+    size: tuple[int, int] | None = None
+    key: str = ""
 
 
 class Ended(Exception):
@@ -112,7 +115,14 @@ class Inspector:
         Returns None if the process exits with another status than 0, or if the answer has more than MAX_ANSWER_BYTES. Raises
         Ended if the process has not taken the file, and TimeoutError after `task.seconds`.
         """
-        message = json.dumps({"kind": task.kind, "seconds": task.seconds, "max_bytes": task.max_bytes}).encode()
+        fields = {
+            "kind": task.kind,
+            "seconds": task.seconds,
+            "max_bytes": task.max_bytes,
+            "size": task.size,
+            "key": task.key,
+        }
+        message = json.dumps(fields, ensure_ascii=False).encode()
         with open(task.source, "rb") as file, open(task.target, "wb") as output:
             try:
                 socket.send_fds(self._connection, [message], [file.fileno(), output.fileno()])

@@ -1,13 +1,13 @@
 """Reads checkpoints in the safetensors format, with the limits of the reference implementation (the library safetensors)."""
 
-from typing import BinaryIO
+from typing import Protocol
 
 from nern import tensorfile
 from nern.errors import BadArtefact
 from nern.layers import StateDict
-from nern.state_dicts import find_state_dict
 from nern.tensorfile import Entry
 from service.inspection.refusal import Refusal
+from service.inspection.tree import Content
 
 
 def sniff(start: bytes) -> bool:
@@ -15,22 +15,35 @@ def sniff(start: bytes) -> bool:
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= tensorfile.MAX_HEADER_BYTES
 
 
-def read(file: BinaryIO, nbytes: int) -> StateDict:
-    """The state_dict in a safetensors file of `nbytes` bytes. Raises Refusal and NoStateDict."""
+class Readable(Protocol):
+    """A file that is open for reading, or a part of one."""
+
+    def seek(self, position: int, /) -> int: ...
+
+    def read(self, nbytes: int, /) -> bytes: ...
+
+
+def read(file: Readable, nbytes: int) -> Content:
+    """The tensors in a safetensors file of `nbytes` bytes, by name, aliases included. Raises Refusal."""
+    return Content(tensorfile.with_aliases(*tensors(file, nbytes)))
+
+
+def tensors(file: Readable, nbytes: int) -> tuple[StateDict, dict[str, str]]:
+    """The tensors in a safetensors file of `nbytes` bytes, by name, and the metadata of the file. Raises Refusal."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if 8 + length > nbytes:
         raise Refusal("truncated-file", "the file ends inside its header; upload the file again")
     try:
-        entries, _ = tensorfile.parse_header(file.read(length))
+        entries, metadata = tensorfile.parse_header(file.read(length))
     except BadArtefact as error:
         raise Refusal("not-a-checkpoint", f"{error}; write the file with the safetensors library") from error
     _validate_layout(list(entries.values()), data=8 + length, nbytes=nbytes)
-    tensors = {}
+    found = {}
     for name, entry in entries.items():
         file.seek(entry.start)
-        tensors[name] = tensorfile.from_bytes(file.read(entry.stop - entry.start), entry.dtype, entry.shape)
-    return find_state_dict(tensors)
+        found[name] = tensorfile.from_bytes(file.read(entry.stop - entry.start), entry.dtype, entry.shape)
+    return found, metadata
 
 
 def _validate_layout(entries: list[Entry], *, data: int, nbytes: int) -> None:

@@ -20,12 +20,14 @@ class NetworkFile:
         self._served = served
         self._layer_index = {layer.name: index for index, layer in enumerate(served.layers)}
         tensors = []
-        for name in served.artefact.names:
-            if name in self._layer_index:
-                layer = served.layers[self._layer_index[name]]
+        # Tied weights are written under each of their names, because the layout has no tensor of two names.
+        self._stored_as = {name: name for name in served.artefact.names} | served.artefact.aliases
+        for name, stored in self._stored_as.items():
+            if stored in self._layer_index:
+                layer = served.layers[self._layer_index[stored]]
                 tensors.append((name, layer.dtype, layer.shape))
             else:
-                entry = served.artefact.kept(name)
+                entry = served.artefact.kept(stored)
                 tensors.append((name, entry.dtype, entry.shape))
         self._header, self._entries = tensorfile.make_header(tensors, {"format": "pt"})
         self.nbytes = self._entries[-1].stop
@@ -39,15 +41,17 @@ class NetworkFile:
             first, last = max(start, entry.start) - entry.start, min(stop, entry.stop) - entry.start
             if first >= last:
                 continue
-            if entry.name in self._layer_index:
-                yield from self._rendered(self._layer_index[entry.name], first, last)
+            name = self._stored_as[entry.name]
+            if name in self._layer_index:
+                yield from self._rendered(self._layer_index[name], first, last)
             else:
-                kept = self._served.artefact.kept(entry.name)
+                kept = self._served.artefact.kept(name)
                 yield from self._served.stored(kept.start + first, kept.start + last)
 
     def _rendered(self, layer: int, start: int, stop: int) -> Generator[bytes, None, None]:
         """Yields bytes start..stop of the tensor of a layer, block by block."""
-        kernel_nbytes = math.prod(self._served.layers[layer].kernel_size) * self._served.layers[layer].dtype.itemsize
+        unit = self._served.artefact.representation.tiles.units[layer]
+        kernel_nbytes = math.prod(unit.kernel_size) * unit.dtype.itemsize
         first, last = (self._served.block_of(layer, at // kernel_nbytes) for at in (start, stop - 1))
         for block in range(first, last + 1):
             offset = self._served.first_kernel(layer, block) * kernel_nbytes

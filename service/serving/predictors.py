@@ -84,16 +84,24 @@ class Served:
 
         The index of the kernel (filter, channel) is filter * channels + channel.
         """
-        kernels = torch.empty(len(indices), *self.layers[layer].kernel_size, dtype=self.layers[layer].dtype)
-        blocks = self.block_of(layer, indices)
+        unit = self.artefact.representation.tiles.units[layer]
+        parts = unit.kernels // self.layers[layer].kernels
+        wanted = (indices[:, None] * parts + torch.arange(parts)).flatten()
+        kernels = torch.empty(len(wanted), *unit.kernel_size, dtype=unit.dtype)
+        blocks = self.block_of(layer, wanted)
         for block in blocks.unique().tolist():
             chosen = blocks == block
-            kernels[chosen] = self.block(layer, block)[indices[chosen] - self.first_kernel(layer, block)]
-        return kernels
+            kernels[chosen] = self.block(layer, block)[wanted[chosen] - self.first_kernel(layer, block)]
+        return kernels.view(len(indices), *self.layers[layer].kernel_size)
 
     def block_of(self, layer: int, index: Index) -> Index:
-        """The block of a layer that holds the kernel of this index, or the blocks of several kernels."""
-        tiles, channels = self.artefact.representation.tiles, self.layers[layer].channels
+        """The block of a layer that holds the kernel of this index, or the blocks of several kernels.
+
+        Here and in the methods below, kernels are those of the layer's unit (see `nern.tiles`): of a kernel that is too long to
+        be a tile, each weight is one.
+        """
+        tiles = self.artefact.representation.tiles
+        channels = tiles.units[layer].channels
         tile = index // channels * tiles.per_filter[layer] + index % channels // tiles.width[layer]
         return tile // BLOCK_TILES
 
@@ -101,7 +109,7 @@ class Served:
         """The index of the first kernel of a block. The block ends before the first kernel of the next block."""
         tiles = self.artefact.representation.tiles
         filter, place = divmod(block * BLOCK_TILES, tiles.per_filter[layer])
-        return filter * self.layers[layer].channels + place * tiles.width[layer]
+        return filter * tiles.units[layer].channels + place * tiles.width[layer]
 
     def block(self, layer: int, block: int) -> Tensor:
         """The kernels of one block in the order of their indices, in the layer's dtype: (n, *kernel_size)."""

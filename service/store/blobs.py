@@ -1,4 +1,4 @@
-"""The blob store: uploaded files, and the tensors that were read out of them.
+"""The blob store: uploaded files, the tensors that were read out of them, and the parts of uploads in progress.
 
 The key of a blob holds the id of one row of the database. If the key were a hash of the content, two rows could share a blob,
 and deleting one row would remove the bytes of the other.
@@ -43,6 +43,11 @@ class Blobs:
         with _reached():
             await obstore.put_async(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=2)
 
+    async def put_bytes(self, key: str, data: bytes) -> None:
+        """Stores a few mebibytes. The blob appears under its key with all of its bytes, or not at all."""
+        with _reached():
+            await obstore.put_async(self._store, key, data, use_multipart=False)
+
     def read(self, key: str, start: int, stop: int) -> Generator[bytes, None, None]:
         """Yields bytes start..stop (half-open) of a blob in pieces of about READ_BYTES.
 
@@ -64,6 +69,13 @@ class Blobs:
         with suppress(FileNotFoundError), _reached():
             await obstore.delete_async(self._store, key)
 
+    async def delete_folder(self, prefix: str) -> None:
+        """Removes all blobs whose keys begin with `prefix` and a slash."""
+        with _reached():
+            async for found in obstore.list(self._store, prefix):
+                for blob in found:
+                    await self.delete(blob["path"])
+
     async def probe(self) -> None:
         """Raises an exception if the blob store does not answer."""
         async for _ in obstore.list(self._store, chunk_size=1):
@@ -83,3 +95,13 @@ def checkpoint_tensors(id: str) -> str:
 def dataset_tensors(id: str) -> str:
     """The key of the safetensors file with the tensors `images` and `labels` of a dataset."""
     return f"datasets/{id}/tensors.safetensors"
+
+
+def upload_folder(id: str) -> str:
+    """What the keys of all parts of an upload begin with."""
+    return f"uploads/{id}"
+
+
+def upload_part(id: str, blob: str) -> str:
+    """The key of a part of an upload."""
+    return f"{upload_folder(id)}/{blob}"

@@ -15,9 +15,10 @@ def get(session: Session, id: str, *, lock: bool = False) -> Checkpoint | None:
     return session.scalar(query.with_for_update() if lock else query)
 
 
-def with_hash(session: Session, sha256: str) -> Checkpoint | None:
-    """The checkpoint whose file has this SHA-256 hash."""
-    return session.scalar(select(Checkpoint).where(Checkpoint.sha256 == sha256, Checkpoint.deleted_at.is_(None)))
+def with_hash(session: Session, sha256: str, key: str | None) -> Checkpoint | None:
+    """The checkpoint of the state_dict at `key` in the file of this SHA-256 hash. None: of the one chosen without a key."""
+    choice = Checkpoint.first.is_(True) if key is None else Checkpoint.key == key
+    return session.scalar(select(Checkpoint).where(Checkpoint.sha256 == sha256, choice, Checkpoint.deleted_at.is_(None)))
 
 
 def page(session: Session, *, limit: int, cursor: str | None) -> Page[Checkpoint]:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     text,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -49,13 +50,18 @@ class Base(DeclarativeBase):
 
 
 class Checkpoint(Base):
-    """An uploaded network. A deleted checkpoint has no blobs, but its row stays, because jobs refer to it."""
+    """An uploaded network: one state_dict of one file. `nern.state_dicts.Found` explains key, first, keys, notes and aliases.
+
+    `choice` has the keys, notes and aliases. In a row of release 0.1.0, it is null and the key is empty. A deleted checkpoint
+    has no blobs, but its row stays, because jobs refer to it.
+    """
 
     __tablename__ = "checkpoint"
     __table_args__ = (
         Index(
-            "checkpoint_sha256",
+            "checkpoint_sha256_key",
             "sha256",
+            "key",
             unique=True,
             sqlite_where=text("deleted_at IS NULL"),
             postgresql_where=text("deleted_at IS NULL"),
@@ -75,12 +81,59 @@ class Checkpoint(Base):
     parameters: Mapped[int]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
+    key: Mapped[str] = mapped_column(server_default=text("''"))
+    first: Mapped[bool] = mapped_column(server_default=true())
+    choice: Mapped[Json | None]
+    ports: Mapped[Json | None]
+
+    @property
+    def inputs(self) -> list[Json] | None:
+        """The inputs of the network: name, dtype and shape. None for a network that is not a graph."""
+        return (self.ports or {}).get("inputs")
+
+    @property
+    def outputs(self) -> list[Json] | None:
+        """The outputs of the network: name, dtype and shape. None for a network that is not a graph."""
+        return (self.ports or {}).get("outputs")
+
+    @property
+    def keys(self) -> list[str]:
+        """Where the other state_dicts of the file are."""
+        return (self.choice or {}).get("keys", [])  # type: ignore[no-any-return]  # JSON is untyped
+
+    @property
+    def sequential(self) -> list[str] | None:
+        """A description of a plain sequential network that fits the shapes of the tensors, or None."""
+        return (self.choice or {}).get("sequential")
+
+    @property
+    def notes(self) -> list[str]:
+        """What was chosen in the file and what was left out, in sentences."""
+        return (self.choice or {}).get("notes", [])  # type: ignore[no-any-return]
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The names of tied tensors, each with the name of the tensor that it is the same as."""
+        return (self.choice or {}).get("aliases", {})  # type: ignore[no-any-return]
+
+
+class Graph(Base):
+    """The graph of a checkpoint: a program (docs/graphs.md), and an ONNX file without its tensors if there is one."""
+
+    __tablename__ = "graph"
+
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"), primary_key=True)
+    program: Mapped[Json]
+    skeleton: Mapped[bytes | None] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime]
 
 
 class Dataset(Base):
-    """Uploaded images. `identity` is a hash of the file's hash and the normalisation, and is unique among datasets.
+    """Uploaded images or other inputs. `identity` is a hash of everything that the dataset is made from, and is unique.
 
-    `images` counts the images, and `classes` is the largest label plus 1. A deleted dataset has no blob, but its row stays.
+    `kind` is images or inputs. `inputs` has the name, dtype and shape of each array of images or inputs, `labels` the kind,
+    dtype and shape of the labels. `images` counts the images, and `classes` is the largest label plus 1. What only images have
+    is null for inputs. A deleted dataset has no blob, but its row stays.
     """
 
     __tablename__ = "dataset"
@@ -99,13 +152,18 @@ class Dataset(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     name: Mapped[str]
     size: Mapped[int]
-    images: Mapped[int]
-    height: Mapped[int]
-    width: Mapped[int]
-    channels: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16), server_default="images")
+    inputs: Mapped[list[Any] | None]
+    labels: Mapped[Json | None]
+    class_names: Mapped[list[Any] | None]
+    notes: Mapped[list[Any] | None]
+    images: Mapped[int | None]
+    height: Mapped[int | None]
+    width: Mapped[int | None]
+    channels: Mapped[int | None]
     classes: Mapped[int | None]
-    mean: Mapped[list[Any]]
-    std: Mapped[list[Any]]
+    mean: Mapped[list[Any] | None]
+    std: Mapped[list[Any] | None]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
 
@@ -125,6 +183,7 @@ class Job(Base):
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("dataset.id"))
     noise: Mapped[str | None]
     architecture: Mapped[str | None]
+    network: Mapped[Json | None]
     config: Mapped[Json]
     notes: Mapped[list[Any]]
     progress: Mapped[Json | None]
@@ -184,3 +243,43 @@ class PredictorChunk(Base):
     predictor_id: Mapped[str] = mapped_column(ForeignKey("predictor.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Upload(Base):
+    """A resumable upload. Its bytes up to `offset` are stored: the blobs that the rows of `upload_part` name.
+
+    `state` is one of `service.store.uploads`. `length` is None until the client has told it. `header` is the metadata as the
+    client sent it, `parameters` what the service has read from it. Every request that goes on with an upload increases `fence`;
+    what an earlier request writes after that is refused. One process at a time takes the file in: until `leased_until`.
+    `resource` is the path of what the upload has become, and `problem` is why the file was refused.
+    """
+
+    __tablename__ = "upload"
+    __table_args__ = (Index("upload_state", "state", "id"), Index("upload_expires_at", "expires_at"))
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    filename: Mapped[str]
+    parameters: Mapped[Json]
+    header: Mapped[str]
+    length: Mapped[int | None]
+    offset: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    fence: Mapped[int]
+    leased_until: Mapped[datetime | None]
+    attempts: Mapped[int]
+    resource: Mapped[str | None]
+    problem: Mapped[Json | None]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class UploadPart(Base):
+    """A part of an upload: its bytes from offset `start` on. The parts of an upload follow each other without gaps."""
+
+    __tablename__ = "upload_part"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("upload.id"), primary_key=True)
+    start: Mapped[int] = mapped_column(primary_key=True)
+    size: Mapped[int]
+    blob: Mapped[str] = mapped_column(String(36))

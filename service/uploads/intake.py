@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,22 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from nern import architectures, tensorfile
-from nern.layers import find_layers
+from nern.facts import GRAPH, NetworkFacts
+from nern.graph.facts import facts as graph_facts
+from nern.graph.program import Program
+from nern.graph.proposal import propose
+from nern.layers import layout_notes
 from service import problems
 from service.clock import utc_now
-from service.inspection.inspect import CheckpointFacts, inspect_checkpoint, inspect_dataset
+from service.inspection.inspect import CheckpointFacts, DatasetFacts, inspect_checkpoint, inspect_dataset
 from service.inspection.pool import Inspectors
+from service.inspection.shards import lone_part
 from service.settings import Settings
 from service.store import blobs, checkpoints, datasets
 from service.store.blobs import Blobs
 from service.store.database import Database
 from service.store.ids import new_id
-from service.store.tables import Checkpoint, Dataset
+from service.store.tables import Checkpoint, Dataset, Graph, Json
 
 # Networks that were trained on ImageNet expect this normalisation. It is the default for images of three channels.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -66,63 +72,65 @@ class Intake:
         self._store = store
         self._inspectors = inspectors
 
-    async def checkpoint(self, file: Received) -> tuple[Checkpoint, bool]:
-        """The checkpoint of a file. A file whose bytes are known already gives the checkpoint that exists."""
+    async def checkpoint(self, file: Received, key: str = "") -> tuple[Checkpoint, bool]:
+        """The checkpoint of a file. `key` names one of several state_dicts in it.
 
-        def known(session: Session) -> Checkpoint | None:
-            return checkpoints.with_hash(session, file.sha256)
-
-        if row := await run_in_threadpool(self._read, known):
+        A file whose bytes are known already with the same state_dict gives the checkpoint that exists.
+        """
+        if alone := lone_part(file.filename):
+            raise problems.LoneShard(alone)
+        if row := await run_in_threadpool(self._read, lambda session: checkpoints.with_hash(session, file.sha256, key or None)):
             return row, False
         tensors = file.folder / "tensors.safetensors"
-        facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=self._settings.inspect_seconds)
+        seconds = self._settings.inspect_seconds
+        facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=seconds, key=key)
+
+        def known(session: Session) -> Checkpoint | None:
+            return checkpoints.with_hash(session, file.sha256, None if facts.first else facts.key)
+
         row = await run_in_threadpool(describe, file, facts)
         content = {blobs.checkpoint_file(row.id): file.path, blobs.checkpoint_tensors(row.id): tensors}
-        return await self._keep(row, content, known)
+        return await self._keep(row, content, known, graph_of(row, facts))
 
-    async def dataset(self, file: Received, name: str, given: Normalisation | None) -> tuple[Dataset, bool]:
-        """The dataset of a file. A file that is known already with the same normalisation gives the dataset that exists.
+    async def graph(self, file: Received, checkpoint: Checkpoint) -> Graph:
+        """The graph in a file, for a checkpoint that was uploaded before. The tensors in the file are not used."""
+        scratch = file.folder / "tensors.safetensors"
+        facts = await inspect_checkpoint(self._inspectors, file.path, scratch, seconds=self._settings.inspect_seconds)
+        if (graph := graph_of(checkpoint, facts)) is None:
+            raise problems.UnsupportedGraph("the file holds no graph; send an ONNX file, or a .pt2 file of torch.export")
+        validate_tensors(checkpoint, facts)
+        return graph
 
-        Without a normalisation, images of three channels get ImageNet's, and other images get their own mean and std.
+    async def dataset(
+        self, file: Received, name: str, given: Normalisation | None, size: tuple[int, int] | None = None
+    ) -> tuple[Dataset, bool]:
+        """The dataset of a file. A file that is known already, with the same normalisation and size, gives the one that exists.
+
+        Without a normalisation, images of three channels get ImageNet's, and other images get their own mean and std. `size` is
+        the height and width that the images of a zip archive are brought to.
         """
         tensors = file.folder / "tensors.safetensors"
         limits = self._settings
         facts = await inspect_dataset(
-            self._inspectors, file.path, tensors, seconds=limits.inspect_seconds, max_bytes=limits.max_upload_bytes
+            self._inspectors, file.path, tensors, seconds=limits.inspect_seconds, max_bytes=limits.max_upload_bytes, size=size
         )
-        images, height, width, channels = facts.shape
-        if given is None:
-            photographs = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
-            given = photographs if channels == 3 else Normalisation(facts.mean, facts.std)
-        if not len(given.mean) == len(given.std) == channels:
-            raise problems.Invalid(
-                f"the images have {channels} channels, so mean and std must have {channels} numbers each",
-                errors=[{"pointer": "query:mean", "detail": f"mean and std must have {channels} numbers each"}],
-            )
-        identity = hashlib.sha256(json.dumps([file.sha256, given.mean, given.std]).encode()).hexdigest()
+        normalisation = normalise(facts, given)
+        mean, std = (normalisation.mean, normalisation.std) if normalisation else (None, None)
+        made_from = [file.sha256, mean, std, *([size] if size else [])]
+        identity = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
         def known(session: Session) -> Dataset | None:
             return datasets.with_identity(session, identity)
 
-        row = Dataset(
-            id=new_id(),
-            identity=identity,
-            sha256=file.sha256,
-            name=name or file.filename,
-            size=file.nbytes,
-            images=images,
-            height=height,
-            width=width,
-            channels=channels,
-            classes=facts.classes,
-            mean=list(given.mean),
-            std=list(given.std),
-            created_at=utc_now(),
-        )
+        row = describe_dataset(file, name, facts, normalisation, identity)
         return await self._keep(row, {blobs.dataset_tensors(row.id): tensors}, known)
 
-    async def _keep(self, row: Row, content: dict[str, Path], known: Callable[[Session], Row | None]) -> tuple[Row, bool]:
-        """Stores the files `content` as blobs by key, then the row. Returns the row that exists then, and whether it is `row`.
+    async def _keep(
+        self, row: Row, content: dict[str, Path], known: Callable[[Session], Row | None], graph: Graph | None = None
+    ) -> tuple[Row, bool]:
+        """Stores the files `content` as blobs by key, then the row, and its graph if there is one.
+
+        Returns the row that exists then, and whether it is `row`.
 
         If another upload of the same file was faster, the other row is returned. The blobs are deleted if `row` does not
         exist in the end. They stay if `row` may exist, because a row is useless without its blobs.
@@ -134,7 +142,7 @@ class Intake:
             await self._discard(content)
             raise
         try:
-            kept = await run_in_threadpool(self._add, row, known)
+            kept = await run_in_threadpool(self._add, row, known, graph)
         except Exception:
             # The database may have committed the row although the connection broke before it said so.
             found = await run_in_threadpool(self._read, known)
@@ -149,12 +157,12 @@ class Intake:
         for key in keys:
             await self._store.delete(key)
 
-    def _add(self, row: Row, known: Callable[[Session], Row | None]) -> Row:
+    def _add(self, row: Row, known: Callable[[Session], Row | None], graph: Graph | None) -> Row:
         try:
             with self._database.write() as session:
                 if earlier := known(session):
                     return earlier
-                session.add(row)
+                session.add_all([row] if graph is None else [row, graph])
                 return row
         except IntegrityError:
             with self._database.read() as session:
@@ -168,14 +176,17 @@ class Intake:
 
 
 def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
-    """The row of a new checkpoint, with the architecture that its names and shapes match."""
+    """The row of a new checkpoint: its graph, or else the architecture that its names and shapes match."""
     shapes = architectures.shapes_of(facts.state_dict)
     candidates = architectures.recognise(shapes)
     architecture = candidates[0] if len(candidates) == 1 else None
-    groups = architectures.groups(architecture, shapes) if architecture else {}
-    layers = find_layers(facts.state_dict)
+    program = Program.from_json(facts.program) if facts.program else None
+    network = NetworkFacts(facts.state_dict, GRAPH if program else architecture, program, facts.aliases)
+    layers = network.convolutions
     represented = {layer.name for layer in layers}
-    return Checkpoint(
+    places = {name: place for place, name in enumerate(network.own)}
+    groups = architectures.groups(architecture, shapes) if architecture else {}
+    row = Checkpoint(
         id=new_id(),
         sha256=file.sha256,
         filename=file.filename,
@@ -190,15 +201,111 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
                 "shape": list(layer.shape),
                 "kernels": layer.kernels,
                 "groups": groups.get(layer.name),
+                "dtype": tensorfile.NAMES[layer.dtype],
+                "place": places[layer.name],
             }
             for index, layer in enumerate(layers)
         ],
         kept=[
             {"name": name, "shape": list(tensor.shape), "dtype": tensorfile.NAMES[tensor.dtype]}
-            for name, tensor in facts.state_dict.items()
+            for name, tensor in network.own.items()
             if name not in represented
         ],
         weights=sum(layer.weights for layer in layers),
-        parameters=sum(tensor.numel() for tensor in facts.state_dict.values()),
+        parameters=sum(math.prod(tensor.shape) for tensor in network.own.values()),
+        created_at=utc_now(),
+        key=facts.key,
+        first=facts.first,
+        choice={
+            "keys": facts.keys,
+            "notes": [*facts.notes, *layout_notes(layers)],
+            "aliases": facts.aliases,
+            "sequential": None if architecture else propose(architectures.shapes_of(network.own)),
+        },
+    )
+    return with_graph(row, facts.program) if facts.program else row
+
+
+def with_graph(row: Checkpoint, program: Json) -> Checkpoint:
+    """The row of a checkpoint, changed to that of a checkpoint with this graph."""
+    shapes = {tensor["name"]: tensor["shape"] for tensor in [*row.layers, *row.kept]}
+    facts = graph_facts(Program.from_json(program), shapes)
+    groups = {convolution.weight: convolution.groups for convolution in facts.convolutions}
+    row.architecture = GRAPH
+    row.layers = [{**layer, "groups": groups.get(layer["name"], layer["groups"])} for layer in row.layers]
+    row.ports = {ends: program[ends] for ends in ("inputs", "outputs")}
+    return row
+
+
+def graph_of(checkpoint: Checkpoint, facts: CheckpointFacts) -> Graph | None:
+    """The row of the graph that was found in a file, or None if the file holds no graph."""
+    if facts.program is None:
+        return None
+    return Graph(checkpoint_id=checkpoint.id, program=facts.program, skeleton=facts.skeleton, created_at=utc_now())
+
+
+def validate_tensors(checkpoint: Checkpoint, facts: CheckpointFacts) -> None:
+    """Raises UnsupportedGraph unless the checkpoint has every tensor that the graph takes, in the same shape."""
+    own = {tensor["name"]: tensor["shape"] for tensor in [*checkpoint.layers, *checkpoint.kept]}
+    own |= {alias: own[name] for alias, name in checkpoint.aliases.items()}
+    assert facts.program is not None
+    for name in facts.program["tensors"].values():
+        shape = list(facts.state_dict[name].shape)
+        if name not in own:
+            raise problems.UnsupportedGraph(f"the graph takes the tensor {name!r}, which the checkpoint does not have")
+        if own[name] != shape:
+            raise problems.UnsupportedGraph(f"{name!r} has the shape {shape} in the graph and {own[name]} in the checkpoint")
+
+
+def normalise(facts: DatasetFacts, given: Normalisation | None) -> Normalisation | None:
+    """The normalisation of a dataset: the given one, or the default. None for inputs, which are not normalised.
+
+    Raises Invalid if the given one does not fit.
+    """
+    if facts.mean is None or facts.std is None:
+        if given:
+            detail = "the file holds inputs and not images; inputs reach the network as they are, so leave mean and std out"
+            raise problems.Invalid(detail, errors=[{"pointer": "query:mean", "detail": detail}])
+        return None
+    channels = len(facts.mean)
+    if given is None:
+        return Normalisation(IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else Normalisation(facts.mean, facts.std)
+    if not len(given.mean) == len(given.std) == channels:
+        raise problems.Invalid(
+            f"the images have {channels} channels, so mean and std must have {channels} numbers each",
+            errors=[{"pointer": "query:mean", "detail": f"mean and std must have {channels} numbers each"}],
+        )
+    return given
+
+
+def describe_dataset(
+    file: Received, name: str, facts: DatasetFacts, normalisation: Normalisation | None, identity: str
+) -> Dataset:
+    """The row of a new dataset."""
+    labels = [array for name, array in facts.tensors.items() if name in ("labels", "targets")]
+    inputs = [
+        {"name": name.removeprefix("inputs."), "dtype": dtype, "shape": shape}
+        for name, (dtype, shape) in facts.tensors.items()
+        if name not in ("labels", "targets")
+    ]
+    images, height, width, channels = facts.tensors["images"][1] if facts.kind == "images" else [None] * 4
+    return Dataset(
+        id=new_id(),
+        identity=identity,
+        sha256=file.sha256,
+        name=name or file.filename,
+        size=file.nbytes,
+        kind=facts.kind,
+        inputs=inputs,
+        labels={"kind": facts.labels, "dtype": labels[0][0], "shape": labels[0][1]} if labels else None,
+        class_names=facts.class_names,
+        notes=facts.notes,
+        images=images,
+        height=height,
+        width=width,
+        channels=channels,
+        classes=facts.classes,
+        mean=list(normalisation.mean) if normalisation else None,
+        std=list(normalisation.std) if normalisation else None,
         created_at=utc_now(),
     )

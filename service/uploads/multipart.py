@@ -1,9 +1,10 @@
-"""The part `file` of a multipart form (RFC 7578), as a stream.
+"""The parts `file` of a multipart form (RFC 7578), as a stream.
 
 The form parser of the web framework would write every part to the disk before the route could read it.
 """
 
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 from fastapi import Request
 from python_multipart import MultipartParser
@@ -19,11 +20,11 @@ MAX_OTHER_BYTES = 65_536
 
 
 class _Parts:
-    """The callbacks of the parser. They collect the name and the bytes of the part `file`, and skip all other parts."""
+    """The callbacks of the parser. They collect the names and the bytes of the parts `file`, and skip all other parts."""
 
     def __init__(self) -> None:
-        self.content: list[bytes] = []
-        self.filename: str | None = None
+        self.content: list[str | bytes] = []
+        self.files = 0
         self.ended = False
         self._in_file = False
         self._name, self._value = b"", b""
@@ -49,9 +50,9 @@ class _Parts:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         self._in_file = options.get(b"name") == b"file"
         if self._in_file:
-            if self.filename is not None:
-                raise problems.BadRequest("the form has two parts `file`; send one file in each request")
-            self.filename = options.get(b"filename", b"").decode(errors="replace")
+            self.files += 1
+            # Browsers write some characters of the name as %XX in this header.
+            self.content.append(unquote(options.get(b"filename", b"").decode(errors="replace")))
         else:
             self._others += 1
             if self._others > MAX_OTHER_PARTS:
@@ -74,10 +75,10 @@ class _Parts:
             raise problems.BadRequest(f"the headers of a part of the form have more than {MAX_HEADER_BYTES} bytes")
 
 
-async def file_part(request: Request) -> tuple[str, AsyncIterator[bytes]]:
-    """The name of the file in the part `file`, and its content as an iterator of pieces.
+async def file_parts(request: Request) -> AsyncIterator[str | bytes]:
+    """The files in the parts `file`, one after the other: the name of a file, then its content in pieces.
 
-    Raises BadRequest if the form is malformed or has no such part. The iterator raises BadRequest too.
+    Raises BadRequest if the form is malformed or has no such part.
     """
     _, options = parse_options_header(request.headers["content-type"])
     boundary = options.get(b"boundary", b"")
@@ -94,25 +95,15 @@ async def file_part(request: Request) -> tuple[str, AsyncIterator[bytes]]:
         "on_end",
     )
     parser = MultipartParser(boundary, {name: getattr(parts, name) for name in names})  # type: ignore[arg-type]
-    body = request.stream()
-
-    async def content() -> AsyncIterator[bytes]:
+    async for data in request.stream():
+        _feed(parser, data)
         for parsed in parts.content:
             yield parsed
         parts.content.clear()
-        async for data in body:
-            _feed(parser, data)
-            for parsed in parts.content:
-                yield parsed
-            parts.content.clear()
-        if not parts.ended:
-            raise problems.BadRequest("the form ends before its last boundary; send the form again")
-
-    async for data in body:
-        _feed(parser, data)
-        if parts.filename is not None:
-            return parts.filename, content()
-    raise problems.BadRequest("the form has no part `file`")
+    if not parts.files:
+        raise problems.BadRequest("the form has no part `file`")
+    if not parts.ended:
+        raise problems.BadRequest("the form ends before its last boundary; send the form again")
 
 
 def _feed(parser: MultipartParser, data: bytes) -> None:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import unquote
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -17,7 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from service import problems
 from service.settings import Settings
 from service.uploads.intake import Received
-from service.uploads.multipart import file_part
+from service.uploads.multipart import file_parts
+from service.uploads.packing import packed
 
 # This many bytes are collected before a thread hashes and writes them.
 FLUSH_BYTES = 2**20
@@ -29,12 +29,16 @@ FORM_BYTES = 2**20
 ABANDONED_SECONDS = 24 * 3600
 
 
+# The most files that one form may have. The largest published checkpoints have a few hundred shards.
+MAX_FILES = 1000
+
+
 @asynccontextmanager
-async def staged(request: Request, settings: Settings, filename: str) -> AsyncIterator[Received]:
+async def staged(request: Request, settings: Settings, filename: str, *, several: bool = False) -> AsyncIterator[Received]:
     """Receives the file in the body of a request: the whole body, or the part `file` of a multipart form.
 
-    `filename` is the name of a file that is the whole body. When the block ends, the file is removed from the staging folder.
-    Raises Problem.
+    `filename` is the name of a file that is the whole body. If `several`, a form may have several parts `file`. A tar archive
+    of them is received then. When the block ends, the file is removed from the staging folder. Raises Problem.
     """
     expected = _announced_digest(request)
     limit = settings.max_upload_bytes
@@ -42,11 +46,9 @@ async def staged(request: Request, settings: Settings, filename: str) -> AsyncIt
         raise _too_large(limit)
     media_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        quoted, content = await file_part(request)
-        # Browsers write some characters of the name as %XX in this header.
-        filename = unquote(quoted)
-    elif media_type in ("application/octet-stream", "application/zip", "application/x-npz"):
-        content = request.stream()
+        content = file_parts(request)
+    elif media_type in ("application/octet-stream", "application/zip", "application/x-npz", "application/x-tar"):
+        content = _named(filename, request.stream())
     else:
         raise problems.UnsupportedMediaType(
             f"this route does not read {media_type!r}; send multipart/form-data with a part `file`, or application/octet-stream"
@@ -54,14 +56,17 @@ async def staged(request: Request, settings: Settings, filename: str) -> AsyncIt
     settings.staging.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.staging) as name:
         folder = Path(name)
-        nbytes, digest = await _receive(content, folder / "upload", limit)
-        if nbytes == 0:
-            raise problems.EmptyFile("the file has no bytes; send a checkpoint or a dataset")
-        if expected is not None and expected != digest:
+        first, *others = files = await _receive(content, folder, limit, most=MAX_FILES if several else 1)
+        if empty := [file for file in files if not file.nbytes]:
+            named = f"the file {empty[0].filename!r}" if others else "the file"
+            raise problems.EmptyFile(f"{named} has no bytes; send a checkpoint or a dataset")
+        if others and expected is not None:
+            raise problems.BadRequest("Content-Digest is verified for one file; send several files without it")
+        if expected is not None and expected != bytes.fromhex(first.sha256):
             raise problems.DigestMismatch(
                 "the SHA-256 hash of the file differs from the one in Content-Digest; send the file again"
             )
-        yield Received(folder / "upload", folder, clean_filename(filename), nbytes, digest.hex())
+        yield await run_in_threadpool(packed, files) if others else first
 
 
 def clear_abandoned(settings: Settings) -> None:
@@ -81,24 +86,61 @@ def printable(text: str) -> str:
     return "".join(character for character in text if character.isprintable())[:200]
 
 
-async def _receive(content: AsyncIterator[bytes], path: Path, limit: int) -> tuple[int, bytes]:
-    hash, nbytes, buffer = hashlib.sha256(), 0, bytearray()
-    with path.open("wb") as file:
+async def _named(filename: str, content: AsyncIterator[bytes]) -> AsyncIterator[str | bytes]:
+    """A file that is a whole body, in the form that `file_parts` has."""
+    yield filename
+    async for piece in content:
+        yield piece
 
-        def flush() -> None:
-            hash.update(buffer)
-            file.write(buffer)
-            buffer.clear()
 
+async def _receive(content: AsyncIterator[str | bytes], folder: Path, limit: int, *, most: int) -> list[Received]:
+    """Writes at most `most` files, of together at most `limit` bytes, to a folder. `content` is that of `file_parts`."""
+    files: list[_File] = []
+    total = 0
+    try:
         async for received in content:
-            nbytes += len(received)
-            if nbytes > limit:
+            if isinstance(received, str):
+                if len(files) == most:
+                    sent = "two parts `file`; send one file in each request" if most == 1 else f"more than {most} parts `file`"
+                    raise problems.BadRequest(f"the form has {sent}")
+                if files:
+                    await run_in_threadpool(files[-1].close)
+                files.append(_File(folder / f"upload-{len(files)}", clean_filename(received)))
+                continue
+            total += len(received)
+            if total > limit:
                 raise _too_large(limit)
-            buffer += received
-            if len(buffer) >= FLUSH_BYTES:
-                await run_in_threadpool(flush)
-        await run_in_threadpool(flush)
-    return nbytes, hash.digest()
+            files[-1].buffer += received
+            if len(files[-1].buffer) >= FLUSH_BYTES:
+                await run_in_threadpool(files[-1].flush)
+    finally:
+        if files:
+            await run_in_threadpool(files[-1].close)
+    return [Received(file.path, folder, file.filename, file.nbytes, file.hash.hexdigest()) for file in files]
+
+
+class _File:
+    """A file that is being received."""
+
+    def __init__(self, path: Path, filename: str) -> None:
+        self.path = path
+        self.filename = filename
+        self.nbytes = 0
+        self.hash = hashlib.sha256()
+        self.buffer = bytearray()
+        self._file = path.open("wb")
+
+    def flush(self) -> None:
+        """Hashes and writes what has been collected."""
+        self.nbytes += len(self.buffer)
+        self.hash.update(self.buffer)
+        self._file.write(self.buffer)
+        self.buffer.clear()
+
+    def close(self) -> None:
+        """Writes what is left, and closes the file."""
+        with self._file:
+            self.flush()
 
 
 def _announced_digest(request: Request) -> bytes | None:

@@ -235,3 +235,23 @@ def test_the_papers_layers() -> None:
     assert sum(torch.Size(shapes[name]).numel() for name in chosen) == 10_985_472
     with pytest.raises(NotRepresentable):
         architectures.paper_layers(None, shapes)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.encoder._orig_mod."])
+def test_networks_are_recognised_and_built_under_a_prefix(prefix: str) -> None:
+    state_dict = {prefix + name: tensor for name, tensor in resnet8().items()}
+    assert architectures.recognise(shapes_of(state_dict)) == ["cifar/resnet8"]
+    match = architectures.match("cifar/resnet8", shapes_of(state_dict))
+    assert match.view.prefix == prefix
+    assert match.groups[f"{prefix}layer1.0.conv1.weight"] == 1
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(
+        architectures.build("cifar/resnet8", state_dict)(images), architectures.build("cifar/resnet8", resnet8())(images)
+    )
+
+
+@pytest.mark.parametrize("foreign", ["n_averaged", "criterion.weight", "train_acc.confmat"])
+def test_a_foreign_tensor_beside_a_network_does_not_hide_it(foreign: str) -> None:
+    state_dict = {foreign: torch.ones(3, 3), **resnet8()}
+    assert architectures.recognise(shapes_of(state_dict)) == ["cifar/resnet8"]
+    assert architectures.build("cifar/resnet8", state_dict)(torch.randn(1, 3, 8, 8)).shape == (1, 10)

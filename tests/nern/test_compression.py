@@ -6,6 +6,7 @@ import torch
 
 from nern import coding
 from nern.errors import BadArtefact
+from nern.network import Network
 from nern.quantisation import Linear
 from nern.rendering import render_layer
 from nern.report import make_report
@@ -141,11 +142,11 @@ def test_a_compressed_predictor_comes_back_from_the_artefact(bits: int) -> None:
         torch.testing.assert_close(render_layer(rebuilt.representation, number), weight, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"architecture": "cifar/resnet8", "data": images()}])
+@pytest.mark.parametrize("arguments", [{}, {"data": images()}])
 def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> None:
     state_dict = resnet8()
     config = DecoupledRequest(steps=90, hidden=32, bits=5, sparsity=0.3, compression_steps=40)
-    trained = train(state_dict, config, **arguments)
+    trained = train(Network(state_dict, "cifar/resnet8"), config, **arguments)
     assert trained.best.compressed
     content, nbytes = written(trained.representation, state_dict)
     report = make_report(trained, opened(content), nbytes, state_dict)
@@ -159,7 +160,7 @@ def test_a_job_can_ask_for_a_compressed_predictor(arguments: dict[str, Any]) -> 
 @pytest.mark.parametrize(("bits", "bytes_each"), [(16, 2), (32, 4)])
 def test_a_predictor_is_stored_in_half_precision_unless_a_job_wants_more(bits: Any, bytes_each: int) -> None:
     state_dict = resnet8()
-    trained = train(state_dict, DecoupledRequest(steps=5, hidden=8, bits=bits))
+    trained = train(Network(state_dict), DecoupledRequest(steps=5, hidden=8, bits=bits))
     content, nbytes = written(trained.representation, state_dict)
     assert nbytes.predictor == bytes_each * sum(p.numel() for p in trained.representation.predictor.parameters())
     for number, weight in enumerate(trained.representation.render_all()):

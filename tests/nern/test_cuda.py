@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nern.images import CPU, Images, Noise
+from nern.network import Network
 from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
 from nern.training import Progress, Snapshot, train
 from tests.support.networks import images, odd, resnet8
@@ -22,15 +23,15 @@ from tests.support.networks import images, odd, resnet8
     ],
 )
 def test_training_on_a_cuda_device(config: TrainingRequest, data: Images | Noise, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"architecture": "cifar/resnet8", "data": data, "device": torch.device("cuda")}
+    arguments: dict[str, Any] = {"data": data, "device": torch.device("cuda")}
     file = tmp_path / "snapshot.safetensors"
 
     def save(progress: Progress) -> None:
         if progress.step == progress.steps - 1:
             progress.snapshot().write(file)
 
-    trained = train(resnet8(), config, on_progress=save, **arguments)
-    resumed = train(resnet8(), config, snapshot=Snapshot.read(file), **arguments)
+    trained = train(Network(resnet8(), "cifar/resnet8"), config, on_progress=save, **arguments)
+    resumed = train(Network(resnet8(), "cifar/resnet8"), config, snapshot=Snapshot.read(file), **arguments)
     assert resumed.last.rank == pytest.approx(trained.last.rank, rel=1e-2)
     assert trained.representation.device == CPU
     assert trained.evaluator is not None
@@ -41,4 +42,4 @@ def test_training_on_a_cuda_device(config: TrainingRequest, data: Images | Noise
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_kind_of_layer_can_be_trained_on_a_cuda_device() -> None:
-    assert train(odd(), DecoupledRequest(steps=60, hidden=32), device=torch.device("cuda")).last.relative_error < 0.3
+    assert train(Network(odd()), DecoupledRequest(steps=60, hidden=32), device=torch.device("cuda")).last.relative_error < 0.3

@@ -12,6 +12,7 @@ from nern import losses
 from nern.architectures import build
 from nern.images import CPU
 from nern.layers import StateDict
+from nern.network import Network
 from nern.request import PaperRequest
 from nern.training import Progress, gradients, maps, train
 from nern.training.gradients import LossWeights
@@ -69,7 +70,7 @@ def test_the_two_stage_gradient_is_the_gradient(weights: LossWeights, chunk: int
         patch.object(gradients, "MAX_KEPT_ACTIVATIONS", kept),
         patch.object(nern.images, "MICROBATCH_ELEMENTS", portion),
     ):
-        gradients.all_at_once(build("cifar/resnet8", state_dict), targets, inputs, None, weights)
+        gradients.all_at_once(build("cifar/resnet8", state_dict), targets, (inputs,), None, weights)
     found = grads(targets)
     assert all(gradient.abs().max() > 0 for gradient in found)
     for ours, theirs in zip(found, expected, strict=True):
@@ -103,10 +104,10 @@ def test_a_layer_that_the_outputs_do_not_depend_on_is_no_obstacle(layers: Any) -
     state_dict = network.state_dict()
     represented = state_dict if layers == "all" else {name: state_dict[name] for name in layers}
     targets, inputs = Targets(untrained(represented), state_dict, CPU), torch.randn(2, 3, 8, 8)
-    gradients.all_at_once(network, targets, inputs, None, LossWeights(logits=1.0, feature_maps=1.0))
+    gradients.all_at_once(network, targets, (inputs,), None, LossWeights(logits=1.0, feature_maps=1.0))
     assert all(gradient.isfinite().all() for gradient in grads(targets))
     weights = targets.make_trainable()
-    gradients.smooth(network, targets, inputs, 1.0)
+    gradients.smooth(network, targets, (inputs,), 1.0)
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in weights)
 
 
@@ -118,7 +119,7 @@ def test_a_batch_of_kernels_carries_its_share_of_the_gradient() -> None:
     shares = []
     for index in (torch.arange(0, count, 2), torch.arange(1, count, 2), None):
         targets.representation.predictor.zero_grad()
-        gradients.all_at_once(network, targets, inputs, index, weights)
+        gradients.all_at_once(network, targets, (inputs,), index, weights)
         shares.append(grads(targets))
     for even, odd_ones, whole in zip(*shares, strict=True):
         torch.testing.assert_close(even + odd_ones, whole, rtol=1e-3, atol=1e-6)
@@ -143,5 +144,5 @@ def test_the_feature_maps_of_a_network_without_norms_are_its_convolutions() -> N
 def test_a_loss_without_weight_is_not_computed() -> None:
     seen: list[Progress] = []
     config = PaperRequest(steps=2, hidden=8, logit_weight=0.0, feature_map_weight=0.0)
-    train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
+    train(Network(resnet8(), "cifar/resnet8"), config, data=images(), on_progress=seen.append)
     assert [set(progress.losses) for progress in seen] == [{"reconstruction"}] * 2

@@ -12,6 +12,14 @@ def test_inputs_are_normalised_channel_by_channel() -> None:
     torch.testing.assert_close(made.normalised(pixels), torch.tensor([-1.0, 3.0]).view(1, 2, 1, 1))
 
 
+def test_floats_are_pixels_from_0_to_1() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1)
+    made = Images(levels.float() / 255, None, (0.3,), (0.7,))
+    assert torch.equal(made.normalised(made.pixels_NHWC), Images(levels, None, (0.3,), (0.7,)).normalised(levels))
+    with pytest.raises(UnusableImages, match="float64; they must be uint8, or float32"):
+        Images(levels.double(), None, (0.3,), (0.7,))
+
+
 def test_mean_and_std_must_fit_the_channels() -> None:
     with pytest.raises(UnusableImages, match="3 channels"):
         Images(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), None, (0.5,), (0.5,))
@@ -32,7 +40,8 @@ def test_a_split_is_disjoint_and_keeps_labels_with_their_images() -> None:
     train, held_out = made.split(10, torch.Generator().manual_seed(0), augment=False)
     assert held_out.labels_N is not None
     assert torch.equal(held_out.pixels_NHWC.flatten().long(), held_out.labels_N)
-    drawn = train.batch(5000, torch.Generator().manual_seed(0)).mul(255).round().long().unique()
+    [inputs] = train.batch(5000, torch.Generator().manual_seed(0))
+    drawn = inputs.mul(255).round().long().unique()
     assert sorted([*drawn.tolist(), *held_out.labels_N.tolist()]) == list(range(50))
 
 
@@ -50,14 +59,14 @@ def test_augmented_images_are_mirrored_shifted_and_filled_with_zeros() -> None:
 
 def test_batches_follow_from_the_generator() -> None:
     train, _ = images().split(10, torch.Generator().manual_seed(0), augment=True)
-    first, second = (train.batch(8, torch.Generator().manual_seed(3)) for _ in range(2))
+    (first,), (second,) = (train.batch(8, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
     assert first.shape == (8, 3, 8, 8)
 
 
 def test_noise_has_the_range_that_its_name_says() -> None:
-    uniform = Noise("uniform", (3, 8, 8)).batch(64, torch.Generator().manual_seed(0))
-    normal = Noise("normal", (3, 8, 8)).batch(64, torch.Generator().manual_seed(0))
+    [uniform] = Noise("uniform", (3, 8, 8)).batch(64, torch.Generator().manual_seed(0))
+    [normal] = Noise("normal", (3, 8, 8)).batch(64, torch.Generator().manual_seed(0))
     assert uniform.abs().max() <= 1
     assert normal.abs().max() > 2
     assert abs(normal.std().item() - 1) < 0.05

@@ -4,6 +4,7 @@ import torch
 from nern.evaluation import Comparison
 from nern.importance import FRACTIONS, PARTS, PRUNED_NETWORKS, SCORES, Part, Weights, curves, pruned, score
 from nern.layers import find_layers
+from nern.network import Network
 from nern.report import make_report
 from nern.request import DecoupledRequest
 from nern.training import Progress, train
@@ -92,7 +93,7 @@ def test_curves_have_a_point_for_every_fraction() -> None:
 def test_a_job_can_ask_which_weights_matter() -> None:
     state_dict, seen = resnet8(), list[Progress]()
     config = DecoupledRequest(steps=3, hidden=8, importance=True)
-    trained = train(state_dict, config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
+    trained = train(Network(state_dict, "cifar/resnet8"), config, data=images(), on_progress=seen.append)
     content, nbytes = written(trained.representation, state_dict)
     report = make_report(trained, opened(content), nbytes, state_dict, seen.append)
     assert report["importance"]["metric"] == "accuracy"
@@ -103,4 +104,4 @@ def test_a_job_can_ask_which_weights_matter() -> None:
 
 
 def test_without_a_teacher_there_is_no_importance() -> None:
-    assert not train(resnet8(), DecoupledRequest(steps=1, hidden=8, importance=True)).plan.request.importance
+    assert not train(Network(resnet8()), DecoupledRequest(steps=1, hidden=8, importance=True)).plan.request.importance

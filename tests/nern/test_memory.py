@@ -5,6 +5,7 @@ import sys
 PROGRAM = """
 import resource, torch
 from nern.request import DecoupledRequest
+from nern.network import Network
 from nern.training import train
 
 def peak():
@@ -12,9 +13,9 @@ def peak():
 
 torch.set_num_threads(1)
 weights = lambda n: {"a.weight": torch.randn(n, n, 3, 3)}
-train(weights(64), DecoupledRequest(steps=2, hidden=8))
+train(Network(weights(64)), DecoupledRequest(steps=2, hidden=8))
 before = peak()
-train(weights(1024), DecoupledRequest(steps=2, hidden=8, permutation="none"))
+train(Network(weights(1024)), DecoupledRequest(steps=2, hidden=8, permutation="none"))
 print(peak() - before)
 """
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from nern.errors import ImpossibleRequest, InconsistentOptions, NotRepresentable, UnknownArchitecture, UnusableImages
-from nern.planning import DataFacts, ImageFacts, NetworkFacts, NoiseFacts, make_plan
+from nern.facts import DataFacts, ImageFacts, NetworkFacts, NoiseFacts
+from nern.network import Network
+from nern.planning import make_plan
 from nern.request import DecoupledRequest, read_request
 from nern.training import train
 from tests.support.networks import images, odd, resnet8
@@ -28,9 +30,9 @@ def test_phases_must_fit_together(wrong: dict[str, Any]) -> None:
 
 def test_images_that_do_not_fit_the_network_are_refused_before_training() -> None:
     with pytest.raises(UnusableImages, match="can't take these images"):
-        train(resnet8(), DecoupledRequest(), architecture="cifar/resnet8", data=images(channels=1))
+        train(Network(resnet8(), "cifar/resnet8"), DecoupledRequest(), data=images(channels=1))
     with pytest.raises(UnusableImages, match="at least 2"):
-        train(resnet8(), DecoupledRequest(), architecture="cifar/resnet8", data=images(1))
+        train(Network(resnet8(), "cifar/resnet8"), DecoupledRequest(), data=images(1))
 
 
 def test_labels_that_the_network_has_no_classes_for_are_refused() -> None:
@@ -38,7 +40,7 @@ def test_labels_that_the_network_has_no_classes_for_are_refused() -> None:
     assert made.labels_N is not None
     wrong = replace(made, labels_N=made.labels_N + 5)
     with pytest.raises(UnusableImages, match="classes"):
-        train(resnet8(), DecoupledRequest(), architecture="cifar/resnet8", data=wrong)
+        train(Network(resnet8(), "cifar/resnet8"), DecoupledRequest(), data=wrong)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +50,13 @@ def test_labels_that_the_network_has_no_classes_for_are_refused() -> None:
 )
 def test_weights_that_are_not_finite_are_refused_by_name(wrong: Tensor) -> None:
     with pytest.raises(NotRepresentable, match=r"layer2\.0\.conv1\.weight"):
-        train(resnet8() | {"layer2.0.conv1.weight": wrong}, DecoupledRequest(steps=1, hidden=8))
+        train(Network(resnet8() | {"layer2.0.conv1.weight": wrong}), DecoupledRequest(steps=1, hidden=8))
 
 
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        (torch.zeros(2, dtype=torch.complex64), r"of torch\.complex64"),
+        (torch.zeros(2, dtype=torch.complex128), r"of torch\.complex128"),
         (torch.eye(2).to_sparse(), "not a dense tensor on the CPU"),
         (torch.empty(2, device="meta"), "not a dense tensor on the CPU"),
     ],
@@ -62,18 +64,18 @@ def test_weights_that_are_not_finite_are_refused_by_name(wrong: Tensor) -> None:
 )
 def test_what_an_artefact_cannot_keep_is_refused_before_training(odd: Tensor, reason: str) -> None:
     with pytest.raises(NotRepresentable, match=f"'odd' is {reason}"):
-        train(resnet8() | {"odd": odd}, DecoupledRequest(steps=1, hidden=8))
+        train(Network(resnet8() | {"odd": odd}), DecoupledRequest(steps=1, hidden=8))
 
 
 def test_a_network_whose_outputs_are_no_numbers_is_refused_before_training() -> None:
     wrong = resnet8() | {"bn1.running_var": -torch.ones(16)}
     with pytest.raises(UnusableImages, match="outputs of the original network for these images are not finite"):
-        train(wrong, DecoupledRequest(), architecture="cifar/resnet8", data=images())
+        train(Network(wrong, "cifar/resnet8"), DecoupledRequest(), data=images())
 
 
 def test_without_data_the_architecture_is_checked_all_the_same() -> None:
     with pytest.raises(UnknownArchitecture, match="is not a torchvision/resnet18"):
-        train(resnet8(), DecoupledRequest(), architecture="torchvision/resnet18")
+        train(Network(resnet8(), "torchvision/resnet18"), DecoupledRequest())
 
 
 @pytest.mark.parametrize("recipe", ["other", ["decoupled"], 3])
@@ -90,9 +92,9 @@ def test_frequencies_that_machines_disagree_on_are_refused() -> None:
 
 def test_what_does_not_fit_the_network_is_refused() -> None:
     with pytest.raises(UnknownArchitecture):
-        train(resnet8(), DecoupledRequest(), architecture="cifar/resnet20", data=images())
+        train(Network(resnet8(), "cifar/resnet20"), DecoupledRequest(), data=images())
     with pytest.raises(NotRepresentable):
-        train(resnet8(), DecoupledRequest(layers=["bn1.weight"]))
+        train(Network(resnet8()), DecoupledRequest(layers=["bn1.weight"]))
 
 
 NETWORK = NetworkFacts(resnet8(), "cifar/resnet8")

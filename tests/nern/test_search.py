@@ -9,6 +9,7 @@ import torch
 
 from nern.errors import TrainingDiverged, UnusableImages
 from nern.evaluation import Comparison
+from nern.network import Network
 from nern.plan import Plan
 from nern.planning import SEARCHED_RATIOS
 from nern.report import make_report
@@ -22,7 +23,7 @@ from nern.training.trained import Trained, Trial
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, written
 
-ARGUMENTS: dict[str, Any] = {"architecture": "cifar/resnet8", "data": images()}
+ARGUMENTS: dict[str, Any] = {"data": images()}
 
 
 def within(drop: float, **more: Any) -> DecoupledRequest:
@@ -45,7 +46,7 @@ def ratio_of(plan: Plan) -> float:
 
 
 def test_ten_of_two_thousand_images_are_half_a_point() -> None:
-    trained = train(resnet8(), DecoupledRequest(steps=2, hidden=8, image_batch=4), **ARGUMENTS)
+    trained = train(Network(resnet8(), "cifar/resnet8"), DecoupledRequest(steps=2, hidden=8, image_batch=4), **ARGUMENTS)
     comparison = Comparison(2000, agreement=1.0, divergence=0.0, original_accuracy=1995 / 2000, accuracy=1985 / 2000)
     best = dataclasses.replace(trained.best, comparison=comparison)
     assert drop_of(dataclasses.replace(trained, best=best)) == 0.5
@@ -56,7 +57,7 @@ def test_the_smallest_size_that_meets_the_target_is_found_in_three_trainings(sma
     drops = [9.0] * smallest + [0.4] * (len(SEARCHED_RATIOS) - smallest)
     seen: list[Progress] = []
     with losing(drops):
-        trained = train(resnet8(), within(0.5), on_progress=seen.append, **ARGUMENTS)
+        trained = train(Network(resnet8(), "cifar/resnet8"), within(0.5), on_progress=seen.append, **ARGUMENTS)
     assert trained.search is not None
     assert trained.search.met
     assert len(trained.search.trials) == 3
@@ -69,7 +70,7 @@ def test_the_smallest_size_that_meets_the_target_is_found_in_three_trainings(sma
 def test_trainings_to_come_are_expected_to_take_as_long_as_this_one() -> None:
     seen: list[Progress] = []
     with losing([9.0] * 7), patch("nern.training.progress.monotonic", side_effect=count(step=10.0)):
-        train(resnet8(), within(0.5), on_progress=seen.append, **ARGUMENTS)
+        train(Network(resnet8(), "cifar/resnet8"), within(0.5), on_progress=seen.append, **ARGUMENTS)
     # The clock is read when a trial is begun, when a phase is begun and after each step. So the first step takes 10 s, of 20 s
     # since the trial began, three are left of this trial, and two trials of four steps are to come.
     assert seen[0].seconds_left == 30 + 2 * (20 + 30)
@@ -80,7 +81,7 @@ def test_trainings_to_come_are_expected_to_take_as_long_as_this_one() -> None:
 def test_a_target_that_can_not_be_met_is_reported_with_what_was_reached() -> None:
     state_dict = resnet8()
     with losing([9.0] * len(SEARCHED_RATIOS)):
-        trained = train(state_dict, within(0.5), **ARGUMENTS)
+        trained = train(Network(state_dict, "cifar/resnet8"), within(0.5), **ARGUMENTS)
     assert trained.search is not None
     assert not trained.search.met
     assert trained.search.trials[-1].ratio == SEARCHED_RATIOS[-1]
@@ -111,7 +112,7 @@ def diverging(*ratios: float) -> Any:
 )
 def test_a_size_that_diverges_does_not_end_the_search(diverges: float, drops: list[float], met: bool, chosen: float) -> None:
     with losing(drops), diverging(diverges):
-        trained = train(resnet8(), within(0.5), **ARGUMENTS)
+        trained = train(Network(resnet8(), "cifar/resnet8"), within(0.5), **ARGUMENTS)
     assert trained.search is not None
     assert trained.search.met == met
     assert [size.drop for size in trained.search.trials if size.ratio == diverges] == [None]
@@ -121,18 +122,23 @@ def test_a_size_that_diverges_does_not_end_the_search(diverges: float, drops: li
 
 def test_a_search_ends_if_every_size_diverges() -> None:
     with diverging(*SEARCHED_RATIOS), pytest.raises(TrainingDiverged):
-        train(resnet8(), within(0.5), **ARGUMENTS)
+        train(Network(resnet8(), "cifar/resnet8"), within(0.5), **ARGUMENTS)
 
 
 def test_a_search_does_not_go_on_with_the_snapshot_of_another_target() -> None:
     taken: list[Snapshot] = []
-    train(resnet8(), within(0.5), on_progress=lambda progress: taken.append(progress.snapshot().detached()), **ARGUMENTS)
+    train(
+        Network(resnet8(), "cifar/resnet8"),
+        within(0.5),
+        on_progress=lambda progress: taken.append(progress.snapshot().detached()),
+        **ARGUMENTS,
+    )
     with pytest.raises(ValueError, match="another training"):
-        train(resnet8(), within(2.0), snapshot=taken[5], **ARGUMENTS)
+        train(Network(resnet8(), "cifar/resnet8"), within(2.0), snapshot=taken[5], **ARGUMENTS)
 
 
 def test_the_drop_is_measured_on_held_out_images() -> None:
-    trained = train(resnet8(), within(100.0), **ARGUMENTS)
+    trained = train(Network(resnet8(), "cifar/resnet8"), within(100.0), **ARGUMENTS)
     assert trained.search is not None
     comparison = trained.best.comparison
     assert comparison is not None
@@ -155,9 +161,9 @@ def test_a_search_goes_on_from_a_snapshot(at: int, calls: int, tmp_path: Path) -
             progress.snapshot().write(file)
 
     with losing([9.0, 9.0, 0.1, 0.1, 0.1, 0.1, 0.1]):
-        whole = train(resnet8(), within(0.5), on_progress=save, **ARGUMENTS)
+        whole = train(Network(resnet8(), "cifar/resnet8"), within(0.5), on_progress=save, **ARGUMENTS)
         with patch("nern.training.phases.reconstruction.reconstruct", wraps=reconstruct) as step:
-            resumed = train(resnet8(), within(0.5), snapshot=Snapshot.read(file), **ARGUMENTS)
+            resumed = train(Network(resnet8(), "cifar/resnet8"), within(0.5), snapshot=Snapshot.read(file), **ARGUMENTS)
     assert step.call_count == calls
     assert resumed.search == whole.search
     for name, tensor in whole.representation.predictor.state_dict().items():
@@ -166,9 +172,9 @@ def test_a_search_goes_on_from_a_snapshot(at: int, calls: int, tmp_path: Path) -
 
 def test_a_target_needs_labels() -> None:
     with pytest.raises(UnusableImages, match="labels"):
-        train(resnet8(), within(0.5), architecture="cifar/resnet8", data=images(labelled=False))
+        train(Network(resnet8(), "cifar/resnet8"), within(0.5), data=images(labelled=False))
     with pytest.raises(UnusableImages, match="labels"):
-        train(resnet8(), within(0.5))
+        train(Network(resnet8()), within(0.5))
 
 
 def test_a_target_excludes_a_size() -> None:

@@ -3,6 +3,7 @@ import torch
 
 from nern import losses
 from nern.errors import UnusableImages
+from nern.network import Network
 from nern.request import RegularisedRequest
 from nern.training import Progress, train
 from nern.training.targets import Targets
@@ -45,7 +46,7 @@ def test_the_recipe_makes_neighbours_similar_and_the_outputs_stay() -> None:
     config = RegularisedRequest(
         steps=12, hidden=8, smoothing_steps=30, smoothing_weight=1e-3, smoothing_learning_rate=1e-2, image_batch=8
     )
-    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
+    trained = train(Network(resnet8(), "cifar/resnet8"), config, data=images(), on_progress=seen.append)
     assert [progress.phase for progress in seen] == ["smoothing"] * 30 + ["reconstruction"] * 10 + ["distillation"] * 2
     before, after = seen[0].losses, seen[29].losses
     assert after["smoothness"] > before["smoothness"] + 1000
@@ -71,7 +72,7 @@ def test_the_last_steps_are_small_where_the_smoothed_weights_are_rebuilt_well() 
     def watch(progress: Progress) -> None:
         rates.append(progress.snapshot().optimizers[0]["param_groups"][0]["lr"])
 
-    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=watch)
+    trained = train(Network(resnet8(), "cifar/resnet8"), config, data=images(), on_progress=watch)
     assert trained.best.relative_error > 0.3, "the smoothed weights are far from the original ones"
     assert 0 < max(rates[-10:]) < 0.3 * config.distillation_learning_rate
 
@@ -83,4 +84,4 @@ def test_there_has_to_be_a_step_that_fits_the_smoothed_weights() -> None:
 
 def test_without_images_there_is_nothing_to_fine_tune_on() -> None:
     with pytest.raises(UnusableImages, match="fine-tune"):
-        train(resnet8(), RegularisedRequest(steps=2, hidden=8))
+        train(Network(resnet8()), RegularisedRequest(steps=2, hidden=8))

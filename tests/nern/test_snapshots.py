@@ -11,6 +11,7 @@ from torch import Tensor
 from nern.errors import BadSnapshot, OtherTraining
 from nern.images import Images, Noise
 from nern.layers import StateDict
+from nern.network import Network
 from nern.request import AccuracyTarget, DecoupledRequest, read_request
 from nern.training import Progress, Snapshot, train
 from tests.support.networks import images, resnet8
@@ -20,7 +21,7 @@ from tests.support.networks import images, resnet8
 def test_a_seed_decides_everything(data: Images | Noise) -> None:
     def weights(seed: int) -> Tensor:
         config = DecoupledRequest(steps=12, hidden=8, seed=seed)
-        trained = train(resnet8(), config, architecture="cifar/resnet8", data=data)
+        trained = train(Network(resnet8(), "cifar/resnet8"), config, data=data)
         return torch.cat([parameter.flatten() for parameter in trained.representation.predictor.parameters()])
 
     assert torch.equal(weights(1), weights(1))
@@ -55,14 +56,15 @@ def test_a_training_goes_on_from_a_snapshot_bit_for_bit(recipe: str, data: Image
         if progress.step == at:
             progress.snapshot().write(file)
 
-    arguments: dict[str, Any] = {"architecture": "cifar/resnet8", "data": data}
+    arguments: dict[str, Any] = {"data": data}
+    network = Network(resnet8(), "cifar/resnet8")
     with patch("nern.training.loop.MIN_EVALUATION_STEPS", 2):
-        whole = train(resnet8(), config, on_progress=save, **arguments)
+        whole = train(network, config, on_progress=save, **arguments)
         steps: list[int] = []
         snapshot = Snapshot.read(file)
-        train(resnet8(), config, snapshot=snapshot, **arguments)
+        train(network, config, snapshot=snapshot, **arguments)
         resumed = train(
-            resnet8(), config, on_progress=lambda progress: steps.append(progress.step), snapshot=snapshot, **arguments
+            network, config, on_progress=lambda progress: steps.append(progress.step), snapshot=snapshot, **arguments
         )
     assert steps == list(range(at + 1, steps[-1] + 1))
     assert (resumed.best, resumed.last) == (whole.best, whole.last)
@@ -98,15 +100,16 @@ def test_a_snapshot_of_another_training_is_refused(
     def save(progress: Progress) -> None:
         snapshots.append(progress.snapshot())
 
-    train(resnet8(), DecoupledRequest(steps=1, hidden=8), architecture="cifar/resnet8", data=images(), on_progress=save)
+    train(Network(resnet8(), "cifar/resnet8"), DecoupledRequest(steps=1, hidden=8), data=images(), on_progress=save)
     with pytest.raises(ValueError, match="another training"):
-        train(network, config, architecture="cifar/resnet8", data=data, snapshot=snapshots[0])
+        train(Network(network, "cifar/resnet8"), config, data=data, snapshot=snapshots[0])
 
 
 def snapshot_of(request: DecoupledRequest, **arguments: Any) -> Snapshot:
-    """The last snapshot of a training."""
+    """The last snapshot of a training. With data, it distils."""
     taken: list[Snapshot] = []
-    train(resnet8(), request, on_progress=lambda progress: taken.append(progress.snapshot().detached()), **arguments)
+    network = Network(resnet8(), "cifar/resnet8")
+    train(network, request, on_progress=lambda progress: taken.append(progress.snapshot().detached()), **arguments)
     return taken[-1]
 
 
@@ -114,32 +117,32 @@ def test_a_snapshot_is_known_by_the_hash_of_its_inputs_if_there_is_one() -> None
     request = DecoupledRequest(steps=1, hidden=8)
     snapshot = snapshot_of(request, inputs_hash="one")
     with patch("nern.training.subject.digest", side_effect=AssertionError("the hash was given")):
-        assert train(resnet8(), request, inputs_hash="one", snapshot=snapshot).steps == 1
+        assert train(Network(resnet8(), "cifar/resnet8"), request, inputs_hash="one", snapshot=snapshot).steps == 1
         with pytest.raises(OtherTraining, match="another training"):
-            train(resnet8(), request, inputs_hash="two", snapshot=snapshot)
+            train(Network(resnet8(), "cifar/resnet8"), request, inputs_hash="two", snapshot=snapshot)
 
 
 def test_a_snapshot_of_more_steps_than_there_are_is_refused() -> None:
     request = DecoupledRequest(steps=1, hidden=8)
     with pytest.raises(OtherTraining, match="more steps"):
-        train(resnet8(), request, snapshot=replace(snapshot_of(request), step=9))
+        train(Network(resnet8(), "cifar/resnet8"), request, snapshot=replace(snapshot_of(request), step=9))
 
 
 def test_one_training_does_not_go_on_with_the_snapshot_of_a_search_for_its_size() -> None:
-    arguments: dict[str, Any] = {"architecture": "cifar/resnet8", "data": images()}
+    arguments: dict[str, Any] = {"data": images()}
     snapshot = snapshot_of(DecoupledRequest(steps=2, reconstruction_steps=1, target=AccuracyTarget(drop=1.0)), **arguments)
     assert snapshot.search is not None
     [hidden] = {len(weight) for name, weight in snapshot.predictor.items() if name == "trunk.0.weight"}
     same = DecoupledRequest(steps=2, reconstruction_steps=1, hidden=hidden)
     with pytest.raises(OtherTraining, match="another training"):
-        train(resnet8(), same, snapshot=snapshot, **arguments)
-    assert train(resnet8(), same, snapshot=replace(snapshot, search=None), **arguments).steps == 2
+        train(Network(resnet8(), "cifar/resnet8"), same, snapshot=snapshot, **arguments)
+    assert train(Network(resnet8(), "cifar/resnet8"), same, snapshot=replace(snapshot, search=None), **arguments).steps == 2
 
 
 def test_a_detached_snapshot_does_not_change_with_the_training() -> None:
     taken: list[Snapshot] = []
     request = DecoupledRequest(steps=4, hidden=8)
-    train(resnet8(), request, on_progress=lambda progress: taken.append(progress.snapshot().detached()))
+    train(Network(resnet8()), request, on_progress=lambda progress: taken.append(progress.snapshot().detached()))
     first, last = (snapshot.predictor["trunk.0.weight"] for snapshot in (taken[0], taken[-1]))
     assert not torch.equal(first, last)
 

@@ -5,6 +5,7 @@ from torch import nn
 from nern.architectures import build
 from nern.errors import UnusableImages
 from nern.images import Noise
+from nern.network import Network
 from nern.request import DecoupledRequest
 from nern.synthesis import ImagePool, follow_statistics, statistics
 from nern.training import Progress, Snapshot, train
@@ -23,7 +24,7 @@ def test_images_come_to_match_what_the_batch_norms_remember() -> None:
     for seed in range(30):
         network(torch.rand(32, *SHAPE, generator=generator(seed)).cumsum(3))
     network.eval()
-    pool = ImagePool(SHAPE, 128, network, generator())
+    pool = ImagePool([SHAPE], 128, network, generator())
     optimizer = torch.optim.Adam(pool.parameters(), lr=0.1)
     losses = []
     for step in range(40):
@@ -46,44 +47,45 @@ def test_statistics_that_match_differ_by_nothing() -> None:
 
 
 def test_images_held_out_are_never_drawn() -> None:
-    pool = ImagePool(SHAPE, 100, build("cifar/resnet8", resnet8()), generator())
+    pool = ImagePool([SHAPE], 100, build("cifar/resnet8", resnet8()), generator())
     with torch.no_grad():
         pool.groups[0].fill_(1.0)
         pool.groups[-1].fill_(2.0)
-    assert pool.batch(500, generator()).unique().tolist() == [0.0, 1.0]
-    [held_out] = pool.held_out()
+    [drawn] = pool.batch(500, generator())
+    assert drawn.unique().tolist() == [0.0, 1.0]
+    [(held_out,)] = pool.held_out()
     assert held_out.unique().tolist() == [2.0]
 
 
 def test_large_images_are_made_in_smaller_groups() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    pool = ImagePool((3, 224, 224), 50, network, generator())
+    pool = ImagePool([(3, 224, 224)], 50, network, generator())
     assert pool.sizes.group_images == 27
-    assert sum(map(len, pool.held_out())) >= 128
+    assert sum(len(group) for (group,) in pool.held_out()) >= 128
     assert pool.sizes.training_groups == 2
 
 
 def test_images_are_mirrored_and_shifted_unless_that_is_not_wanted() -> None:
-    pool = ImagePool(SHAPE, 100, build("cifar/resnet8", resnet8()), generator(), augment=False)
-    drawn = pool.batch(50, generator())
+    pool = ImagePool([SHAPE], 100, build("cifar/resnet8", resnet8()), generator(), augment=False)
+    [drawn] = pool.batch(50, generator())
     assert all(any(torch.equal(image, made) for made in pool.groups[0]) for image in drawn)
 
 
 def test_inputs_that_the_network_can_not_take_are_refused() -> None:
     with pytest.raises(UnusableImages, match="can't take inputs of shape"):
-        ImagePool((1, 8, 8), 10, build("cifar/resnet8", resnet8()), generator())
+        ImagePool([(1, 8, 8)], 10, build("cifar/resnet8", resnet8()), generator())
 
 
 def test_a_network_without_batch_norms_is_refused() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     with pytest.raises(UnusableImages, match="no batch norm"):
-        ImagePool(SHAPE, 10, network, generator())
+        ImagePool([SHAPE], 10, network, generator())
 
 
 def test_more_images_than_memory_can_hold_are_refused() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(UnusableImages, match="at most 7133 are"):
-        ImagePool((3, 224, 224), 10_000, network, generator())
+        ImagePool([(3, 224, 224)], 10_000, network, generator())
 
 
 def test_a_training_makes_its_images_first() -> None:
@@ -95,7 +97,7 @@ def test_a_training_makes_its_images_first() -> None:
         snapshots.append(progress.snapshot())
 
     config = DecoupledRequest(steps=12, hidden=8, synthesised_images=100, synthesis_steps=3, image_batch=8)
-    trained = train(resnet8(), config, architecture="cifar/resnet8", data=NOISE, on_progress=watch)
+    trained = train(Network(resnet8(), "cifar/resnet8"), config, data=NOISE, on_progress=watch)
     assert [progress.phase for progress in seen] == ["synthesis"] * 6 + ["reconstruction"] * 10 + ["distillation"] * 2
     assert not any(progress.evaluation for progress in seen[:6])
     [optimizer] = snapshots[5].optimizers

@@ -12,9 +12,11 @@ from nern import training
 from nern.architectures import build
 from nern.errors import TrainingDiverged
 from nern.evaluation import Evaluator, HeldOutSet
+from nern.facts import ImageFacts, NetworkFacts, NoiseFacts
 from nern.images import Subset
+from nern.network import Network
 from nern.plan import Plan
-from nern.planning import MAX_HELD_OUT_IMAGES, ImageFacts, NetworkFacts, NoiseFacts, make_plan
+from nern.planning import MAX_HELD_OUT_IMAGES, make_plan
 from nern.report import make_report
 from nern.request import DecoupledRequest, PaperRequest, RegularisedRequest, TrainingRequest
 from nern.request.phases import Cosine, PhasePlan
@@ -30,7 +32,7 @@ from tests.support.representations import opened, untrained, written
 @pytest.mark.parametrize("config", [DecoupledRequest(steps=120, ratio=0.2), PaperRequest(steps=60, hidden=24, image_batch=8)])
 def test_training_reconstructs_and_distils(config: DecoupledRequest | PaperRequest) -> None:
     seen: list[Progress] = []
-    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
+    trained = train(Network(resnet8(), "cifar/resnet8"), config, data=images(), on_progress=seen.append)
     assert [progress.step for progress in seen] == list(range(1, config.steps + 1))
     evaluations = [progress.evaluation for progress in seen if progress.evaluation]
     assert trained.last.relative_error < evaluations[0].relative_error
@@ -52,7 +54,7 @@ def test_the_better_the_fit_the_smaller_the_steps_of_distillation(steps: int) ->
         seen.extend([now.evaluation] if now.evaluation else [])
         rates.append(now.snapshot().optimizers[0]["param_groups"][0]["lr"])
 
-    train(resnet8(), config, architecture="cifar/resnet8", data=images(8), on_progress=watch)
+    train(Network(resnet8(), "cifar/resnet8"), config, data=images(8), on_progress=watch)
     error = seen[-2].relative_error
     assert (error < 0.3) == (steps == 120)
     assert rates[-1] == pytest.approx(config.distillation_learning_rate * min(1, error / 0.3) ** 2, rel=0.05)
@@ -69,7 +71,7 @@ def test_the_better_the_fit_the_smaller_the_steps_of_distillation(steps: int) ->
 )
 def test_a_report_says_whether_anything_was_distilled(config: TrainingRequest, distilled: bool) -> None:
     state_dict = resnet8()
-    trained = train(state_dict, config, architecture="cifar/resnet8", data=images())
+    trained = train(Network(state_dict, "cifar/resnet8"), config, data=images())
     content, nbytes = written(trained.representation, state_dict)
     assert make_report(trained, opened(content), nbytes, state_dict)["distilled"] == distilled
 
@@ -79,7 +81,7 @@ def test_the_recipes_differ_in_when_they_distil() -> None:
     configs: list[TrainingRequest] = [DecoupledRequest(steps=12, hidden=8), PaperRequest(steps=6, hidden=8, image_batch=4)]
     for config in configs:
         seen: list[Progress] = []
-        train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
+        train(Network(resnet8(), "cifar/resnet8"), config, data=images(), on_progress=seen.append)
         phases[config.recipe] = [progress.phase for progress in seen]
     assert phases["decoupled"] == ["reconstruction"] * 10 + ["distillation"] * 2
     assert phases["paper"] == ["distillation"] * 6
@@ -88,7 +90,7 @@ def test_the_recipes_differ_in_when_they_distil() -> None:
 def test_a_rounded_predictor_is_fitted_and_distilled_in_the_end() -> None:
     seen: list[Progress] = []
     config = DecoupledRequest(steps=12, hidden=8, bits=4, image_batch=4, compression_steps=4)
-    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(), on_progress=seen.append)
+    trained = train(Network(resnet8(), "cifar/resnet8"), config, data=images(), on_progress=seen.append)
     assert [now.phase for now in seen] == ["reconstruction"] * 7 + ["distillation"] + ["compression"] * 4
     assert [now.evaluation.compressed for now in seen if now.evaluation] == [False, False, True, True]
     assert list(seen[7].losses) == ["distillation"]
@@ -114,11 +116,11 @@ def test_the_published_recipe_depends_on_the_network() -> None:
 
 
 def test_without_architecture_or_data_only_the_weights_are_reconstructed() -> None:
-    for arguments in ({"data": images()}, {"architecture": "cifar/resnet8"}):
-        trained = train(resnet8(), DecoupledRequest(steps=6, hidden=8), **arguments)
+    for network, data in ((Network(resnet8()), images()), (Network(resnet8(), "cifar/resnet8"), None)):
+        trained = train(network, DecoupledRequest(steps=6, hidden=8), data=data)
         assert trained.plan.request.reconstruction_steps == 6
         assert trained.last.comparison is None
-    assert train(odd(), DecoupledRequest(steps=6, hidden=8)).last.relative_error < 1.5
+    assert train(Network(odd()), DecoupledRequest(steps=6, hidden=8)).last.relative_error < 1.5
 
 
 def test_the_best_evaluation_wins_over_the_last() -> None:
@@ -132,7 +134,7 @@ def test_the_best_evaluation_wins_over_the_last() -> None:
 
     snapshots: list[dict[str, Tensor]] = []
     with patch("nern.training.loop.evaluate", judged), patch("nern.training.loop.MIN_EVALUATION_STEPS", 1):
-        trained = train(state_dict, DecoupledRequest(steps=3, hidden=8, bits=32))
+        trained = train(Network(state_dict), DecoupledRequest(steps=3, hidden=8, bits=32))
     assert (trained.best.rank, trained.last.rank) == (0.1, 0.9)
     for name, tensor in trained.representation.predictor.state_dict().items():
         assert torch.equal(tensor, snapshots[1][name])
@@ -142,7 +144,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_step() -> None:
     weights = resnet8()
     weights["conv1.weight"] = weights["conv1.weight"] * 1e30
     with pytest.raises(TrainingDiverged, match=r"loss became (nan|inf) at step 1 of 2; .*conv1\.weight"):
-        train(weights, PaperRequest(steps=2, hidden=8), architecture="cifar/resnet8", data=images())
+        train(Network(weights, "cifar/resnet8"), PaperRequest(steps=2, hidden=8), data=images())
 
 
 def test_the_layer_whose_smoothing_diverged_is_named() -> None:
@@ -151,12 +153,12 @@ def test_the_layer_whose_smoothing_diverged_is_named() -> None:
         patch("torch.optim.Adam.step", lambda optimizer: optimizer.param_groups[0]["params"][1].data.fill_(torch.nan)),
         pytest.raises(TrainingDiverged, match=r"became nan at step 2 of .*smoothed weights.*layer1\.0\.conv1\.weight"),
     ):
-        train(resnet8(), config, architecture="cifar/resnet8", data=images())
+        train(Network(resnet8(), "cifar/resnet8"), config, data=images())
 
 
 def test_what_float16_cannot_hold_is_rebuilt_as_its_largest_number() -> None:
     weights = {"a.weight": torch.randn(8, 8, 3, 3).half(), "b.weight": 1e6 * torch.randn(8, 8, 3, 3)}
-    trained = train(weights, DecoupledRequest(steps=30, hidden=8, layer_scaling=0.0))
+    trained = train(Network(weights), DecoupledRequest(steps=30, hidden=8, layer_scaling=0.0))
     content, nbytes = written(trained.representation, weights)
     artefact = opened(content)
     assert all(tensor.isfinite().all() for tensor in artefact.state_dict().values())
@@ -205,7 +207,7 @@ def test_of_weights_that_are_all_zero_the_best_rebuilt_ones_are_chosen() -> None
     def watch(now: Progress) -> None:
         errors.extend([now.evaluation.relative_error] if now.evaluation else [])
 
-    trained = train({"zero.weight": torch.zeros(8, 8, 3, 3)}, DecoupledRequest(steps=40, hidden=8), on_progress=watch)
+    trained = train(Network({"zero.weight": torch.zeros(8, 8, 3, 3)}), DecoupledRequest(steps=40, hidden=8), on_progress=watch)
     assert trained.best.relative_error == min(errors) < errors[0]
 
 
@@ -218,19 +220,19 @@ def test_the_callback_can_end_the_training() -> None:
             raise Enough
 
     with pytest.raises(Enough):
-        train(resnet8(), DecoupledRequest(steps=10, hidden=8), on_progress=stop)
+        train(Network(resnet8()), DecoupledRequest(steps=10, hidden=8), on_progress=stop)
 
 
 def test_a_dataset_may_be_smaller_than_a_batch() -> None:
     config = DecoupledRequest(steps=4, reconstruction_steps=2, hidden=8, image_batch=64)
-    trained = train(resnet8(), config, architecture="cifar/resnet8", data=images(3))
+    trained = train(Network(resnet8(), "cifar/resnet8"), config, data=images(3))
     assert trained.last.comparison is not None
     assert trained.last.comparison.images == 1
 
 
 def test_every_kind_of_layer_can_be_trained() -> None:
     names = ["stem.weight", "line.weight", "up.weight", "volume.weight", "wide_point.weight", "head.weight"]
-    trained = train(odd(), DecoupledRequest(steps=60, hidden=32, layers=names))
+    trained = train(Network(odd()), DecoupledRequest(steps=60, hidden=32, layers=names))
     assert [layer.name for layer in trained.representation.layers] == [
         "stem.weight",
         "wide_point.weight",
@@ -248,7 +250,7 @@ def test_an_evaluation_without_finite_numbers_is_never_the_best() -> None:
         patch("nern.training.loop.evaluate", lambda targets, evaluator, step: training.Evaluation(step, next(ranks), None)),
         patch("nern.training.loop.MIN_EVALUATION_STEPS", 1),
     ):
-        assert train(resnet8(), DecoupledRequest(steps=3, hidden=8)).best.step == 2
+        assert train(Network(resnet8()), DecoupledRequest(steps=3, hidden=8)).best.step == 2
 
 
 def test_a_training_none_of_whose_evaluations_is_finite_has_diverged() -> None:
@@ -256,7 +258,7 @@ def test_a_training_none_of_whose_evaluations_is_finite_has_diverged() -> None:
         patch("nern.training.loop.evaluate", lambda targets, evaluator, step: training.Evaluation(step, math.nan, None)),
         pytest.raises(TrainingDiverged, match="no evaluation of the rebuilt network gave finite numbers"),
     ):
-        train(resnet8(), DecoupledRequest(steps=1, hidden=8))
+        train(Network(resnet8()), DecoupledRequest(steps=1, hidden=8))
 
 
 @pytest.mark.parametrize(("count", "fraction", "held_out"), [(40, 0.1, 4), (3, 0.1, 1), (9000, 0.5, MAX_HELD_OUT_IMAGES)])

@@ -41,12 +41,17 @@ class Place:
         architecture: str | None,
         dataset: bytes | None = None,
         noise: str | None = None,
+        described: dict[str, Any] | None = None,
         **config: Any,
     ) -> str:
-        """Adds a queued job for a network, with checkpoint and dataset, as the API would. Returns the id of the job."""
+        """Adds a queued job for a network, with checkpoint and dataset, as the API would. Returns the id of the job.
+
+        `described` has columns of the dataset's row that are not those of images.
+        """
         checkpoint = rows.checkpoint(architecture=architecture)
         self.put(blobs.checkpoint_tensors(checkpoint.id), saved(state_dict), "checkpoint")
-        images = rows.dataset(channels=1 if dataset == dataset_file(channels=1) else 3) if dataset else None
+        columns = {"channels": 1 if dataset == dataset_file(channels=1) else 3} | (described or {})
+        images = rows.dataset(**columns) if dataset else None
         if dataset and images:
             self.put(blobs.dataset_tensors(images.id), dataset, "dataset")
         job = rows.job(

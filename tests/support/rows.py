@@ -14,16 +14,19 @@ def checkpoint(**values: Any) -> Checkpoint:
     made: Json = {
         "id": ids.new_id(), "sha256": ids.new_id(), "filename": "a.pt", "size": 5_000_000_000, "format": "torch-zip",
         "architecture": None, "candidates": [], "layers": [], "kept": [], "weights": 1, "parameters": 1, "created_at": NOW,
+        "key": ".", "first": True,
     }  # fmt: skip
     return Checkpoint(**{**made, **values})
 
 
-def dataset(*, channels: int = 3, **values: Any) -> Dataset:
+def dataset(*, channels: int | None = 3, **values: Any) -> Dataset:
     """A dataset of 40 labelled images of 8 x 8 pixels, like the one that `tests.support.networks.dataset_file` makes."""
     made: Json = {
         "id": ids.new_id(), "identity": ids.new_id(), "sha256": "", "name": "d", "size": 1,
+        "kind": "images", "inputs": [{"name": "images", "dtype": "U8", "shape": [40, 8, 8, channels]}],
+        "labels": {"kind": "classes", "dtype": "I64", "shape": [40]}, "class_names": None, "notes": [],
         "images": 40, "height": 8, "width": 8, "channels": channels, "classes": 10,
-        "mean": [0.5] * channels, "std": [0.5] * channels, "created_at": NOW,
+        "mean": [0.5] * (channels or 0), "std": [0.5] * (channels or 0), "created_at": NOW,
     }  # fmt: skip
     return Dataset(**{**made, **values})
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from obstore.exceptions import GenericError
@@ -15,7 +16,7 @@ from service.serving import figures
 from service.store import blobs, jobs, predictors
 from service.store.blobs import Blobs
 from service.store.tables import Predictor
-from tests.support.networks import dataset_file, resnet8
+from tests.support.networks import dataset_file, npz, resnet8
 from tests.support.place import Place
 from tests.support.representations import opened
 from worker.run import DeviceFailed, Worker
@@ -45,6 +46,35 @@ def test_a_job_ends_in_a_predictor_that_rebuilds_the_network(place: Place) -> No
     assert report["bytes"]["total"] == len(content)
     assert report["bytes"]["predictor"] == 2 * report["parameters"]
     assert not place.worker.work()
+
+
+def test_images_may_be_floats(place: Place) -> None:
+    pixels = np.random.default_rng(0).random((40, 8, 8, 3), np.float32)
+    id = place.add(resnet8(), architecture="cifar/resnet8", dataset=npz(images=pixels, labels=np.arange(40) % 10))
+    assert place.worker.work()
+    job = place.job(id)
+    assert (job.state, job.error) == ("succeeded", None)
+    with place.database.read() as session:
+        assert session.get_one(Predictor, job.predictor_id).report["agreement"] is not None
+
+
+def test_inputs_and_targets_of_a_dataset_are_those_of_the_network(place: Place) -> None:
+    numbers = np.random.default_rng(0)
+    file = npz(inputs=numbers.random((40, 3, 8, 8), np.float32), targets=numbers.random((40, 10), np.float32))
+    described = {"kind": "inputs", "images": None, "channels": None, "classes": None, "mean": None, "std": None}
+    id = place.add(resnet8(), architecture="cifar/resnet8", dataset=file, described=described, objective="values")
+    assert place.worker.work()
+    job = place.job(id)
+    assert (job.state, job.error) == ("succeeded", None)
+    assert job.metrics is not None
+    assert (job.metrics["divergence"], job.metrics["accuracy"]) == (None, None)
+    assert job.metrics["outputs"][0]["objective"] == "values"
+    with place.database.read() as session:
+        report = session.get_one(Predictor, job.predictor_id).report
+    [output] = report["outputs"]
+    assert output["quality"]["original"]["mse"] > 0
+    assert 0 < output["relative_error"] < 10
+    assert report["agreement"] is None
 
 
 def test_a_predictor_can_be_sized_compressed_and_looked_into(place: Place) -> None:
@@ -126,7 +156,7 @@ def test_a_device_that_is_not_there_is_refused_before_any_job_is_claimed(place: 
         Worker(settings, place.stopping)
 
 
-@pytest.mark.parametrize("where", ["nern.training.train", "nern.evaluation.functional_call"])
+@pytest.mark.parametrize("where", ["nern.training.train", "nern.teachers.calling.functional_call"])
 def test_a_device_that_fails_ends_the_worker_and_not_the_jobs(place: Place, where: str) -> None:
     waiting = [place.add(resnet8(), architecture="cifar/resnet8", dataset=dataset_file()) for _ in range(2)]
     with (

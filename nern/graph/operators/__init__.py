@@ -1,25 +1,12 @@
 """The allow-list: every operator that a program may call, by name, and the function that computes it with torch."""
 
-from collections.abc import Callable
-from typing import Any
-
 from nern.errors import BadProgram
-
-Function = Callable[..., Any]
-
-OPERATORS: dict[str, Function] = {}
-
-
-def operator(*names: str) -> Callable[[Function], Function]:
-    """A decorator that puts a function into the allow-list under these names."""
-
-    def add(function: Function) -> Function:
-        for name in names:
-            assert name not in OPERATORS, f"two functions compute {name}"
-            OPERATORS[name] = function
-        return function
-
-    return add
+from nern.graph.operators import aten as aten
+from nern.graph.operators import onnx as onnx
+from nern.graph.operators.registry import ON_DEVICE as ON_DEVICE
+from nern.graph.operators.registry import OPERATORS as OPERATORS
+from nern.graph.operators.registry import Function as Function
+from nern.graph.operators.registry import operator as operator
 
 
 def find(name: str, place: str) -> Function:

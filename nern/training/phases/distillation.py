@@ -20,4 +20,4 @@ class DistillationPhase(Phase[Distillation]):
         assert teacher is not None
         inputs = teacher.inputs("images", self.plan.first_batch + step)
         weights = LossWeights(logits=1.0, feature_maps=self.plan.feature_map_weight)
-        return all_at_once(teacher.network, self.setting.targets, inputs, None, weights)
+        return all_at_once(teacher.network, self.setting.targets, inputs, None, weights, teacher.output_loss)

@@ -37,4 +37,5 @@ class JointPhase(Phase[Joint]):
             logits=self.plan.logit_weight,
             eps=PROBABILITY_EPS,
         )
-        return all_at_once(teacher.network, self.setting.targets, teacher.inputs("images", step), batch, weights)
+        inputs = teacher.inputs("images", step)
+        return all_at_once(teacher.network, self.setting.targets, inputs, batch, weights, teacher.output_loss)

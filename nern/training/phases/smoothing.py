@@ -20,4 +20,5 @@ class SmoothingPhase(Phase[Smoothing]):
     def gradients(self, step: int) -> Losses:
         teacher = self.setting.teacher
         assert teacher is not None
-        return smooth(teacher.network, self.setting.targets, teacher.inputs("smoothing", step), self.plan.smoothness_weight)
+        inputs = teacher.inputs("smoothing", step)
+        return smooth(teacher.network, self.setting.targets, inputs, self.plan.smoothness_weight, teacher.output_loss)

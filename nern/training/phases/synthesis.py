@@ -30,7 +30,8 @@ class SynthesisPhase(Phase[Synthesis]):
         group = step // self.plan.group_steps
         if group:
             # The moments that Adam keeps for a group take twice the memory of its images. A finished group needs none.
-            self._optimizer.state.pop(self._pool.groups[group - 1], None)
+            for finished in self._pool.group(group - 1):
+                self._optimizer.state.pop(finished, None)
         return follow_statistics(self._network, self._pool, group, generator(self.setting.seed, "synthesis", step))
 
     def suspect(self) -> str:

@@ -6,11 +6,13 @@ from unittest.mock import patch
 import httpx
 import numpy as np
 import pytest
+import torch
 from sqlalchemy.orm import Session
 from torchvision.models import squeezenet1_1
 
 from nern.errors import UnusableImages
-from nern.planning import NetworkFacts, NoiseFacts, make_plan
+from nern.facts import NetworkFacts, NoiseFacts
+from nern.planning import make_plan
 from nern.request import DecoupledRequest
 from service.store import jobs
 from service.store.database import Database
@@ -157,6 +159,51 @@ def test_a_job_that_will_not_distil_says_so(client: httpx.Client) -> None:
     for fields in ({"steps": 2}, {"recipe": "paper", "feature_map_weight": 0, "logit_weight": 0}):
         (note,) = new_job(client, data={"noise": "normal"}, **fields).json()["notes"]
         assert "nothing is distilled" in note
+
+
+def test_a_job_distils_from_inputs_that_fit_the_network(client: httpx.Client) -> None:
+    def with_inputs(**arrays: Any) -> httpx.Response:
+        dataset = client.post("/v1/datasets", files={"file": npz(**arrays)})
+        assert dataset.status_code == 201, dataset.text
+        return new_job(client, data={"dataset_id": dataset.json()["id"]})
+
+    x = np.random.default_rng(0).random((20, 3, 8, 8), np.float32)
+    accepted = with_inputs(inputs=x, labels=np.arange(20) % 10)
+    assert (accepted.status_code, accepted.json()["notes"]) == (202, [])
+    for arrays, detail in [
+        ({"inputs": x[:, :2]}, "its shape is any x 2 x 8 x 8, but the network takes any x 3 x any x any"),
+        ({"inputs": x[:1]}, "the dataset has 1 input; at least 2"),
+        ({"inputs": x, "labels": np.arange(20)}, "a label is 19, but the network has only 10 classes"),
+    ]:
+        refused = with_inputs(**arrays)
+        assert is_problem(refused, 422, "invalid", detail)
+        assert [error["pointer"] for error in refused.json()["errors"]] == ["/data/dataset_id"]
+
+
+def test_a_job_whose_artefact_is_hardly_smaller_says_why(client: httpx.Client) -> None:
+    weights = {"conv.weight": torch.zeros(16, 16, 3, 3), "fc1.weight": torch.zeros(500, 400), "fc2.weight": torch.zeros(90, 100)}
+    checkpoint = upload(client, saved(weights)).json()["id"]
+    job = {"checkpoint_id": checkpoint, "ratio": 0.4, "hidden": None}
+    _, note = new_job(client, **job).json()["notes"]
+    assert "hardly smaller than the network: about " in note
+    assert "instead of 845.2 kB" in note
+    assert "The represented layers have 9.2 kB" in note
+    assert "836.0 kB are kept" in note
+    assert "fc1.weight (800.0 kB), fc2.weight (36.0 kB)" in note
+    assert '"layers": "everything"' in note
+    everything = new_job(client, **job, layers="everything").json()
+    assert len(everything["notes"]) == 1, "only that nothing is distilled"
+    _, larger = new_job(client, **job | {"ratio": 4.0}, layers="everything", bits=32).json()["notes"]
+    assert "the artefact will be larger than the network" in larger
+    assert "Linear layers" not in larger
+
+
+def test_an_objective_is_a_word_or_one_for_each_output(client: httpx.Client) -> None:
+    for objective in ("classes", "values", {"output": "values"}):
+        answer = new_job(client, data={"noise": "normal"}, objective=objective)
+        assert (answer.status_code, answer.json()["config"]["objective"]) == (202, objective)
+    assert is_problem(new_job(client, objective="ignore"), 422, "invalid")
+    assert is_problem(new_job(client, objective={"output": "labels"}), 422, "invalid")
 
 
 def test_an_option_of_another_recipe_is_said_to_be_missing_in_this_one(client: httpx.Client) -> None:

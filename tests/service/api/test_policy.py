@@ -107,6 +107,12 @@ POLICIES = {
     "GET /v1/datasets/{id}": Policy("read"),
     "POST /v1/datasets": Policy("write", "streamed"),
     "DELETE /v1/datasets/{id}": Policy("admin"),
+    "OPTIONS /v1/uploads": Policy("open"),
+    "POST /v1/uploads": Policy("write", "streamed"),
+    "HEAD /v1/uploads/{id}": Policy("write"),
+    "PATCH /v1/uploads/{id}": Policy("write", "streamed"),
+    "DELETE /v1/uploads/{id}": Policy("write"),
+    "GET /v1/uploads/{id}": Policy("read"),
     "GET /v1/jobs": Policy("read"),
     "GET /v1/jobs/{id}": Policy("read"),
     "GET /v1/jobs/{id}/events": Policy("read"),
@@ -196,3 +202,9 @@ def test_a_route_that_declares_nothing_is_for_administrators() -> None:
     policies = Policies(FastAPI(), routes)
     assert policies.find("GET", "/a") == Policy("admin", "limited")
     assert policies.find("POST", "/b") == Policy("write", "streamed")
+
+
+def test_a_method_in_a_header_needs_the_scope_of_that_method(closed: FastAPI) -> None:
+    for method, scope, status in [("GET", "read", 403), ("GET", "write", 404), ("OPTIONS", None, 401)]:
+        path, override = "/v1/uploads/x", {"x_http_method_override": "DELETE", "tus_resumable": "1.0.0"}
+        assert ask(closed, method, path, scope, b"", **override)[0] == status

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from service.settings import Settings
-from service.store import migrate
+from service.store import checkpoints, migrate
 from service.store.database import Database
 from tests.support.representations import opened
 from tests.support.schemas import answer_schema, undocumented
@@ -99,3 +99,30 @@ def test_artefacts_and_what_is_rebuilt_from_them(client: httpx.Client, name: str
     assert found["coordinate"] == kernel["coordinate"]
     # The last bits depend on the processor.
     assert torch.allclose(torch.tensor(found["weights"]), torch.tensor(kernel["weights"]), rtol=1e-4, atol=1e-6)
+
+
+def test_datasets(client: httpx.Client) -> None:
+    columns = "id, name, size, sha256, images, height, width, channels, classes, mean, std"
+    [row] = stored(f"SELECT {columns} FROM dataset")  # noqa: S608
+    expected = dict(zip(columns.split(", "), row, strict=True))
+    expected |= {name: json.loads(expected[name]) for name in ("mean", "std")}
+    answer = client.get(f"/v1/datasets/{expected['id']}").json()
+    assert exactly({name: answer[name] for name in expected}) == exactly(expected)
+    shape = [expected[name] for name in ("images", "height", "width", "channels")]
+    assert (answer["kind"], answer["class_names"], answer["notes"]) == ("images", None, [])
+    assert answer["inputs"] == [{"name": "images", "dtype": "U8", "shape": shape}]
+    assert answer["labels"] == {"kind": "classes", "dtype": "I64", "shape": shape[:1]}
+    assert client.get("/v1/datasets").json()["items"] == [answer]
+    document = client.get("/openapi.json").json()
+    assert undocumented(answer, answer_schema(document, "/v1/datasets/{id}"), document) == []
+
+
+def test_checkpoints_and_the_upload_of_the_same_bytes(client: httpx.Client, database: Database) -> None:
+    [(id, sha256), *_] = stored("SELECT id, sha256 FROM checkpoint")
+    answer = client.get(f"/v1/checkpoints/{id}").json()
+    assert (answer["key"], answer["keys"], answer["notes"], answer["aliases"]) == ("", [], [], {})
+    with database.read() as session:
+        found = checkpoints.with_hash(session, sha256, None)
+        assert found is not None
+        assert found.id == id
+        assert checkpoints.with_hash(session, sha256, "state_dict") is None

@@ -87,11 +87,11 @@ def test_a_checkpoint_that_was_stored_unheard_keeps_its_bytes(app: FastAPI, clie
 def test_of_two_uploads_of_the_same_bytes_at_the_same_time_one_is_kept(client: httpx.Client, settings: Settings) -> None:
     first, find, looks = upload(client), checkpoints.with_hash, 0
 
-    def too_early(session: Session, sha256: str) -> Checkpoint | None:
+    def too_early(session: Session, sha256: str, key: str | None) -> Checkpoint | None:
         """Before the other upload has written its row, when it is looked for before the inspection and before the insert."""
         nonlocal looks
         looks += 1
-        return find(session, sha256) if looks > 2 else None
+        return find(session, sha256, key) if looks > 2 else None
 
     with patch.object(checkpoints, "with_hash", too_early):
         second = upload(client)
@@ -181,12 +181,12 @@ FILE, OTHER = 'Content-Disposition: form-data; name="file"; filename="a"', 'Cont
 @pytest.mark.parametrize(
     ("parts", "detail"),
     [
-        ([part(FILE), part(FILE)], "two parts `file`"),
+        ([part(FILE), part(FILE)], "two files of the name"),
         ([part(OTHER)] * (MAX_OTHER_PARTS + 1) + [part(FILE)], "more than 16 other parts"),
         ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "the other parts have more than"),
         ([part("\r\n".join([f"X-Long: {'a' * 4000}"] * 5))], "the headers of a part of the form have more than"),
     ],
-    ids=["two files", "many parts", "a large part", "long headers"],
+    ids=["two files of one name", "many parts", "a large part", "long headers"],
 )
 def test_forms_with_more_than_a_file_are_bounded(client: httpx.Client, parts: list[str], detail: str) -> None:
     body = "".join(parts) + "--x--\r\n"

@@ -56,6 +56,7 @@ def mixed() -> StateDict:
     """Kernels of many sizes in several blocks, tiles that overhang, two dtypes, and kept tensors, one without elements."""
     state_dict = {name: t.half() if name in ("stem.weight", "wide_point.weight") else t for name, t in odd().items()}
     blocks = {"overhanging.weight": torch.randn(200, 20, 1, 1), "grid.weight": torch.randn(30, 40, 3, 3).half()}
+    blocks["long.weight"] = torch.randn(12, 7, 251)
     return {**state_dict, **blocks, "empty": torch.empty(0), "large": torch.arange(700_000.0)}
 
 
@@ -82,6 +83,25 @@ def test_any_range_is_that_of_the_whole(database: Database, tmp_path: Path, kind
     assert len(whole) == source.nbytes > 2**21
     for start, stop in ranges(source, 200):
         assert b"".join(source.read(start, stop)) == whole[start:stop], (start, stop)
+
+
+def test_a_kernel_that_is_too_long_for_a_tile_is_the_same_alone_and_in_the_network(database: Database) -> None:
+    served = Predictors(database).load(store_predictor(database, {"long.weight": torch.randn(40, 7, 251)}))
+    whole = safetensors.torch.load(b"".join((source := NetworkFile(served, "tag")).read(0, source.nbytes)))["long.weight"]
+    indices = torch.tensor([0, 279, 31, 32])
+    assert torch.equal(served.kernels(0, indices), whole.flatten(0, 1)[indices])
+    assert torch.equal(whole, served.artefact.state_dict()["long.weight"])
+
+
+def test_tied_weights_are_written_under_each_name(database: Database) -> None:
+    tied = torch.randn(4, 4, 3, 3)
+    state_dict = {"a.weight": tied, "b.weight": tied, "c": torch.arange(5)}
+    file = network(database, state_dict)
+    whole = b"".join(file.read(0, file.nbytes))
+    tensors = safetensors.torch.load(whole)
+    assert tensors.keys() == state_dict.keys()
+    assert torch.equal(tensors["a.weight"], tensors["b.weight"])
+    assert all(b"".join(file.read(start, start + 99)) == whole[start : start + 99] for start in range(0, file.nbytes, 50))
 
 
 def test_the_whole_of_a_network_is_its_state_dict(database: Database) -> None:

@@ -69,7 +69,7 @@ def test_a_deleted_checkpoint_is_gone_and_its_bytes_may_be_uploaded_again(databa
         checkpoints.delete(session, row, NOW)
     with database.write() as session:
         assert checkpoints.get(session, row.id) is None
-        assert checkpoints.with_hash(session, "0" * 64) is None
+        assert checkpoints.with_hash(session, "0" * 64, None) is None
         session.add(rows.checkpoint(sha256="0" * 64))
 
 
