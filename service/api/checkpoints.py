@@ -77,9 +77,8 @@ class CheckpointOut(BaseModel):
     inputs: list[PortOut] | None = Field(description="What a graph takes. Null for a network without a graph")
     outputs: list[PortOut] | None = Field(description="What a graph gives. Null for a network without a graph")
     sequential: list[str] | None = Field(
-        description="For a network without architecture and graph whose weights can be those of a plain sequence: a description "
-        "of it, filled in as far as shapes tell. Activations, pools and paddings are guesses. A job takes it, corrected, as "
-        "`network`"
+        description="A description of a plain sequential network that fits the shapes of the weights, for a job's `network`; "
+        "null if there is none or the architecture is known. Activations, pools and paddings are guesses: correct them"
     )
     layers: list[LayerOut] = Field(description="The convolutions")
     kept: list[TensorOut] = Field(description="All other tensors")
