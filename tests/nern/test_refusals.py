@@ -54,7 +54,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(wrong: Tensor) -> None:
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        (torch.zeros(2, dtype=torch.complex64), r"of torch\.complex64"),
+        (torch.zeros(2, dtype=torch.complex128), r"of torch\.complex128"),
         (torch.eye(2).to_sparse(), "not a dense tensor on the CPU"),
         (torch.empty(2, device="meta"), "not a dense tensor on the CPU"),
     ],
