@@ -54,9 +54,9 @@ def deflated(array: bytes) -> bytes:
 
 
 def zeros() -> bytes:
-    """An array of a gigabyte, which compresses to a megabyte."""
+    """An array of 256 MiB, which compresses to a part of a megabyte."""
     buffer = BytesIO()
-    np.save(buffer, np.broadcast_to(np.uint8(0), (2**10, 2**10, 2**10, 1)))
+    np.save(buffer, np.broadcast_to(np.uint8(0), (2**8, 2**10, 2**10, 1)))
     return buffer.getvalue()
 
 
@@ -78,6 +78,8 @@ ATTACKS = [
         b'{"a":{"dtype":"F32","shape":[4611686018427387904,4,1,0],"data_offsets":[0,0]}}')),
     Attack("a number of megabytes in a header", lambda _: safetensors(
         b'{"a":{"dtype":"F32","shape":[' + b"9" * 2**21 + b'],"data_offsets":[0,0]}}')),
+    Attack("a header in an encoding whose decoder is not loaded", lambda _: safetensors(
+        '{"a":1}  '.encode("utf-32-le"))),
     Attack("tensors that overlap", lambda _: safetensors(
         b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}', b"1234")),
     Attack("an array that announces terabytes", lambda _: npy(HUGE)),
@@ -85,8 +87,8 @@ ATTACKS = [
     Attack("an array with a call in its header", lambda marker: npy(f"open({str(marker)!r}, 'w')\n")),
     Attack("a dataset that announces terabytes", lambda _: zipped({"images.npy": npy(HUGE)}), kind="dataset"),
     Attack("a dataset with a header of nested tuples", lambda _: zipped({"images.npy": npy(NESTED)}), kind="dataset"),
-    Attack("a dataset that unpacks to a gigabyte", lambda _: deflated(zeros()), kind="dataset"),
-    Attack("arrays that unpack to a gigabyte", lambda _: zipped({"weight.npy": zeros()}, zipfile.ZIP_DEFLATED)),
+    Attack("a dataset that unpacks to 256 MiB", lambda _: deflated(zeros()), kind="dataset"),
+    Attack("arrays that unpack to 256 MiB", lambda _: zipped({"weight.npy": zeros()}, zipfile.ZIP_DEFLATED)),
 ]  # fmt: skip
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The options are those of libFuzzer. The first byte of an input says what the rest is: a whole file, the pickle of an archive, a
 plain pickle, the header of a safetensors file, an array, or a dataset. The inputs begin with small valid ones. The run ends at
-the first input for which a reader imports, opens or runs anything, or needs more than 256 MiB or ten seconds. Exceptions that
+the first input for which a reader imports, opens or runs anything, or needs more than 256 MiB or a minute. Exceptions that
 the readers did not foresee are counted: the inspecting process answers that such a file is malformed.
 """
 
@@ -26,7 +26,7 @@ from attacks.writing import named, safetensors, storage, tensor, torch_zip, zipp
 from service.inspection.constructors import ATTACKS
 from service.inspection.refusal import Refusal
 
-OPTIONS = ["-timeout=10", "-rss_limit_mb=4096", "-malloc_limit_mb=256", "-max_len=4096"]
+OPTIONS = ["-timeout=60", "-rss_limit_mb=4096", "-malloc_limit_mb=256", "-max_len=4096"]
 MAX_DATASET_BYTES = 2**24
 
 # The outcomes so far are printed after so many inputs. libFuzzer lets no code run at the end.

@@ -1,5 +1,6 @@
 """Functions of the standard library, torch and numpy that run what they are given, as published against scanners of pickles."""
 
+from functools import partial
 from pathlib import Path
 
 from attacks.attack import Attack, main
@@ -77,7 +78,7 @@ def file(gadget: str, marker: Path) -> bytes:
     return pickled(b"(" + call(gadget, command) + call(gadget, code) + b"t")
 
 
-ATTACKS = [Attack(gadget, lambda marker, gadget=gadget: file(gadget, marker)) for gadget in GADGETS]
+ATTACKS = [Attack(gadget, partial(file, gadget)) for gadget in GADGETS]
 
 if __name__ == "__main__":
     main(ATTACKS)

@@ -22,6 +22,7 @@ ATTACKS = [
     Attack("a module with dots", lambda marker: pickled(b"cos.path\nos.system\n" + command(marker) + b"\x85R")),
     Attack("a name with dots", lambda marker: pickled(
         text("nern") + text("errors.os.system") + b"\x93" + command(marker) + b"\x85R")),
+    Attack("text that is written for protocol 0", lambda _: pickled(b"V\\u00e9\nS'\\x41'\n\x86")),
     Attack("EXT1", lambda _: pickled(b"\x82\x01)R")),
     Attack("EXT2", lambda _: pickled(b"\x83\x01\x01)R")),
     Attack("EXT4", lambda _: pickled(b"\x84\x01\0\0\0)R")),

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,15 @@ def saved(marker: Path, *, zipped: bool) -> bytes:
     return buffer.getvalue()
 
 
+def pickled(protocol: int, marker: Path) -> bytes:
+    """A file of pickle.dump."""
+    return pickle.dumps(content(marker), protocol)
+
+
 ATTACKS = [
-    Attack("a command in a file of torch.save", lambda marker: saved(marker, zipped=True)),
-    Attack("a command in a file of torch's legacy format", lambda marker: saved(marker, zipped=False)),
-    *(
-        Attack(f"a command in a pickle of protocol {protocol}", lambda marker, p=protocol: pickle.dumps(content(marker), p))
-        for protocol in range(2, 6)
-    ),
+    Attack("a command in a file of torch.save", partial(saved, zipped=True)),
+    Attack("a command in a file of torch's legacy format", partial(saved, zipped=False)),
+    *(Attack(f"a command in a pickle of protocol {protocol}", partial(pickled, protocol)) for protocol in range(2, 6)),
 ]
 
 if __name__ == "__main__":

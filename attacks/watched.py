@@ -14,6 +14,7 @@ from typing import Any
 
 from service.inspection import child
 from service.inspection.constructors import ATTACKS
+from service.inspection.limits import limit
 
 # What ordinary code of Python, numpy and torch does. Asking for the id of an object is such an event, for example.
 HARMLESS = {"builtins.id", "object.__getattr__", "sys._getframe"}
@@ -22,7 +23,7 @@ MAX_EVENTS = 10
 events: list[str] = []
 rss_before = 0
 
-limit, read = child.limit, child.read
+read = child.read
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -54,7 +55,8 @@ def watched_read(*descriptors: int, **options: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Forks for every socket that arrives over standard input. A fork answers over its socket."""
-    child.limit, child.read = watched_limit, watched_read  # type: ignore[assignment]
+    setattr(child, "limit", watched_limit)  # noqa: B010
+    setattr(child, "read", watched_read)  # noqa: B010
     ATTACKS.clear()
     child.prepare()
     with socket.socket(fileno=0) as parent:

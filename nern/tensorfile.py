@@ -113,7 +113,8 @@ def parse_header(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     Raises BadArtefact for a header that is not valid, or has a dtype that is not in DTYPES.
     """
     try:
-        header = json.loads(text, object_pairs_hook=_without_repeats)
+        # Decoded here, because `loads` would guess the encoding of bytes, and import what decodes it.
+        header = json.loads(text.decode(), object_pairs_hook=_without_repeats)
         metadata = header.pop("__metadata__", {})
         entries = {}
         for name, entry in header.items():

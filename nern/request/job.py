@@ -75,10 +75,9 @@ class JobRequest(BaseModel):
     data: Source | None = Field(
         None, description="Dataset or noise to distil on. Without data, only the weights are reconstructed."
     )
-
     network: SequentialNetwork | None = Field(
         None,
-        description="A plain sequential network, for a checkpoint whose architecture is unknown. It takes the weights in order.",
+        description="A plain sequential network, for a checkpoint of unknown architecture. It takes the weights in order.",
     )
 
     def training(self) -> TrainingRequest:

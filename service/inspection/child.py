@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import socket
+import sys
 import traceback
 import zipfile
 from collections.abc import Mapping
@@ -90,11 +91,24 @@ def read(
             return {"refused": [refusal.slug, refusal.detail]}
         except (MemoryError, RecursionError):
             return {"refused": ["too-demanding", "reading the file needs far more memory than a file of its size should need"]}
+<<<<<<< HEAD
         except Exception:  # a malformed file can make a reader raise any exception
             traceback.print_exc()
             if kind == "dataset":
                 return {"refused": ["bad-dataset", f"the file is malformed; send {datasets.EXPECTED}"]}
             return {"refused": ["not-a-checkpoint", "the file is malformed; write it again with torch.save or safetensors"]}
+=======
+        except Exception as error:  # a malformed file can make a reader raise any exception
+            _log(error)
+            slug = "bad-dataset" if kind == "dataset" else "not-a-checkpoint"
+            return {"refused": [slug, "the file is malformed; write it again with torch.save, safetensors or numpy.savez"]}
+>>>>>>> w-pickles
+
+
+def _log(error: Exception) -> None:
+    """Writes an error and where it was raised to standard error. A traceback would open files to show their lines."""
+    places = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
+    print(f"{type(error).__name__}: {error}; {', '.join(places)}", file=sys.stderr)
 
 
 def warm_up() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from io import BytesIO
+from tokenize import TokenError
 from typing import BinaryIO
 
 import numpy as np
@@ -55,7 +56,7 @@ def _read(file: BinaryIO, nbytes: int, budget: Budget) -> object:
         version = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read_header(file)
-    except (ValueError, TypeError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError) as error:
         raise Refusal("not-a-checkpoint", "an array has no header of the .npy format; write the file again") from error
     if dtype.hasobject:
         return unpickled(file, nbytes, budget)

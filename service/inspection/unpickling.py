@@ -330,7 +330,7 @@ OPERATIONS: dict[bytes, Operation] = {
     b"N": _pushes(None),
     b"\x88": _pushes(True),
     b"\x89": _pushes(False),
-    b"V": lambda machine: machine._push(str(machine._line(machine._end), "raw-unicode-escape")),
+    b"V": lambda machine: machine._push(codecs.raw_unicode_escape_decode(machine._line(machine._end))[0]),
     b"\x8c": lambda machine: machine._text(machine._unsigned(1)),
     b"X": lambda machine: machine._text(machine._unsigned(4)),
     b"\x8d": lambda machine: machine._text(machine._unsigned(8)),

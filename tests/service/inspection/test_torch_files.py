@@ -200,6 +200,7 @@ def test_a_whole_module_gives_its_state_dict(legacy: bool) -> None:
     (note,) = found.notes
     assert f"{__name__}.Net" in note
     wrapped = read(saved({"epoch": 3, "model": nn.DataParallel(network)}, legacy=legacy))
+    assert isinstance(wrapped.tree, dict)
     assert equal(wrapped.tree["model"], nn.DataParallel(network).state_dict())
     assert "'model'" in wrapped.notes[0]
 
@@ -207,6 +208,7 @@ def test_a_whole_module_gives_its_state_dict(legacy: bool) -> None:
 def test_a_module_in_an_object_of_an_unknown_class_is_found() -> None:
     trainer = argparse.Namespace(epoch=3, model=nn.Linear(2, 3))
     found = read(saved(trainer))
+    assert isinstance(found.tree, dict)
     assert list(found.tree["model"]) == ["weight", "bias"]
     assert "argparse.Namespace" in found.notes[0]
 
@@ -215,7 +217,7 @@ def test_a_module_in_an_object_of_an_unknown_class_is_found() -> None:
 def test_a_torchscript_archive_gives_its_tensors() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
     buffer = BytesIO()
-    torch.jit.save(torch.jit.trace(network, torch.zeros(1, 3, 8, 8)), buffer)  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.trace(network, torch.zeros(1, 3, 8, 8)), buffer)
     content = buffer.getvalue()
     format, found = checkpoints.read(BytesIO(content), len(content))
     assert format == "torchscript"
@@ -260,7 +262,7 @@ def test_quantised_tensors_are_named() -> None:
 def test_tensors_that_leave_their_storage_are_refused(offset: int, size: Any, stride: Any, legacy: bool) -> None:
     class Crafted:
         def __reduce__(self) -> Any:
-            arguments = (torch.ones(4).storage(), offset, size, stride, False, OrderedDict())
+            arguments: Any = (torch.ones(4).storage(), offset, size, stride, False, OrderedDict())
             return torch._utils._rebuild_tensor_v2, arguments
 
     content = saved({"a": Crafted()}, legacy=legacy)
