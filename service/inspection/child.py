@@ -91,18 +91,11 @@ def read(
             return {"refused": [refusal.slug, refusal.detail]}
         except (MemoryError, RecursionError):
             return {"refused": ["too-demanding", "reading the file needs far more memory than a file of its size should need"]}
-<<<<<<< HEAD
-        except Exception:  # a malformed file can make a reader raise any exception
-            traceback.print_exc()
+        except Exception as error:  # a malformed file can make a reader raise any exception
+            _log(error)
             if kind == "dataset":
                 return {"refused": ["bad-dataset", f"the file is malformed; send {datasets.EXPECTED}"]}
             return {"refused": ["not-a-checkpoint", "the file is malformed; write it again with torch.save or safetensors"]}
-=======
-        except Exception as error:  # a malformed file can make a reader raise any exception
-            _log(error)
-            slug = "bad-dataset" if kind == "dataset" else "not-a-checkpoint"
-            return {"refused": [slug, "the file is malformed; write it again with torch.save, safetensors or numpy.savez"]}
->>>>>>> w-pickles
 
 
 def _log(error: Exception) -> None:
