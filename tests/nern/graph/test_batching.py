@@ -182,5 +182,5 @@ def test_observers_see_the_values_of_all_samples_whatever_the_way(name: str, cor
     expected = seen(reference)
     assert expected
     for way in ("mapped", "one by one"):
-        graph.way = way  # type: ignore[assignment]
+        graph.way = way
         assert difference(seen(graph), expected) < 1e-5
