@@ -46,6 +46,8 @@ def make_skeleton(network: GraphNetwork, inputs: Sequence[Tensor]) -> Skeleton:
                 input_names=[port.name for port in program.inputs],
                 output_names=[port.name for port in program.outputs],
             )
+    except ImportError as error:
+        raise BadProgram("a network can be written as ONNX where the package onnxscript is installed") from error
     except torch.onnx.OnnxExporterError as error:
         raise BadProgram("torch can't write this network as ONNX") from error
     assert exported is not None

@@ -72,7 +72,15 @@ def exported(name: str, how: Export) -> bytes:
             return content
         file = io.BytesIO()
         axes = {one: {0: "batch"} for one in names} if how.any_batch else None
-        torch.onnx.export(network, inputs, file, dynamo=False, opset_version=how.opset, input_names=names, dynamic_axes=axes)
+        torch.onnx.export(
+            network,
+            inputs,
+            file,  # type: ignore[arg-type] # as the documentation says
+            dynamo=False,
+            opset_version=how.opset,
+            input_names=names,
+            dynamic_axes=axes,
+        )
         return file.getvalue()
 
 
@@ -118,7 +126,7 @@ def test_every_weight_has_a_gradient(name: str) -> None:
     taken = {name: model.state_dict[name] for name in model.program.tensors.values() if name not in statistics}
     weights = {name: tensor.clone().requires_grad_() for name, tensor in taken.items() if tensor.is_floating_point()}
     result = network(*ZOO[name].inputs(seed=1), weights=weights)
-    sum(output.square().sum() for output in outputs_of(result)).backward()
+    torch.stack([output.square().sum() for output in outputs_of(result)]).sum().backward()
     for weight in weights.values():
         assert weight.grad is not None
         assert weight.grad.isfinite().all()

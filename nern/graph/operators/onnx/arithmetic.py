@@ -122,7 +122,7 @@ def total(*values: Value) -> Tensor:
 
 @operator("onnx.Mean")
 def mean(*values: Value) -> Tensor:
-    return total(*values) / len(values)
+    return total(*values).div(len(values))
 
 
 @operator("onnx.Where")

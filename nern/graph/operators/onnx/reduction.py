@@ -58,7 +58,8 @@ for _name, _function in _REDUCTIONS.items():
 @operator("onnx.ArgMax")
 def argmax(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
     if select_last_index:
-        return x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=bool(keepdims))
+        from_end: Tensor = x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=bool(keepdims))
+        return from_end
     return x.argmax(axis, keepdim=bool(keepdims))
 
 
