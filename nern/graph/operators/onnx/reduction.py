@@ -58,14 +58,14 @@ for _name, _function in _REDUCTIONS.items():
 @operator("onnx.ArgMax")
 def argmax(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
     if select_last_index:
-        from_end: Tensor = x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=bool(keepdims))
-        return from_end
+        return x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=bool(keepdims))
     return x.argmax(axis, keepdim=bool(keepdims))
 
 
 @operator("onnx.ArgMin")
 def argmin(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    return argmax(-x, axis=axis, keepdims=keepdims, select_last_index=select_last_index)
+    least: Tensor = argmax(-x, axis=axis, keepdims=keepdims, select_last_index=select_last_index)
+    return least
 
 
 @operator("onnx.TopK")
