@@ -219,12 +219,12 @@ def test_a_program_of_torch_export_is_written_under_its_names(name: str) -> None
     skeleton = make_skeleton(GraphNetwork(found.program, found.state_dict), inputs)
     assert set(skeleton.names) == set(found.program.tensors.values())
     content = written(skeleton.content, {name: found.state_dict[name] for name in skeleton.names})
-    onnx.checker.check_model(onnx.load_model_from_string(content), full_check=True)
+    model = onnx.load_model_from_string(content)
+    onnx.checker.check_model(model, full_check=True)
     others = ZOO[name].inputs(3, seed=1)
     torch.testing.assert_close(run(content, others)[0], network(*others), atol=1e-4, rtol=1e-4)
-    again = read(content).program
-    assert [port.name for port in again.inputs] == [port.name for port in found.program.inputs]
-    assert [port.name for port in again.outputs] == [port.name for port in found.program.outputs]
+    assert [value.name for value in model.graph.input] == [port.name for port in found.program.inputs]
+    assert [value.name for value in model.graph.output] == [port.name for port in found.program.outputs]
 
 
 def read_pickled(file: Any) -> StateDict:
