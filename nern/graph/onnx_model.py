@@ -8,7 +8,6 @@ docs/graphs.md says what can be read.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
 from torch import Tensor
 
@@ -62,10 +61,15 @@ def read(content: bytes, files: Files = NO_FILES) -> OnnxModel:
     model = ModelProto()
     try:
         model.ParseFromString(content)
-        del content
-        return _read(model, files)
-    except (DecodeError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the DecodeError of the library that onnx uses
         raise BadProgram("the file is not an ONNX file, or is damaged") from error
+    del content
+    try:
+        return _read(model, files)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise BadProgram("the ONNX file is damaged") from error
 
 
 def _read(model: ModelProto, files: Files) -> OnnxModel:

@@ -18,6 +18,7 @@ from nern import tensorfile
 from nern.errors import BadProgram
 from nern.graph import operators
 from nern.graph.onnx_tensors import dtype_of, program_dtype, read_tensor
+from nern.graph.operators.onnx.values import ints, number
 from nern.graph.program import Argument, Constant, Node, Ref
 
 OLDEST_OPSET, NEWEST_OPSET = 7, 28
@@ -437,15 +438,16 @@ def _literal(tensor: Tensor) -> Argument:
 def _elements(operator: str, values: Sequence[Any]) -> int:
     """A bound on the number of elements of a result."""
     if operator == "ConstantOfShape":
-        return math.prod(values[0].tolist())
+        return math.prod(ints(values[0]))
     if operator == "Range":
-        start, limit, delta = (value.item() for value in values)
+        start, limit, delta = (number(value) for value in values)
         return max(0, math.ceil((limit - start) / delta))
     elements = max(value.numel() for value in values if value is not None) if operator != "Shape" else 0
     if operator in ("Expand", "Tile"):
-        return max(1, elements) * math.prod(max(1, extent) for extent in values[1].tolist())
+        return max(1, elements) * math.prod(max(1, extent) for extent in ints(values[1]))
     if operator == "Pad":
-        return elements + values[1].abs().sum().item() ** values[0].ndim  # type: ignore[no-any-return]
+        added = sum(abs(amount) for amount in ints(values[1]))
+        return math.prod(extent + added for extent in values[0].shape)
     return elements if operator != "Concat" else sum(value.numel() for value in values)
 
 

@@ -57,7 +57,7 @@ def dtype_of(code: int, what: str) -> torch.dtype:
     """The dtype of a code of ONNX. Raises BadProgram, with `what` has it, for a dtype that is not supported."""
     if code not in DTYPES:
         known = code in TensorProto.DataType.values()
-        name = TensorProto.DataType.Name(code) if known else str(code)  # type: ignore[arg-type]
+        name = TensorProto.DataType.Name(code) if known else str(code)
         raise BadProgram(f"{what} has the type {name}, which is not supported; export the network in float32")
     return DTYPES[code]
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -35,6 +36,8 @@ def make_skeleton(network: GraphNetwork, inputs: Sequence[Tensor]) -> Skeleton:
                 input_names=[port.name for port in program.inputs],
                 output_names=[port.name for port in program.outputs],
             )
+    except ImportError as error:
+        raise BadProgram("a network can be written as ONNX where the package onnxscript is installed") from error
     except torch.onnx.OnnxExporterError as error:
         raise BadProgram("torch can't write this network as ONNX") from error
     assert exported is not None
@@ -68,12 +71,13 @@ def _rename(graph: GraphProto, names: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's reports of its progress."""
+    """Without the exporter's reports of its progress, and its warning of modules in training mode: ours have one mode."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)

@@ -318,7 +318,8 @@ def test_what_is_refused_is_named(what: str) -> None:
 def damaged(change: Callable[[TensorProto], object]) -> bytes:
     proto = model(PRODUCT)
     change(proto.graph.initializer[0])
-    return proto.SerializeToString()
+    content: bytes = proto.SerializeToString()
+    return content
 
 
 @pytest.mark.parametrize(

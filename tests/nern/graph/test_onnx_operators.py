@@ -331,7 +331,8 @@ def build(one: Case) -> bytes:
     graph = graph_of([node], {"x0": first}, outputs, initialisers, one.output_type)
     if one.operator == "TopK" and one.outputs == 2:
         graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
-    return model_of(graph, one.opset).SerializeToString()
+    content: bytes = model_of(graph, one.opset).SerializeToString()
+    return content
 
 
 def results(network: GraphNetwork, x: Tensor) -> tuple[Tensor, ...]:
@@ -375,6 +376,6 @@ def test_an_operator_runs_under_vmap(one: Case) -> None:
 def test_an_operator_has_a_gradient(one: Case) -> None:
     network = network_of(build(one))
     x = torch.from_numpy(one.arrays[0]).clone().requires_grad_()
-    sum((y.float() ** 2).sum() for y in results(network, x) if y.is_floating_point()).backward()
+    torch.stack([y.square().sum() for y in results(network, x) if y.is_floating_point()]).sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()

@@ -122,7 +122,8 @@ def total(*values: Value) -> Tensor:
 
 @operator("onnx.Mean")
 def mean(*values: Value) -> Tensor:
-    return total(*values) / len(values)
+    average: Tensor = total(*values) / len(values)
+    return average
 
 
 @operator("onnx.Where")

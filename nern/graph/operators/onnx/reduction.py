@@ -64,7 +64,8 @@ def argmax(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: in
 
 @operator("onnx.ArgMin")
 def argmin(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    return argmax(-x, axis=axis, keepdims=keepdims, select_last_index=select_last_index)
+    least: Tensor = argmax(-x, axis=axis, keepdims=keepdims, select_last_index=select_last_index)
+    return least
 
 
 @operator("onnx.TopK")

@@ -98,9 +98,8 @@ def concat(*parts: Value, axis: int) -> Tensor:
 def split(x: Value, split: Ints | None = None, *, axis: int = 0, num_outputs: int) -> tuple[Tensor, ...]:
     """Parts of the extents `split`, or `num_outputs` parts of which only the last may be smaller."""
     x = tensor(x)
-    if split is not None:
-        return x.split(ints(split), axis)
-    return x.split(-(-x.shape[axis] // num_outputs), axis)
+    parts: tuple[Tensor, ...] = x.split(-(-x.shape[axis] // num_outputs) if split is None else ints(split), axis)
+    return parts
 
 
 @operator("onnx.Slice")
