@@ -232,7 +232,7 @@ def accuracy(network: nn.Module, images: Images, device: torch.device = CPU) -> 
 
 
 def load(path: Path) -> StateDict:
-    return find_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return find_state_dict(torch.load(path, map_location="cpu", weights_only=True)).state_dict
 
 
 def read_images(paths: list[Path]) -> Images:

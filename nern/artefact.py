@@ -6,14 +6,17 @@ The file has these tensors:
   `predictor.*.codes` and scales `predictor.*.steps` in place of its weight.
 - `permutation.{number of the layer}`: the packed permutation of each layer (see `nern.permutation.pack`), uint8.
 - `kept.*`: the tensors of the state_dict that are not represented, in the order of the state_dict.
+- `onnx`: if the network is a graph, an ONNX file without its tensors, compressed with zlib, uint8.
 
 The metadata entry `nern` is a JSON object with these members: `version`; `architecture`; `layers`, each with its place in the
 state_dict; `small_kernels`; `predictor`, the configuration of the predictor; `bits`, those of each linear layer of a quantised
 predictor; `scales`, one for each layer; and `permutation`, the kind of permutation. Tied weights are stored once: in version 4,
-there is a member `aliases` with the names of tensors that are the same as another, each with the name of the other.
+there is a member `aliases` with the names of tensors that are the same as another, each with the name of the other. With an
+ONNX file, there is a member `onnx`: the names of its initialisers, and whether floating-point ones are float32 in it.
 """
 
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +25,7 @@ from torch import Tensor
 
 from nern import coding, tensorfile
 from nern.errors import BadArtefact
+from nern.graph.onnx_writer import Skeleton
 from nern.layers import Layer, StateDict
 from nern.permutation import pack, unpack
 from nern.predictor import Predictor, PredictorConfig
@@ -40,29 +44,37 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class PartBytes:
-    """The number of bytes of each part of an artefact. `header` is the header of the safetensors file."""
+    """The number of bytes of each part of an artefact.
+
+    `header` is the header of the safetensors file, `graph` the ONNX file without its tensors.
+    """
 
     predictor: int
     permutation: int
     kept: int
     header: int
+    graph: int = 0
 
     @property
     def total(self) -> int:
         """The number of bytes of the whole file."""
-        return self.predictor + self.permutation + self.kept + self.header
+        return self.predictor + self.permutation + self.kept + self.header + self.graph
 
 
 def write(
-    representation: Representation, state_dict: Mapping[str, Tensor], *, architecture: str | None = None
+    representation: Representation,
+    state_dict: Mapping[str, Tensor],
+    *,
+    architecture: str | None = None,
+    onnx: Skeleton | None = None,
 ) -> tuple[Iterator[bytes], PartBytes]:
     """The bytes of the artefact, one tensor at a time, and the number of bytes of its parts.
 
-    `state_dict` is the whole network that `representation` represents.
+    `state_dict` is the whole network that `representation` represents. `onnx` is its ONNX file without the tensors.
     """
     tiles = representation.tiles
     represented = {layer.name for layer in representation.layers}
-    shared = aliases(state_dict)
+    shared = {alias: name for alias, name in aliases(state_dict).items() if alias not in represented}
     state_dict = {name: tensor for name, tensor in state_dict.items() if name not in shared}
     place = {name: number for number, name in enumerate(state_dict)}
     module = representation.predictor
@@ -97,7 +109,11 @@ def write(
     }
     if shared:
         about["aliases"] = shared
-    tensors = predictor | permutation | kept
+    graph = {}
+    if onnx:
+        about["onnx"] = {"names": onnx.names, "widened": onnx.widened, "nbytes": len(onnx.content)}
+        graph["onnx"] = torch.frombuffer(bytearray(zlib.compress(onnx.content, 9)), dtype=torch.uint8)
+    tensors = predictor | permutation | kept | graph
     header, _ = tensorfile.make_header(
         ((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()), {"nern": json.dumps(about)}
     )
@@ -106,7 +122,7 @@ def write(
         yield header
         yield from (tensorfile.to_bytes(tensor) for tensor in tensors.values())
 
-    nbytes = PartBytes(_bytes(predictor), _bytes(permutation), _bytes(kept), len(header))
+    nbytes = PartBytes(_bytes(predictor), _bytes(permutation), _bytes(kept), len(header), _bytes(graph))
     return content(), nbytes
 
 
@@ -128,6 +144,7 @@ class Artefact:
                 known = " and ".join(map(str, VERSIONS))
                 raise BadArtefact(f"the artefact has version {about['version']}; this release reads versions {known}")
             self.aliases: dict[str, str] = about.get("aliases", {})
+            self._onnx = about.get("onnx")
             self.architecture: str | None = about["architecture"]
             self.names = [name.removeprefix("kept.") for name in self.entries if name.startswith("kept.")]
             for layer in sorted(about["layers"], key=lambda layer: int(layer["place"])):
@@ -163,6 +180,15 @@ class Artefact:
         if len(data) != entry.stop - entry.start:
             raise BadArtefact(f"the file ends inside {name!r}")
         return tensorfile.from_bytes(data, entry.dtype, entry.shape)
+
+    def onnx(self) -> Skeleton | None:
+        """The ONNX file of the network without its tensors, or None if there is none. Raises BadArtefact."""
+        if self._onnx is None:
+            return None
+        content = zlib.decompressobj().decompress(tensorfile.to_bytes(self.tensor("onnx")), self._onnx["nbytes"])
+        if len(content) != self._onnx["nbytes"]:
+            raise BadArtefact("the ONNX file in the artefact is damaged")
+        return Skeleton(content, tuple(self._onnx["names"]), self._onnx["widened"])
 
     def state_dict(self) -> StateDict:
         """The whole network, in the original order: the represented layers rendered, the kept tensors as they were.

@@ -206,7 +206,7 @@ def run(client: httpx.Client, task: Task, options: argparse.Namespace) -> dict[s
     job = follow(client, answer(client.post("/v1/jobs", json=wanted)))
     predictor = answer(client.get(f"/v1/predictors/{job['predictor_id']}"))
 
-    original = find_state_dict(torch.load(task.checkpoint, map_location="cpu", weights_only=True))
+    original = find_state_dict(torch.load(task.checkpoint, map_location="cpu", weights_only=True)).state_dict
     console.rule("Three kernels by coordinate")
     show_kernels(client, predictor["id"], original)
 
@@ -295,10 +295,9 @@ def evaluate(
     """Compares the original and the rebuilt network on images that the service never got. None without such images."""
     if architecture is None or task.images is None or task.labels is None:
         return None
-    network = architectures.build(architecture, original)
     answers = []
     for state_dict in (original, rebuilt):
-        network.load_state_dict(state_dict, strict=set(state_dict) == set(network.state_dict()))
+        network = architectures.build(architecture, state_dict)
         batches = (task.images[rows].float() / 255 for rows in torch.arange(len(task.images)).split(EVALUATION_IMAGES))
         mean, std = torch.tensor(dataset["mean"]), torch.tensor(dataset["std"])
         logits = [network(((batch - mean) / std).movedim(-1, 1).contiguous()) for batch in batches]

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,6 +17,11 @@ from service.supervisor import module_command
 
 def run(options: Namespace) -> None:
     """Runs the command `options.command`. Raises SystemExit with a message if a setting is wrong or the database fails."""
+    if options.command == "export":
+        from service import exporting
+
+        exporting.run(options.source, Path(options.output), Path(options.weights) if options.weights else None)
+        return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # At level INFO, Alembic logs the kind of the database at every readiness probe.
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)

@@ -160,7 +160,8 @@ class TruncatedFile(Problem):
 
 
 class NotACheckpoint(Problem):
-    """The file is not in a format that torch.save or safetensors writes, or it holds no state_dict."""
+    """The file holds no weights of a network that can be read: it is in another format, damaged, or something else. `detail`
+    says what it is, as far as that is known, and what to do."""
 
     slug, status, title = "not-a-checkpoint", 422, "Not a checkpoint"
 
@@ -180,26 +181,29 @@ class BadShards(Problem):
 
 
 class ForbiddenPickle(Problem):
-    """The file holds a pickle that needs more than tensors and plain values, so reading it could run code. Save the state_dict
-    alone: `torch.save(model.state_dict(), path)`."""
+    """The file holds a pickle that can't be data: it calls a function that is only used to attack, the extension registry of
+    Python, or objects outside of the file. Nothing of it was run. (Objects of unknown classes are no reason: nothing of them is
+    run, and they are left out.) Save the state_dict alone: `torch.save(model.state_dict(), path)`."""
 
     slug, status, title = "forbidden-pickle", 422, "Forbidden pickle"
 
 
-class UnsupportedArchive(Problem):
-    """The file is a TorchScript or torch.export archive, which holds a program. Save the state_dict of the module instead."""
+class UnsupportedGraph(Problem):
+    """The file holds a network as a graph (ONNX, torch.export) that this service can't compute. `detail` names the operator and
+    the place where it stands. The state_dict of the network can be uploaded in its place: its weights are then reconstructed,
+    and nothing is distilled."""
 
-    slug, status, title = "unsupported-archive", 422, "Unsupported archive"
+    slug, status, title = "unsupported-graph", 422, "Unsupported graph"
 
 
 class UnsupportedTensor(Problem):
-    """A tensor has a dtype, a layout or a kernel size that this service does not store. `detail` names the tensor."""
+    """A tensor can't be stored, because of its dtype or because it is quantised or sparse. `detail` names the tensor."""
 
     slug, status, title = "unsupported-tensor", 422, "Unsupported tensor"
 
 
 class NonFiniteWeights(Problem):
-    """A tensor holds NaN, infinity, or a value that is too large for float32. `detail` names the tensor."""
+    """The weight of a convolution holds NaN, infinity, or a value that is too large for float32. `detail` names the tensor."""
 
     slug, status, title = "non-finite-weights", 422, "Non-finite weights"
 
@@ -219,7 +223,8 @@ class BadDataset(Problem):
 
 
 class TooDemanding(Problem):
-    """Reading the file needs more memory or time than this service grants for a file of its size."""
+    """Reading the file needs more memory or time than this service grants for a file of its size, for example because its
+    pickle has millions of values."""
 
     slug, status, title = "too-demanding", 422, "Too demanding"
 

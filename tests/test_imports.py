@@ -69,7 +69,9 @@ def test_importing_a_module_reads_no_setting_and_does_nothing(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["worker", "--help"], ["migrate", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["serve", "--help"], ["worker", "--help"], ["migrate", "--help"], ["export", "--help"]]
+)
 def test_help_loads_nothing_that_only_a_command_needs(tmp_path: Path, arguments: list[str]) -> None:
     program = f"""
 import contextlib, io, json, sys

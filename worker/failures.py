@@ -1,11 +1,22 @@
 """The type of failure of a job, by the exception that ended its training."""
 
-from nern.errors import BadArtefact, NernError, NotRepresentable, TrainingDiverged, UnknownArchitecture, UnusableImages
+from nern.errors import (
+    BadArtefact,
+    BadDescription,
+    BadProgram,
+    NernError,
+    NotRepresentable,
+    TrainingDiverged,
+    UnknownArchitecture,
+    UnusableImages,
+)
 from service.store.failures import FailureType
 
 TYPES: dict[type[NernError], FailureType] = {
     NotRepresentable: "not-representable",
     UnknownArchitecture: "unknown-architecture",
+    BadProgram: "unsupported-graph",
+    BadDescription: "unsupported-graph",
     UnusableImages: "unusable-images",
     TrainingDiverged: "training-diverged",
     BadArtefact: "bad-artefact",

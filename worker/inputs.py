@@ -5,22 +5,31 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from nern import tensorfile
+from nern.graph.program import Program
 from nern.images import Images, Noise
 from nern.inputs import Inputs
 from nern.layers import StateDict
 from nern.network import Network
 from nern.request.options import NoiseKind
+from nern.state_dicts import aliases
+from service.jobs.planning import program_of
 from service.store import blobs
 from service.store.blobs import Blobs
-from service.store.tables import Dataset, Job
+from service.store.tables import Dataset, Graph, Job
 
 
-def load_network(store: Blobs, job: Job) -> Network:
+def load_network(store: Blobs, job: Job, graph: Graph | None) -> Network:
     """The network of a job: the tensors of its checkpoint in the order of the uploaded file, and what computes the outputs.
 
-    This is the only place where a worker reads a checkpoint. Raises FileNotFoundError and Unreachable.
+    This is the only place where a worker reads a checkpoint. Raises FileNotFoundError, Unreachable, BadProgram and
+    BadDescription.
     """
-    return Network(_load(store, blobs.checkpoint_tensors(job.checkpoint_id)), job.architecture)
+    state_dict = _load(store, blobs.checkpoint_tensors(job.checkpoint_id))
+    if job.network is not None:
+        shared = aliases(state_dict)
+        own = {name: tensor for name, tensor in state_dict.items() if name not in shared}
+        return Network(state_dict, job.architecture, program_of(job.network, own))
+    return Network(state_dict, job.architecture, Program.from_json(graph.program) if graph else None)
 
 
 def load_data(store: Blobs, job: Job, dataset: Dataset | None, network: Network) -> Images | Inputs | Noise | None:

@@ -283,7 +283,7 @@ def _fit(entry: Entry, path: str, view: View, shapes: Mapping[str, Shape]) -> _F
         return _Fit(entry, taken, Head(path, own=False), 0, channels)
     inputs = next((shape[1] for shape in own.values() if len(shape) == 2), 0)
     head = parse(path, {name.removeprefix(below): shape for name, shape in theirs.items()}, inputs)
-    return head and _Fit(entry, taken, head, head.classes, channels)
+    return None if head is None else _Fit(entry, taken, head, head.classes, channels)
 
 
 def _expected(entry: Entry, classes: int, channels: int) -> dict[str, Shape]:

@@ -29,8 +29,11 @@ VIDEOS = {
 
 # The image size of detectors, where the size of their images is fixed; others take images of any size. Boxes of larger images
 # cost more, and the layers are the same.
-DETECTORS = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320, "fasterrcnn_mobilenet_v3_large_320_fpn": 320}
+DETECTORS = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
 DETECTION_SIZE = 448
+
+# Detectors that differ only in the size to which they bring images.
+SAME_NETWORK = {"torchvision/fasterrcnn_mobilenet_v3_large_320_fpn": "torchvision/fasterrcnn_mobilenet_v3_large_fpn"}
 
 # The regions of a detector's second stage: squares at these places of an image, as fractions of its size.
 REGIONS = [(x, y, x + 0.5, y + 0.5) for y in (0.0, 0.25, 0.5) for x in (0.0, 0.25, 0.5)]
@@ -44,15 +47,17 @@ def names() -> list[str]:
     from torchvision import models
 
     modules = (models, models.segmentation, models.detection, models.video)
-    return [f"torchvision/{name}" for module in modules for name in models.list_models(module=module)]
+    listed = (f"torchvision/{name}" for module in modules for name in models.list_models(module=module))
+    return [name for name in listed if name not in SAME_NETWORK]
 
 
 def aliases() -> dict[str, str]:
-    """The names of quantisable networks, with the names of the networks that they are before they are quantised."""
+    """Other names of networks: those of quantisable networks stand for what these are before they are quantised."""
     from torchvision import models
 
     quantisable = models.list_models(module=models.quantization)
-    return {f"torchvision/{name}": f"torchvision/{name.removeprefix('quantized_')}" for name in quantisable}
+    of_quantisable = {f"torchvision/{name}": f"torchvision/{name.removeprefix('quantized_')}" for name in quantisable}
+    return of_quantisable | SAME_NETWORK
 
 
 def variants(model: str) -> list[Variant]:
@@ -195,4 +200,5 @@ def _two_stages(network: Any, x_BCHW: Tensor) -> tuple[Tensor, ...]:
 
 def _of_anchors(map_BCHW: Tensor, numbers: int) -> Tensor:
     """The numbers of each anchor: (B, anchors at a place * numbers, H, W) to (B, anchors, numbers)."""
-    return map_BCHW.unflatten(1, (-1, numbers)).movedim(2, -1).flatten(1, 3)
+    of_anchors: Tensor = map_BCHW.unflatten(1, (-1, numbers))  # type: ignore[no-untyped-call]
+    return of_anchors.movedim(2, -1).flatten(1, 3)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
 
@@ -28,6 +28,8 @@ Kind = Literal["logits", "dense classes", "features", "map"]
 Sum = tuple[int, int]
 
 DIGEST = 8  # characters
+
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Modules:
 
     @cached_property
     def _lines(self) -> bytes:
-        return (files("nern.architectures") / "modules.txt").read_bytes()
+        return (FOLDER / "modules.txt").read_bytes()
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Table:
 @cache
 def read() -> Table:
     """The table of this release."""
-    content = json.loads((files("nern.architectures") / "table.json").read_text())
+    content = json.loads((FOLDER / "table.json").read_text())
     ends = [Ends(tuple(one["stems"]), one["classifiers"], one["outputs"], one.get("frames", 0)) for one in content["ends"]]
     modules = Modules()
     entries: dict[str, list[Entry]] = {}

@@ -81,8 +81,9 @@ class Tabulation:
         classifiers = {
             name: facts.others[name][0] - shape[0] for name, shape in facts.shapes.items() if shape != facts.others[name]
         }
-        # The convolutions of the colours. The same in every network: colours have no groups.
-        stems = [name for name, groups in facts.groups.items() if groups == 1 and facts.shapes[name][1] == 3]
+        # The convolutions of the colours. No other convolution of images or videos takes three channels.
+        wide = [name for name, groups in facts.groups.items() if groups == 1 and len(facts.shapes[name]) > 3]
+        stems = [name for name in wide if facts.shapes[name][1] == 3]
         ends: dict[str, Any] = {"stems": stems, "classifiers": classifiers, "outputs": dict(variant.outputs)}
         if variant.frames:
             ends["frames"] = variant.frames

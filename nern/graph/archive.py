@@ -58,6 +58,9 @@ class Archive:
             infos = self._zip.infolist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
             raise BadProgram("the file is not a zip archive, or its end is missing; upload the file again") from error
+        # Inside the archive is a smaller one, the example inputs. It is found where the end of the archive is missing.
+        if min((info.header_offset for info in infos), default=0) > 0:
+            raise BadProgram("the end of the archive is missing; upload the file again")
         if len(infos) > MAX_MEMBERS:
             raise BadProgram(f"the archive has more than {MAX_MEMBERS} members")
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos) or sum(info.file_size for info in infos) > nbytes:

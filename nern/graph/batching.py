@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nern.errors import BadProgram
 from nern.graph.interpreter import NOTHING, GraphNetwork, Observer
 from nern.graph.operators import aten
-from nern.graph.program import Node, Port
+from nern.graph.program import Argument, Node, Port, Ref
 
 Way = Literal["direct", "mapped", "one by one"]
 
@@ -23,19 +23,20 @@ TRIED = (2, 3)
 class Batched(nn.Module):
     """A graph network that takes any number of samples at once and gives the same as for one after the other.
 
-    `forward` takes inputs of N x sample each, and gives outputs of N x whatever the program gives for one sample. There are three
-    ways, and the first that gives the right outputs for random inputs is taken:
+    `forward` takes inputs of N x sample each, and gives outputs of N x whatever the program gives for one sample. There are
+    three ways, and the first that gives the right outputs for random inputs is taken:
 
-    - `direct`: the program itself takes the N samples. So do programs with a free batch extent, and most convolutional networks.
-    - `mapped`: torch.vmap over the samples; the weights are not repeated. Programs that name the batch extent in a reshape need it.
+    - `direct`: the program itself takes the N samples. So do programs with a free batch extent, and most convolutional
+      networks.
+    - `mapped`: torch.vmap over the samples; the weights are not repeated. Programs that name the batch extent need it.
     - `one by one`: a loop, for programs with operators that torch.vmap does not know.
 
-    samples: for each input, the shape of one sample of the data, which is what follows the axis N. This decides what the first axis
-    of an input of the program is. An input of the shape [1, 28, 28] takes samples of 28 x 28, one at a time, or samples of
+    samples: for each input, the shape of one sample of the data, which is what follows the axis N. This decides what the first
+    axis of an input of the program is. An input of the shape [1, 28, 28] takes samples of 28 x 28, one at a time, or samples of
     1 x 28 x 28 without a batch axis. Without `samples`, the first axis of every input is the batch axis.
 
-    A batch extent of k > 1 is possible: the program then takes k samples at a time. If N is not a multiple of k, the last sample is
-    repeated, and what comes of the repeated ones is left out.
+    A batch extent of k > 1 is possible: the program then takes k samples at a time. If N is not a multiple of k, the last
+    sample is repeated, and what comes of the repeated ones is left out.
 
     Raises BadProgram if the samples do not fit the inputs, or if torch can't compute the program for them.
     """
@@ -60,6 +61,11 @@ class Batched(nn.Module):
                 "only some inputs of the graph have a batch axis, and its extent is not 1; export it with a batch of one"
             )
         self._observers: list[Observer] = []
+        # The values that depend on the inputs.
+        self._varying = {port.name for port in ports}
+        for node in self.program.nodes:
+            if any(name in self._varying for name in node.references()):
+                self._varying.update(name for name in node.results if name is not None)
         self.way: Way = self._choose()
 
     def forward(self, *inputs: Tensor, weights: Mapping[str, Tensor] = NOTHING) -> Any:
@@ -113,9 +119,15 @@ class Batched(nn.Module):
                 seen.append([])
                 outputs.append(self.network(*values, weights=weights))
         for calls in zip(*seen, strict=True) if self._observers else ():
-            arguments, result = (self._joined([call[part] for call in calls], count) for part in (1, 2))
+            node = calls[0][0]
+            arguments = [
+                self._joined([call[1][place] for call in calls], count, varies=self._varies(argument))
+                for place, argument in enumerate(node.arguments)
+            ]
+            varies = any(name in self._varying for name in node.results if name is not None)
+            result = self._joined([call[2] for call in calls], count, varies=varies)
             for observer in self._observers:
-                observer(calls[0][0], arguments, result)
+                observer(node, arguments, result)
         if isinstance(outputs[0], Tensor):
             return torch.stack(outputs)
         return tuple(torch.stack(output) for output in zip(*outputs, strict=True))
@@ -126,7 +138,7 @@ class Batched(nn.Module):
             return value
         if missing := -len(value) % self.together:
             value = torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
-        return value.unflatten(0, (-1, self.together))
+        return value.reshape(-1, self.together, *value.shape[1:])
 
     def _ungrouped(self, value: Tensor, count: int) -> Tensor:
         """The inverse for an output. An output without a batch axis stays as it is: one for every sample."""
@@ -140,9 +152,8 @@ class Batched(nn.Module):
         """From groups x value inside the program to the value that a direct computation has."""
         if not any(self._axes) or value.dim() < 2:
             return value
-        groups, rows = value.shape[0], value.shape[1]
-        whole = value.flatten(0, 1)
-        return whole if rows % self.together else whole[: count * (rows // self.together)] if groups else whole
+        whole, rows = value.flatten(0, 1), value.shape[1]
+        return whole if rows % self.together else whole[: count * (rows // self.together)]
 
     def _whole(self, value: Any, count: int) -> Any:
         """A value inside torch.vmap as an ordinary tensor of all samples."""
@@ -153,14 +164,20 @@ class Batched(nn.Module):
         axis = torch._C._functorch.maybe_get_bdim(value)
         return self._merged(torch._C._functorch.get_unwrapped(value).movedim(axis, 0), count)
 
-    def _joined(self, values: list[Any], count: int) -> Any:
-        """Values of the same node for all groups, as one value of all samples."""
+    def _joined(self, values: list[Any], count: int, *, varies: bool) -> Any:
+        """Values of the same node for all groups, as one value of all samples. Those that do not vary are the same for all."""
         first = values[0]
         if isinstance(first, list | tuple):
-            return type(first)(self._joined(list(parts), count) for parts in zip(*values, strict=True))
-        if not isinstance(first, Tensor) or all(value is first for value in values[1:]):
+            return type(first)(self._joined(list(parts), count, varies=varies) for parts in zip(*values, strict=True))
+        if not isinstance(first, Tensor) or not varies or all(value is first for value in values[1:]):
             return first
         return self._merged(torch.stack(values), count)
+
+    def _varies(self, argument: Argument) -> bool:
+        """Whether an argument depends on the inputs."""
+        if isinstance(argument, Ref):
+            return argument.name in self._varying
+        return isinstance(argument, Sequence) and not isinstance(argument, str) and any(map(self._varies, argument))
 
     @torch.no_grad()
     def _choose(self) -> Way:
@@ -254,8 +271,8 @@ def _all_observed(network: GraphNetwork, observers: Sequence[Observer]) -> Itera
 @contextmanager
 def _without_warnings() -> Iterator[None]:
     # torch warns that an operator is slow where it has no batching rule. The result is right, and the rest is still fast.
-    torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch._C._functorch._set_vmap_fallback_warning_enabled(True)
+        torch._C._functorch._set_vmap_fallback_warning_enabled(True)  # type: ignore[attr-defined]

@@ -1,10 +1,11 @@
 """Reading programs of torch.export (`.pt2` files) as data.
 
-A file of torch.export.save is a zip archive. It holds the graph as JSON, the weights as bytes, and, in files of older releases of
-torch, the weights as a pickle. The graph becomes a Program. Nothing of the file is executed, and torch.export.load is not used:
-it unpickles. The layouts of torch 2.6 to 2.14 are read.
+A file of torch.export.save is a zip archive. It holds the graph as JSON, the weights as bytes, and, in files of older releases
+of torch, the weights as a pickle. The graph becomes a Program. Nothing of the file is executed, and torch.export.load is not
+used: it unpickles. The layouts of torch 2.6 to 2.14 are read.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -106,8 +107,8 @@ class _Reader:
     tensors: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
     inputs: list[Port] = field(default_factory=list)
-    # The values of the graph: names of the file, and of the graphs inside it, to names of the program.
     count: int = 0
+    # How many nodes of each operator were in training mode.
     trained: dict[str, int] = field(default_factory=dict)
 
     def read(self) -> Exported:
@@ -122,6 +123,7 @@ class _Reader:
         outputs = list(self._outputs(graph, signature["output_specs"]))
         nodes, present = functional(self.nodes, [port.name for port in outputs])
         nodes = without_dead(nodes, present)
+        nodes, present = self._named(module, nodes, present)
         tensors = {value: name for value, name in self.tensors.items() if value not in unused(self.tensors, nodes, present)}
         for operator, count in self.trained.items():
             kind = "batch norms" if "batch_norm" in operator else "other layers" if "dropout" not in operator else "dropouts"
@@ -205,10 +207,11 @@ class _Reader:
             kind = "operator" if operator.startswith(("aten.", "_operator.", "math.", "torch.")) else "custom operator"
             raise BadProgram(f"the {kind} {operator} at {place!r} is not supported")
         arguments, keywords = _arguments(operator, content["inputs"], scope, place)
-        if len(arguments) > (at := TRAINING.get(operator, 99)) and arguments[at] is True:
-            if "batch_norm" not in operator or arguments[3] is not None:
-                arguments[at] = False
-                self.trained[operator] = self.trained.get(operator, 0) + 1
+        at = TRAINING.get(operator)
+        without_statistics = "batch_norm" in operator and arguments[3] is None
+        if at is not None and len(arguments) > at and arguments[at] is True and not without_statistics:
+            arguments[at] = False
+            self.trained[operator] = self.trained.get(operator, 0) + 1
         if operator == "aten.instance_norm.default" and arguments[3] is not None:
             arguments[5] = False
         results = [name for output in content["outputs"] for name in self._results(output, scope, depth)]
@@ -263,6 +266,15 @@ class _Reader:
     def _fresh(self, name: str) -> str:
         return f"{name}~{self.count}"
 
+    def _named(self, module: Mapping[str, Any], nodes: list[Node], present: list[str]) -> tuple[list[Node], list[str]]:
+        """Outputs that the network gives in a dict get the names of their keys."""
+        taken = {name for node in nodes for name in (*node.results, *node.references())} | {port.name for port in self.inputs}
+        keys = _keys(module)
+        if len(keys) != len(present) or set(keys) & taken or len(set(keys)) < len(keys):
+            return nodes, present
+        named = [Node("aten.alias.default", (Ref(name),), {}, (key,), key) for name, key in zip(present, keys, strict=True)]
+        return nodes + named, keys
+
     def _outputs(self, graph: Mapping[str, Any], specs: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
         found = False
         for given, spec in zip(graph["outputs"], specs, strict=True):
@@ -293,7 +305,10 @@ def _arguments(
     if len(values) < len(given) or not values.keys() <= set(known):
         raise BadProgram(f"the operator {operator} at {place!r} has arguments that this release does not know")
     positional = [argument for argument in schema.arguments if not argument.kwarg_only]
-    last = max((number for number, argument in enumerate(positional) if argument.name in values), default=-1)
+    needed = (
+        number for number, argument in enumerate(positional) if argument.name in values or not argument.has_default_value()
+    )
+    last = max(needed, default=-1)
     arguments: list[Argument] = []
     for argument in positional[: last + 1]:
         if argument.name in values:
@@ -385,13 +400,24 @@ def _outer(name: str, scope: Mapping[str, str]) -> str:
 
 def _port(graph: Mapping[str, Any], name: str) -> Port:
     meta = graph["tensor_values"][name]
-    shape = tuple(size["as_int"] if "as_int" in size else None for size in meta["sizes"])
+    shape = tuple(size.get("as_int") for size in meta["sizes"])
     if (
         not all(extent is None or (type(extent) is int and extent >= 0) for extent in shape)
         or math.prod(extent or 1 for extent in shape) >= 2**40
     ):
         raise ValueError(shape)
     return Port(name, DTYPES[meta["dtype"]][0], shape)
+
+
+def _keys(module: Mapping[str, Any]) -> list[str]:
+    """The keys under which the network gives its outputs, if it gives them in a dict, in order."""
+    try:
+        _, spec = json.loads(module["module_call_graph"][0]["signature"]["out_spec"])
+        keys = json.loads(spec["context"]) if spec["type"] in ("builtins.dict", "collections.OrderedDict") else []
+        flat = all(child["type"] is None for child in spec["children_spec"])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
+        return []
+    return keys if flat and isinstance(keys, list) and all(isinstance(key, str) and key for key in keys) else []
 
 
 def _place(content: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """From calls that change their arguments to calls that return results.
 
-In the training IR of torch.export, `relu_(x)` changes `x` and everything that shares memory with `x`. A program has only values, so
-that every change becomes a new value. Views are followed: after a change of a slice, the tensor that was sliced is made anew, and so
-is every other view of it that is used later. A change is refused where it depends on the layout in memory what shares memory.
+In the training IR of torch.export, `relu_(x)` changes `x` and everything that shares memory with `x`. A program has only
+values, so that every change becomes a new value. Views are followed: after a change of a slice, the tensor that was sliced is
+made anew, and so is every other view of it that is used later. A change is refused where it depends on the layout in memory
+what shares memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,6 +138,7 @@ class _Memory:
         """Adds the call that puts a changed view back into its tensor, and gives the name of the result."""
         packet = view.operator
         rest = list(view.arguments[1:])
+        call: tuple[str, list[Argument], Mapping[str, Argument]]
         if packet in SAME:
             return present
         if packet in RESHAPED:

@@ -12,6 +12,9 @@ from nern.errors import BadProgram
 from nern.graph import operators
 from nern.graph.program import Argument, Node, Program, Ref
 
+# An extent of a damaged or hostile file can be anything.
+MAX_ELEMENTS = 2**32
+
 NOTHING: Mapping[str, Tensor] = {}
 
 Observer = Callable[[Node, Sequence[Any], Any], None]
@@ -21,8 +24,8 @@ Observer = Callable[[Node, Sequence[Any], Any], None]
 class GraphNetwork(nn.Module):
     """A program with its tensors, as a module. `forward` takes the inputs in order; it returns a tensor, or a tuple of them.
 
-    Floating-point tensors are in float32, and so are inputs and constants. None has a gradient. Raises BadProgram for an operator
-    that is not in the allow-list, and for a tensor that the state_dict lacks.
+    Floating-point tensors are in float32, and so are inputs and constants. None has a gradient. Raises BadProgram for an
+    operator that is not in the allow-list, and for a tensor that the state_dict lacks.
     """
 
     def __init__(self, program: Program, state_dict: Mapping[str, Tensor]) -> None:
@@ -64,6 +67,8 @@ class GraphNetwork(nn.Module):
                 keywords["device"] = device
             try:
                 result = function(*arguments, **keywords)
+                if isinstance(result, Tensor) and result.numel() > MAX_ELEMENTS:
+                    raise BadProgram(f"the graph computes a tensor of the shape {list(result.shape)}, which is too large")
             except Exception as error:
                 error.add_note(f"in the operator {node.operator} at {node.place!r}")
                 raise

@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
@@ -185,6 +185,7 @@ class NodeReader:
     initialisers: Mapping[str, Tensor]
     functions: Mapping[tuple[str, str], FunctionProto]
     used: set[str]
+    max_nodes: ClassVar[int] = MAX_NODES
     nodes: list[Node] = field(default_factory=list)
     _known: dict[str, Tensor] = field(default_factory=dict)
     _hosted: set[str] = field(default_factory=set)
@@ -228,8 +229,8 @@ class NodeReader:
     def _read(self, nodes: Iterable[NodeProto], scope: _Scope) -> None:
         for node in nodes:
             self._visited += 1
-            if self._visited > MAX_NODES:
-                raise BadProgram(f"the graph has more than {MAX_NODES} nodes")
+            if self._visited > self.max_nodes:
+                raise BadProgram(f"the graph has more than {self.max_nodes} nodes")
             place = scope.prefix + (node.name or next(iter(node.output), "") or node.op_type)
             inputs = [self._value(name, node.op_type, place, scope) for name in node.input]
             if (node.domain, node.op_type) in self.functions:

@@ -25,6 +25,18 @@ _RAW_DATA = bytes([9 << 3 | 2])
 
 
 @dataclass(frozen=True)
+class Skeleton:
+    """A model without its initialisers, and the names of the initialisers that it takes.
+
+    widened: whether floating-point initialisers are float32, whatever they are in the checkpoint.
+    """
+
+    content: bytes
+    names: tuple[str, ...]
+    widened: bool = False
+
+
+@dataclass(frozen=True)
 class OnnxLayout:
     """What stands where in a file: bytes, or the data of a tensor. `nbytes` is the size of the file."""
 

@@ -88,10 +88,10 @@ class Program:
             for name in node.references():
                 if name not in known:
                     raise BadProgram(f"{node.operator} at {node.place!r} takes {name!r}, which no earlier node gives")
-            for name in node.results:
-                if name in known:
-                    raise BadProgram(f"{node.operator} at {node.place!r} gives {name!r}, which exists already")
-                known.update(() if name is None else (name,))
+            for result in node.results:
+                if result in known:
+                    raise BadProgram(f"{node.operator} at {node.place!r} gives {result!r}, which exists already")
+                known.update(() if result is None else (result,))
         for port in self.outputs:
             if port.name not in known:
                 raise BadProgram(f"no node gives the output {port.name!r}")

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from onnx import GraphProto
@@ -13,17 +12,7 @@ from torch import Tensor
 from nern.errors import BadProgram
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.onnx_model import strip
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """A model without the tensors of the network, for `nern.graph.onnx_writer`, and the names of the tensors that it takes.
-
-    The tensors are float32, whatever they are in the checkpoint; those that are no floating-point numbers keep their dtype.
-    """
-
-    content: bytes
-    names: tuple[str, ...]
+from nern.graph.onnx_writer import Skeleton
 
 
 def make_skeleton(network: GraphNetwork, inputs: Sequence[Tensor]) -> Skeleton:
@@ -41,6 +30,7 @@ def make_skeleton(network: GraphNetwork, inputs: Sequence[Tensor]) -> Skeleton:
                 tuple(inputs),
                 dynamo=True,
                 verbose=False,
+                optimize=False,  # the optimizer folds batch norms into weights
                 dynamic_shapes={"inputs": tuple(shapes)},
                 input_names=[port.name for port in program.inputs],
                 output_names=[port.name for port in program.outputs],
@@ -52,13 +42,16 @@ def make_skeleton(network: GraphNetwork, inputs: Sequence[Tensor]) -> Skeleton:
     names = network.attribute_names()
     wanted = {attribute: name for name, attribute in names.items()}
     found = [proto.name for proto in model.graph.initializer if proto.name in wanted]
+    taken = {program.tensors[name] for node in program.nodes for name in node.references() if name in program.tensors}
+    if lost := taken - {wanted[attribute] for attribute in found}:
+        raise BadProgram(f"torch's exporter does not keep the tensor {min(lost)!r}, so the network can't be written as ONNX")
     _rename(model.graph, {attribute: wanted[attribute] for attribute in found})
     kept = [proto for proto in model.graph.initializer if proto.name not in names]
     copies = [type(proto).FromString(proto.SerializeToString()) for proto in kept]
     del model.graph.initializer[:]
     model.graph.initializer.extend(copies)
     strip(model)
-    return Skeleton(model.SerializeToString(deterministic=True), tuple(wanted[attribute] for attribute in found))
+    return Skeleton(model.SerializeToString(deterministic=True), tuple(wanted[attribute] for attribute in found), widened=True)
 
 
 def _rename(graph: GraphProto, names: dict[str, str]) -> None:

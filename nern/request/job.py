@@ -10,6 +10,9 @@ from nern.request import DEFAULT_RECIPE, RECIPES
 from nern.request.base import TrainingRequest
 from nern.request.options import NoiseKind
 
+# The most steps of a sequential network. The deepest published ones have a few hundred.
+MAX_STEPS = 1000
+
 
 class DatasetSource(BaseModel):
     """An uploaded dataset."""
@@ -42,6 +45,25 @@ Source = Annotated[
 ]
 
 
+class SequentialNetwork(BaseModel):
+    """A description of a plain sequential network, for those who have the weights and not the code."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sequential: list[str] = Field(
+        min_length=1,
+        max_length=MAX_STEPS,
+        description="The modules of torch.nn in order, as `conv padding=1`, `relu`, `maxpool 2`, `flatten`, `linear`. What the "
+        "shapes of the weights tell is left out.",
+    )
+    input_shape: list[int] | None = Field(
+        None,
+        min_length=1,
+        max_length=5,
+        description="Shape of one input, without the batch. Default: that of the dataset.",
+    )
+
+
 class JobRequest(BaseModel):
     """The fields that jobs of all recipes have. Every recipe adds its options."""
 
@@ -52,6 +74,11 @@ class JobRequest(BaseModel):
     )
     data: Source | None = Field(
         None, description="Dataset or noise to distil on. Without data, only the weights are reconstructed."
+    )
+
+    network: SequentialNetwork | None = Field(
+        None,
+        description="A plain sequential network, for a checkpoint whose architecture is unknown. It takes the weights in order.",
     )
 
     def training(self) -> TrainingRequest:

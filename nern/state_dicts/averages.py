@@ -52,7 +52,7 @@ def _tell_swapped(candidate: Candidate, found: list[Candidate]) -> None:
 def _tell_teacher(candidate: Candidate, found: list[Candidate]) -> None:
     """A teacher of the shapes of its student is an average of it. Another teacher is not the network that was trained."""
     *parents, last = candidate.path or ("",)
-    if last == "teacher" and (student := _at(found, *parents, "student")) is not None:
+    if last == "teacher" and not candidate.averaged and (student := _at(found, *parents, "student")) is not None:
         candidate.averaged = _shapes(candidate.state_dict) == _shapes(student.state_dict)
         candidate.secondary = not candidate.averaged
 

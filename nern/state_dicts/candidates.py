@@ -13,7 +13,7 @@ MAX_DEPTH = 12
 
 # Entries of training checkpoints in which tensors are no weights of a network.
 OTHERS = re.compile(
-    r"optim|^opt(?:_|$)|sched|scaler|(?:^|_)rng|random|hyper_?param|(?:^|_)args?$|(?:^|_)cfg$|config|^loops$|^meta$|histor",
+    r"optim|^opt(?:_|$)|sched|scaler|(?:^|_)rng|random|hyper_?param|(?:^|_)args?$|(?:^|_)cfg$|config|^loops$|^meta$|histor|^collected",
     re.IGNORECASE,
 )
 

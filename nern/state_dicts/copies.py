@@ -19,12 +19,12 @@ MMCV = "ema_"
 def told_apart(candidate: Candidate) -> list[Candidate]:
     """The candidate as it is, or the averaged copy in it, whole, and the raw one.
 
-    Averages are found under prefixes such as `ema_model.` (ema-pytorch), `model_ema.` (latent-diffusion, where names have lost
-    their dots) and `ema_` (mmcv).
+    Averages are found under prefixes such as `teacher.` (of a student of the same shapes), `ema_model.` (ema-pytorch),
+    `model_ema.` (latent-diffusion, where names have lost their dots) and `ema_` (mmcv).
     """
     names = candidate.state_dict
     for first in dict.fromkeys(name.partition(".")[0] for name in names if "." in name):
-        if AVERAGED.search(first) and (pairs := _pairs(names, f"{first}.")):
+        if (first == "teacher" or AVERAGED.search(first)) and (pairs := _pairs(names, f"{first}.")):
             return _averages_under(candidate, first, *pairs)
     if any(name.startswith(MMCV) for name in names) and (pairs := _pairs(names, MMCV)):
         return _swapped(candidate, pairs[1])
@@ -35,7 +35,7 @@ def _averages_under(candidate: Candidate, first: str, base: str, pairs: dict[str
     """`pairs` maps the names of averages, which begin with `first` and a dot, to raw names, which begin with `base`."""
     tensors, prefix = candidate.state_dict, f"{first}."
     others = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
-    raw = replace(candidate, path=(*candidate.path, base.rstrip(".") or "raw"), state_dict=others)
+    raw = replace(candidate, path=(*candidate.path, base.rstrip(".") or "raw"), state_dict=others, averaged=False)
     under = [name for name in others if name.startswith(base)]
     source = f"names that begin with {base!r}" if base else "the other names"
     notes = [f"averaged weights are under names that begin with {prefix!r}, and raw ones under {source}"]
@@ -63,7 +63,7 @@ def _swapped(candidate: Candidate, pairs: dict[str, str]) -> list[Candidate]:
     note = f"the buffers that begin with {MMCV!r} hold the raw weights, as mmcv saves them"
     averaged = replace(candidate, state_dict=module, averaged=True, notes=[*candidate.notes, note])
     raw = module | {name: tensors[copy] for copy, name in pairs.items()}
-    return [averaged, replace(candidate, path=(*candidate.path, "raw"), state_dict=raw)]
+    return [averaged, replace(candidate, path=(*candidate.path, "raw"), state_dict=raw, averaged=False)]
 
 
 def _pairs(tensors: StateDict, prefix: str) -> tuple[str, dict[str, str]] | None:

@@ -14,8 +14,9 @@ from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.http.sources import SourceResponse
 from service.serving.uploaded import UploadedFile
-from service.store import blobs, checkpoints, jobs
-from service.store.tables import Checkpoint
+from service.store import blobs, checkpoints, graphs, jobs
+from service.store.tables import Checkpoint, Graph
+from service.uploads.intake import with_graph
 from service.uploads.staging import staged
 
 router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])
@@ -41,6 +42,14 @@ class TensorOut(BaseModel):
     dtype: str = Field(description="Data type in the notation of safetensors, as F32")
 
 
+class PortOut(BaseModel):
+    """An input or an output of a graph."""
+
+    name: str
+    dtype: str = Field(description="Data type in the notation of safetensors, as F32")
+    shape: list[int | None] | None = Field(description="Extents. Null stands for any extent, or for a shape that is unknown")
+
+
 class CheckpointOut(BaseModel):
     """An uploaded network, and the facts that were found in its file."""
 
@@ -50,7 +59,10 @@ class CheckpointOut(BaseModel):
     filename: str = Field(description="Name of the file, as the client gave it")
     size: int = Field(description="Size of the file in bytes")
     sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
-    format: str = Field(description="Format of the file: safetensors, safetensors-shards, torch-zip or torch-legacy")
+    format: str = Field(
+        description="Format of the file: safetensors, safetensors-shards, torch-zip, torch-legacy, torchscript, torch-export, "
+        "onnx, pickle, npz or npy"
+    )
     created_at: datetime
     architecture: str | None = Field(
         description="The architecture that matches the names and shapes of the tensors. Null if none matches, or several do"
@@ -62,6 +74,12 @@ class CheckpointOut(BaseModel):
     )
     keys: list[str] = Field(description="Where other state_dicts are in the file. The parameter `key` of an upload takes one")
     notes: list[str] = Field(description="What was chosen in the file and what was left out, in sentences")
+    inputs: list[PortOut] | None = Field(description="What a graph takes. Null for a network without a graph")
+    outputs: list[PortOut] | None = Field(description="What a graph gives. Null for a network without a graph")
+    sequential: list[str] | None = Field(
+        description="A description of a plain sequential network that fits the shapes of the weights, for a job's `network`; "
+        "null if there is none or the architecture is known. Activations, pools and paddings are guesses: correct them"
+    )
     layers: list[LayerOut] = Field(description="The convolutions")
     kept: list[TensorOut] = Field(description="All other tensors")
     aliases: dict[str, str] = Field(
@@ -150,6 +168,22 @@ def checkpoint_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
     return SourceResponse(UploadedFile(context.blobs, blobs.checkpoint_file(id), row.size, etag=row.sha256))
 
 
+@router.put("/{id}/graph", openapi_extra=UPLOAD)
+@policy("write", body="streamed")
+async def put_graph(
+    id: str, request: Request, context: Ctx, filename: Filename = "", content_digest: ContentDigest = None
+) -> CheckpointOut:
+    """Gives a checkpoint its graph: an ONNX file, or a `.pt2` file of torch.export, of the same network.
+
+    The graph takes the tensors of the checkpoint by their names; the tensors in the file are not used. With a graph, a job can
+    distil a network whose code is not known. The answer is 409 while a job that is not over needs the checkpoint.
+    """
+    checkpoint = await run_in_threadpool(_find, context, id)
+    async with staged(request, context.settings, filename) as file:
+        graph = await context.intake.graph(file, checkpoint)
+    return CheckpointOut.model_validate(await run_in_threadpool(_put_graph, context, graph))
+
+
 @router.delete("/{id}", status_code=204)
 @policy("admin")
 async def delete_checkpoint(id: str, context: Ctx) -> None:
@@ -169,9 +203,25 @@ def find(session: Session, id: str, *, lock: bool = False) -> Checkpoint:
     return row
 
 
+def _find(context: Context, id: str) -> Checkpoint:
+    with context.database.read() as session:
+        return find(session, id)
+
+
+def _put_graph(context: Context, graph: Graph) -> Checkpoint:
+    with context.database.write() as session:
+        row = find(session, graph.checkpoint_id, lock=True)
+        if jobs.uses(session, checkpoint_id=row.id):
+            raise problems.InUse(f"a job that is not over needs checkpoint {row.id}; cancel the job first")
+        graphs.put(session, graph)
+        with_graph(row, graph.program)
+        return row
+
+
 def _delete(context: Context, id: str) -> None:
     with context.database.write() as session:
         row = find(session, id, lock=True)
         if jobs.uses(session, checkpoint_id=id):
             raise problems.InUse(f"a job that is not over needs checkpoint {id}; cancel the job first")
+        graphs.discard(session, id)
         checkpoints.delete(session, row, context.clock())

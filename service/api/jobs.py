@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from nern.request.job import AnyJobRequest, DatasetSource, JobRequest, NoiseSource
+from nern.request.job import AnyJobRequest, DatasetSource, JobRequest, NoiseSource, SequentialNetwork
 from service import problems
 from service.api import checkpoints, datasets
 from service.api.context import Context, Ctx, Reading, Writing
@@ -18,7 +18,7 @@ from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.jobs.planning import new_job
-from service.store import jobs
+from service.store import graphs, jobs
 from service.store.job_states import State
 from service.store.tables import Job
 
@@ -34,7 +34,10 @@ class JobOut(BaseModel):
     state: State = Field(description="State of the job. succeeded, failed and cancelled are final")
     checkpoint_id: str
     predictor_id: str | None = Field(description="The predictor that the job has made; null unless the job has succeeded")
-    architecture: str | None = Field(description="The architecture of the network; null if it is unknown")
+    architecture: str | None = Field(
+        description="The architecture of the network; `graph` if a graph or a description computes it; null if it is unknown"
+    )
+    network: SequentialNetwork | None = Field(description="The sequential network that the job describes; null without one")
     data: DatasetSource | NoiseSource | None = Field(description="The images to distil from; null if there are none")
     config: dict[str, Any] = Field(description="Every option of the recipe, with its value for this job")
     notes: list[str] = Field(description="What the job will not do, and why")
@@ -140,7 +143,7 @@ def _create(context: Context, body: JobRequest, key: str | None, digest: str) ->
             return earlier
         checkpoint = checkpoints.find(session, body.checkpoint_id, lock=True)
         dataset = datasets.find(session, body.data.dataset_id, lock=True) if isinstance(body.data, DatasetSource) else None
-        job = new_job(body, checkpoint, dataset, now=context.clock())
+        job = new_job(body, checkpoint, graphs.of(session, checkpoint.id), dataset, now=context.clock())
         job.idempotency_key, job.request_digest = key, digest
         jobs.add(session, job)
         return job

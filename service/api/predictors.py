@@ -21,8 +21,10 @@ from service.serving.artefact import ArtefactFile
 from service.serving.formats import FORMATS
 from service.serving.formats.format import Format, Selection
 from service.serving.network import NetworkFile
+from service.serving.onnx import OnnxFile
 from service.serving.predictors import Served
 from service.serving.selection import Listed, Slices
+from service.serving.tensors import Tensors
 from service.store import predictors
 from service.store.tables import Predictor
 
@@ -173,8 +175,27 @@ def weights(id: str, context: Ctx, session: Reading) -> SourceResponse:
     release, the version of torch and the kind of processor.
     """
     row = find(session, id)
-    file = NetworkFile(context.predictors.load(id), etag=context.renderer.etag(row.sha256))
+    file = NetworkFile(Tensors(context.predictors.load(id)), etag=context.renderer.etag(row.sha256))
     return SourceResponse(file, disposition='attachment; filename="model.safetensors"')
+
+
+@router.head("/{id}/model.onnx", include_in_schema=False)
+@router.get("/{id}/model.onnx", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})
+@policy("read")
+def onnx(id: str, context: Ctx, session: Reading) -> SourceResponse:
+    """Downloads the whole network as an ONNX file, if the checkpoint is a graph.
+
+    The initialisers have the names of the checkpoint. Represented layers are rendered while the file is sent. The answer is 404
+    for a network that is not a graph. The ETag is as strong as that of the weights.
+    """
+    row = find(session, id)
+    served = context.predictors.load(id)
+    if (skeleton := served.artefact.onnx()) is None:
+        raise problems.NotFound(
+            f"predictor {id} has no ONNX file: its checkpoint is not a graph, or torch can't write it as ONNX"
+        )
+    file = OnnxFile(Tensors(served), skeleton, etag=context.renderer.etag(row.sha256))
+    return SourceResponse(file, disposition='attachment; filename="model.onnx"')
 
 
 def find(session: Session, id: str) -> Predictor:

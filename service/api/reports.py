@@ -162,6 +162,7 @@ class Bytes(TypedDict):
     predictor: Annotated[int, Field(description="The weights of the predictor, as stored in the artefact")]
     permutation: Annotated[int, Field(description="The permutations, as stored in the artefact")]
     kept: Annotated[int, Field(description="The kept tensors, as stored in the artefact")]
+    graph: NotRequired[Annotated[int, Field(description="The ONNX file without its tensors, if the network is a graph")]]
     total: Annotated[int, Field(description="The whole artefact, its header included")]
     represented: Annotated[int, Field(description="The original weights that predictor and permutations represent")]
     original: Annotated[int, Field(description="All tensors of the checkpoint")]

@@ -3,7 +3,7 @@
 import pickle
 from typing import BinaryIO
 
-from service.inspection import numpy_files, recognition, safetensors_files, shards, torch_files
+from service.inspection import graphs, numpy_files, recognition, safetensors_files, shards, torch_files
 from service.inspection.archives import Archive
 from service.inspection.tree import Content
 
@@ -11,27 +11,34 @@ from service.inspection.tree import Content
 def read(file: BinaryIO, nbytes: int) -> tuple[str, Content]:
     """The format and the content of a checkpoint file of `nbytes` bytes. Raises Refusal.
 
-    The formats are safetensors, safetensors-shards, torch-zip, torch-legacy, torchscript, pickle, npz and npy.
+    The formats are safetensors, safetensors-shards, torch-zip, torch-legacy, torchscript, torch-export,
+    onnx, pickle, npz and npy.
     """
     file.seek(0)
     start = file.read(recognition.START_BYTES)
     if safetensors_files.sniff(start):
         format, content = "safetensors", safetensors_files.read(file, nbytes)
     elif start.startswith(b"PK\x03\x04"):
-        format, content = _read_archive(Archive(file, nbytes), nbytes)
+        format, content = _read_archive(file, nbytes)
     elif start.startswith(pickle.PROTO):
         format, content = torch_files.read_pickle(file, nbytes)
     elif start.startswith(numpy_files.MAGIC):
         format, content = "npy", numpy_files.read_array(file, nbytes)
+    elif graphs.is_onnx(start):
+        format, content = "onnx", graphs.read_onnx(file, nbytes)
     elif shards.sniff(start):
         format, content = "safetensors-shards", shards.read(file, nbytes)
     else:
         raise recognition.refuse_unknown(start)
-    recognition.validate_content(content.tree)
+    if content.program is None:
+        recognition.validate_content(content.tree)
     return format, content
 
 
-def _read_archive(archive: Archive, nbytes: int) -> tuple[str, Content]:
+def _read_archive(file: BinaryIO, nbytes: int) -> tuple[str, Content]:
+    archive = Archive(file, nbytes)
+    if graphs.is_exported(archive.names):
+        return "torch-export", graphs.read_exported(file)
     if torch_files.is_archive(archive):
         return torch_files.read_archive(archive, nbytes)
     if numpy_files.is_archive(archive):

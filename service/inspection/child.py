@@ -5,6 +5,7 @@ and waits. The service sends one JSON object with two file descriptors: the uplo
 open for writing. The process ends when it has answered, or when the service closes the socket.
 """
 
+import base64
 import gc
 import json
 import os
@@ -14,7 +15,7 @@ import traceback
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -23,13 +24,14 @@ from PIL import Image
 from nern import tensorfile
 from nern.errors import NoStateDict, UnknownKey
 from nern.layers import StateDict
-from nern.state_dicts import find_state_dict
+from nern.state_dicts import Found, aliases, find_state_dict
 from service.inspection import checkpoints
 from service.inspection.datasets import pictures
 from service.inspection.datasets import read as datasets
 from service.inspection.datasets.statistics import mean_and_std
 from service.inspection.limits import limit, limit_while_waiting
 from service.inspection.refusal import Refusal
+from service.inspection.tree import Content
 from service.inspection.validation import validate, validate_memory
 
 READY = b"."
@@ -43,19 +45,28 @@ WRITTEN_ELEMENTS = 2**22
 
 def main() -> None:
     """Waits for one file, inspects it and answers."""
+    prepare()
+    with socket.socket(fileno=0) as parent:
+        parent.sendall(READY)
+        answer(parent)
+    # A regular exit of a process with torch takes longer than reading a small file.
+    os._exit(0)
+
+
+def prepare() -> None:
+    """Imports everything, and limits the process for the time in which it waits."""
     torch.set_num_threads(1)
     warm_up()
     # A search for cycles among millions of values takes longer than reading them. The process ends before cycles matter.
     gc.disable()
     limit_while_waiting()
-    with socket.socket(fileno=0) as parent:
-        parent.sendall(READY)
-        message, descriptors, *_ = socket.recv_fds(parent, MESSAGE_BYTES, 2)
-        if not descriptors:
-            return  # the service has closed the socket
+
+
+def answer(parent: socket.socket) -> None:
+    """Takes one file from the service, inspects it and answers. Returns without an answer if the service closes the socket."""
+    message, descriptors, *_ = socket.recv_fds(parent, MESSAGE_BYTES, 2)
+    if descriptors:
         parent.sendall(json.dumps(read(*descriptors, **json.loads(message))).encode())
-    # A regular exit of a process with torch takes longer than reading a small file.
-    os._exit(0)
 
 
 def read(
@@ -117,13 +128,13 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int, key: str =
     """
     format, content = checkpoints.read(file, nbytes)
     try:
-        found = find_state_dict(content.tree, key)
+        found = find_state_dict(content.tree, key) if content.program is None else _whole(content)
     except NoStateDict as error:
         raise Refusal("not-a-checkpoint", str(error)) from error
     except UnknownKey as error:
         raise Refusal("invalid", str(error)) from error
     validate_memory(found.state_dict, nbytes)
-    validate(found)
+    validate(found, content.program)
     _write({name: tensor for name, tensor in found.state_dict.items() if name not in found.aliases}, output, found.aliases)
     return {
         "format": format,
@@ -133,7 +144,15 @@ def inspect_checkpoint(file: BinaryIO, output: BinaryIO, nbytes: int, key: str =
         "first": found.first,
         "notes": [*found.notes, *content.notes],
         "aliases": found.aliases,
+        "program": content.program and content.program.to_json(),
+        "skeleton": content.skeleton and base64.b64encode(content.skeleton).decode(),
     }
+
+
+def _whole(content: Content) -> Found:
+    """All tensors of a graph."""
+    tensors = cast(StateDict, content.tree)
+    return Found(tensors, key=".", keys=[], first=True, notes=[], aliases=aliases(tensors), unusable={})
 
 
 def inspect_dataset(file: BinaryIO, output: BinaryIO, max_bytes: int, size: tuple[int, int] | None) -> dict[str, Any]:

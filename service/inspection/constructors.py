@@ -22,7 +22,7 @@ from service.inspection.plans import (
     scalar_of,
 )
 from service.inspection.refusal import Refusal
-from service.inspection.unpickling import Name, fill
+from service.inspection.unpickling import Name, key
 
 # Modules and functions that a pickle calls only to do harm. This list protects those who would get the file from this service.
 # The service itself needs no such list, because it calls nothing.
@@ -106,10 +106,12 @@ class Constructors:
         if isinstance(content, dict):
             return content
         pairs = self._elements(content)
-        self._budget.spend(len(pairs))
+        self._budget.spend(2 * len(pairs))
         made: dict[object, object] = {}
         for pair in pairs:
-            fill(made, list(_pair(pair)))
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise TypeError("not a pair")
+            made[key(pair[0])] = pair[1]
         return made
 
     def _elements(self, elements: object = (), *_: object) -> list[object]:
@@ -132,12 +134,6 @@ def _refuse_attack(name: str) -> None:
             f"the pickle in the file calls {name[:100]}, which is code and not data: it runs where somebody loads the file. "
             "Nothing was run here. Do not load the file with torch.load",
         )
-
-
-def _pair(value: object) -> tuple[object, object]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise TypeError("not a pair")
-    return value[0], value[1]
 
 
 def _tuple(elements: object = ()) -> object:

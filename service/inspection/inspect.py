@@ -3,6 +3,7 @@
 Only JSON and a safetensors file come back from the process that reads the file.
 """
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,17 @@ from service import problems
 from service.inspection.datasets.found import Kind, LabelKind
 from service.inspection.pool import Inspectors
 from service.inspection.process import Task
+from service.store.tables import Json
 
 
 @dataclass(frozen=True)
 class CheckpointFacts:
     """The facts about a checkpoint.
 
-    format: safetensors, torch-zip or torch-legacy.
+    format: one of those of `service.inspection.checkpoints`.
     state_dict: the tensors, on the meta device: they have names, shapes and dtypes, but no values.
     key, keys, first, notes, aliases: see `nern.state_dicts.Found`.
+    program, skeleton: see `service.inspection.tree.Content`. The program is JSON.
     """
 
     format: str
@@ -34,6 +37,8 @@ class CheckpointFacts:
     first: bool
     notes: list[str]
     aliases: dict[str, str]
+    program: Json | None = None
+    skeleton: bytes | None = None
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> "CheckpointFacts":
@@ -41,7 +46,9 @@ class CheckpointFacts:
         tensors = {
             name: torch.empty(shape, dtype=tensorfile.DTYPES[dtype], device="meta") for name, dtype, shape in answer["tensors"]
         }
-        return cls(state_dict=tensors, **{name: value for name, value in answer.items() if name != "tensors"})
+        skeleton = answer["skeleton"] and base64.b64decode(answer["skeleton"])
+        others = {name: value for name, value in answer.items() if name not in ("tensors", "skeleton")}
+        return cls(state_dict=tensors, skeleton=skeleton, **others)
 
 
 @dataclass(frozen=True)

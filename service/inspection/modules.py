@@ -9,6 +9,9 @@ from service.inspection.refusal import Refusal
 # No network has modules in modules so deep.
 MAX_DEPTH = 64
 
+# What a module costs, each time it is reached.
+MODULE_OPERATIONS = 10
+
 # The attributes in which a module keeps what it consists of.
 MEMBERS = ("_parameters", "_buffers", "_modules")
 
@@ -37,7 +40,9 @@ def state_dict_of(module: Stub, budget: Budget) -> dict[object, object]:
     for prefix, part in _walk(module):
         assert isinstance(part.state, dict)
         # A module may be reached in so many ways that its attributes can't be looked at each time.
-        budget.spend(3 + sum(len(value) if isinstance(value, dict | list) else 1 for value in part.state.values()))
+        budget.spend(
+            MODULE_OPERATIONS + sum(len(value) if isinstance(value, dict | list) else 1 for value in part.state.values())
+        )
         budget.reserve(len(prefix))
         entries = _scripted_entries(part) if is_scripted_module(part) else _entries(part)
         for name, value in entries:

@@ -1,6 +1,5 @@
 """Recognises files that are no checkpoints, so that a refusal can say what the file is and what to do."""
 
-import re
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor

@@ -4,7 +4,6 @@ Pickles are read by the machine in unpickling.py and by nothing else: no class o
 nothing of a file is run.
 """
 
-from collections.abc import Iterable
 from io import BytesIO
 from typing import BinaryIO
 
@@ -24,9 +23,9 @@ PROTOCOL_VERSION = 1001
 
 
 def is_archive(archive: Archive) -> bool:
-    """Whether torch wrote an archive: with torch.save, torch.jit.save or torch.export.save."""
+    """Whether torch wrote an archive, with torch.save or torch.jit.save."""
     inside = {name.partition("/")[2] for name in archive.names}
-    return "data.pkl" in inside or _is_exported(inside)
+    return "data.pkl" in inside
 
 
 def read_archive(archive: Archive, nbytes: int) -> tuple[str, Content]:
@@ -35,8 +34,6 @@ def read_archive(archive: Archive, nbytes: int) -> tuple[str, Content]:
     Raises Refusal.
     """
     inside = {name.partition("/")[2]: name for name in archive.names}
-    if _is_exported(inside):
-        raise Refusal("unsupported-archive", f"the file is a torch.export archive, which holds a program; {ADVICE}")
     scripted = "constants.pkl" in inside or any(name.startswith("code/") for name in inside)
     reader = _ArchiveReader(archive, inside, nbytes)
     return ("torchscript" if scripted else "torch-zip"), reader.read()
@@ -59,10 +56,6 @@ def read_pickle(file: BinaryIO, nbytes: int) -> tuple[str, Content]:
 def unpickled(file: BinaryIO, end: int, budget: Budget) -> object:
     """The value of the pickle at the position of a file that ends at offset `end`. Raises Refusal."""
     return _unpickler(file, end, budget, _no_persistent).load()
-
-
-def _is_exported(inside: Iterable[str]) -> bool:
-    return any("serialized_exported_program" in name or name.startswith("models/") for name in inside)
 
 
 def _unpickler(file: BinaryIO, end: int, budget: Budget, persistent: Persistent) -> Unpickler:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from nern.graph.program import Program
 from nern.stubs import SPARSE, Stub
 from service.inspection.budget import ADVICE, Budget
 from service.inspection.modules import is_module, is_scripted_module, state_dict_of
@@ -26,8 +27,8 @@ from service.inspection.unpickling import Name
 
 MAX_DEPTH = 64
 
-# What a value costs. Everything on every path is counted, also what several paths share.
-VALUE_OPERATIONS = 3
+# What a container or a tensor costs. Everything on every path is counted, also what several paths share.
+VALUE_OPERATIONS = 8
 
 # The characters of a path in a note.
 MAX_PATH_CHARACTERS = 100
@@ -37,10 +38,18 @@ SCALARS = (str, bytes, int, float, complex, type(None))
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds: a tree of plain data, and sentences about what was made of it on the way."""
+    """What a file holds.
+
+    tree: plain data. If the file holds a graph, its tensors by name.
+    notes: sentences about what was made of the file on the way.
+    program: the graph, or None.
+    skeleton: an ONNX file without its tensors (see `nern.graph.onnx_writer`), or None for other files.
+    """
 
     tree: object
     notes: list[str] = field(default_factory=list)
+    program: Program | None = None
+    skeleton: bytes | None = None
 
 
 def plant(value: object, budget: Budget) -> Content:
@@ -72,8 +81,11 @@ class _Conversion:
         self._stubs = 0
 
     def convert(self, value: object) -> object:
+        if isinstance(value, SCALARS):
+            self._budget.spend(1)
+            return value
         self._budget.spend(VALUE_OPERATIONS)
-        if isinstance(value, (*SCALARS, Tensor)):
+        if isinstance(value, Tensor):
             return value
         if isinstance(value, ArrayPlan) and value.objects is not None:
             values = self._container(value.objects)

@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
-from nern.layers import StateDict, find_layers
+from nern.facts import NetworkFacts
+from nern.graph.program import Program
+from nern.layers import StateDict
 from nern.state_dicts import Found
 from nern.tensorfile import NAMES
 from service.inspection.refusal import Refusal
@@ -18,8 +20,8 @@ MAX_NAMES_CHARACTERS = 2**20
 FINITE_ELEMENTS = 2**22
 
 
-def validate(found: Found) -> None:
-    """Raises Refusal if a tensor can't be stored, or a weight is no finite float32, or there is no convolution.
+def validate(found: Found, program: Program | None) -> None:
+    """Raises Refusal if a tensor can't be stored, or a weight is no finite float32, or there is nothing to represent.
 
     Tensors that are not represented may have any values.
     """
@@ -34,13 +36,13 @@ def validate(found: Found) -> None:
         if not name.isprintable() or len(name) > MAX_NAME_CHARACTERS or name == "__metadata__":
             raise Refusal("not-a-checkpoint", f"{name[:50]!a} is not allowed as the name of a tensor")
         _validate(name, tensor)
-    layers = [layer for layer in find_layers(state_dict) if layer.name not in found.aliases]
-    for layer in layers:
+    facts = NetworkFacts(state_dict, None, program, found.aliases)
+    for layer in facts.convolutions + (facts.linear if program else []):
         if not _finite(state_dict[layer.name]):
             raise Refusal(
                 "non-finite-weights", f"tensor {layer.name!r} holds NaN, infinity or a value that is too large for float32"
             )
-    if not layers:
+    if not facts.convolutions and not (program and facts.linear):
         raise Refusal("no-convolutions", "the checkpoint has no convolution (a weight with 3 to 5 dimensions) to represent")
 
 

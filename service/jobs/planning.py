@@ -1,10 +1,13 @@
 """From a request to the row of a job, or to a problem that points at a field of the request."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from nern import errors, tensorfile
-from nern.facts import ArrayFacts, DataFacts, ImageFacts, InputFacts, NetworkFacts, NoiseFacts
-from nern.layers import TensorFacts
+from nern.facts import GRAPH, ArrayFacts, DataFacts, ImageFacts, InputFacts, NetworkFacts, NoiseFacts
+from nern.graph.program import Program
+from nern.graph.sequential import to_program
+from nern.layers import Described, TensorFacts
 from nern.objectives import LabelFacts
 from nern.plan import Plan, SearchPlan
 from nern.planning import make_plan
@@ -12,7 +15,7 @@ from nern.request.job import DatasetSource, JobRequest, NoiseSource
 from nern.sizes import estimate, nbytes
 from service import problems
 from service.store.ids import new_id
-from service.store.tables import Checkpoint, Dataset, Job
+from service.store.tables import Checkpoint, Dataset, Graph, Job, Json
 
 # A job has a note if its artefact takes more than this fraction of the bytes of the network.
 HARDLY_SMALLER = 0.75
@@ -21,13 +24,17 @@ HARDLY_SMALLER = 0.75
 NAMED_LAYERS = 3
 
 
-def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None, *, now: datetime) -> Job:
-    """The row of a new job, whose `config` has a value for every option. Raises Invalid and NotRepresentable."""
-    network, data = _network(request, checkpoint), _facts_of(request, dataset)
+def new_job(request: JobRequest, checkpoint: Checkpoint, graph: Graph | None, dataset: Dataset | None, *, now: datetime) -> Job:
+    """The row of a new job, whose `config` has a value for every option. Raises Problem."""
+    data = _facts_of(request, dataset)
     try:
+        described = describe_network(request, data)
+        network = _network(request, checkpoint, graph, described)
         plan = make_plan(request.training(), network, data)
     except errors.NotRepresentable as error:
         raise problems.NotRepresentable(str(error), errors=[{"pointer": error.pointer, "detail": str(error)}]) from error
+    except errors.BadProgram as error:
+        raise problems.UnsupportedGraph(str(error)) from error
     except errors.ImpossibleRequest as error:
         raise problems.Invalid(str(error), errors=[{"pointer": error.pointer, "detail": str(error)}]) from error
     return Job(
@@ -37,6 +44,7 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, dataset: Dataset | None
         dataset_id=request.data.dataset_id if isinstance(request.data, DatasetSource) else None,
         noise=request.data.noise if isinstance(request.data, NoiseSource) else None,
         architecture=network.name,
+        network=described,
         config=plan.request.model_dump(mode="json"),
         notes=notes_on(request, plan, network, data),
         attempt=0,
@@ -93,25 +101,54 @@ def _bytes(count: int) -> str:
     return f"{count} bytes"
 
 
-def _network(request: JobRequest, checkpoint: Checkpoint) -> NetworkFacts:
-    """The facts about the network of a job."""
-    architecture = request.architecture or checkpoint.architecture
-    return NetworkFacts(_tensors(checkpoint), architecture, aliases=checkpoint.aliases)
+def describe_network(request: JobRequest, data: DataFacts | None) -> Json | None:
+    """The sequential network that a job describes, with the shape of its inputs if that is known. None without one.
+
+    Raises ImpossibleRequest.
+    """
+    if request.network is None:
+        return None
+    if request.architecture is not None:
+        raise errors.ImpossibleRequest("give an architecture or a sequential network, not both", "/network")
+    shape = request.network.input_shape
+    if shape is None and isinstance(data, ImageFacts) and data.height and data.width:
+        shape = [data.channels, data.height, data.width]
+    if shape is None and isinstance(data, InputFacts) and len(data.arrays) == 1:
+        shape = list(next(iter(data.arrays.values())).shape)
+    return {"sequential": request.network.sequential, "input_shape": shape}
+
+
+def program_of(described: Json, tensors: Mapping[str, Described]) -> Program:
+    """The program of a sequential network that `describe_network` has described. Raises BadDescription."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        return to_program(described["sequential"], shapes, described["input_shape"])
+    except errors.BadDescription as error:
+        raise errors.BadDescription(str(error), f"/network/sequential{error.pointer}") from error
+
+
+def _network(request: JobRequest, checkpoint: Checkpoint, graph: Graph | None, described: Json | None) -> NetworkFacts:
+    """The facts about the network of a job. Raises BadDescription."""
+    tensors = _tensors(checkpoint)
+    if described is not None:
+        own = {name: tensor for name, tensor in tensors.items() if name not in checkpoint.aliases}
+        return NetworkFacts(tensors, GRAPH, program_of(described, own), checkpoint.aliases)
+    program = Program.from_json(graph.program) if graph else None
+    return NetworkFacts(tensors, request.architecture or checkpoint.architecture, program, checkpoint.aliases)
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
-    """The tensors of a checkpoint, convolutions first, and aliases last.
+    """The tensors of a checkpoint in the order of the file, and aliases last.
 
-    The order and the dtypes of the convolutions are not recorded. No number of a plan depends on them.
+    Rows of release 0.1.0 do not have the places and dtypes of convolutions. These come first, and no number of a plan depends
+    on their order and dtype.
     """
-    convolutions = {
-        layer["name"]: TensorFacts(tuple(layer["shape"]), tensorfile.DTYPES[layer.get("dtype", "F32")])
-        for layer in checkpoint.layers
+    ordered = list(checkpoint.kept)
+    for number, layer in enumerate(checkpoint.layers):
+        ordered.insert(layer.get("place", number), layer)
+    own = {
+        tensor["name"]: TensorFacts(tuple(tensor["shape"]), tensorfile.DTYPES[tensor.get("dtype", "F32")]) for tensor in ordered
     }
-    kept = {
-        tensor["name"]: TensorFacts(tuple(tensor["shape"]), tensorfile.DTYPES[tensor["dtype"]]) for tensor in checkpoint.kept
-    }
-    own = convolutions | kept
     return own | {alias: own[name] for alias, name in checkpoint.aliases.items()}
 
 

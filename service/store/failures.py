@@ -7,6 +7,7 @@ from typing import Literal
 FailureType = Literal[
     "not-representable",
     "unknown-architecture",
+    "unsupported-graph",
     "unusable-images",
     "training-diverged",
     "bad-artefact",
@@ -34,6 +35,11 @@ FAILURES: Mapping[FailureType, Failure] = {
     "unknown-architecture": Failure(
         "There is no architecture of this name, or the checkpoint does not match the architecture.",
         "Name the architecture that the checkpoint was made from, or none.",
+    ),
+    "unsupported-graph": Failure(
+        "The graph, or the description of a sequential network, does not fit the checkpoint, or has an operator that can't be "
+        "computed.",
+        "Export the network anew with this release, or correct the description.",
     ),
     "unusable-images": Failure(
         "The images or labels do not suit the network, there are too few or too many images, or an option needs data that the "

@@ -84,11 +84,27 @@ class Checkpoint(Base):
     key: Mapped[str] = mapped_column(server_default=text("''"))
     first: Mapped[bool] = mapped_column(server_default=true())
     choice: Mapped[Json | None]
+    ports: Mapped[Json | None]
+
+    @property
+    def inputs(self) -> list[Json] | None:
+        """The inputs of the network: name, dtype and shape. None for a network that is not a graph."""
+        return (self.ports or {}).get("inputs")
+
+    @property
+    def outputs(self) -> list[Json] | None:
+        """The outputs of the network: name, dtype and shape. None for a network that is not a graph."""
+        return (self.ports or {}).get("outputs")
 
     @property
     def keys(self) -> list[str]:
         """Where the other state_dicts of the file are."""
         return (self.choice or {}).get("keys", [])  # type: ignore[no-any-return]  # JSON is untyped
+
+    @property
+    def sequential(self) -> list[str] | None:
+        """A description of a plain sequential network that fits the shapes of the tensors, or None."""
+        return (self.choice or {}).get("sequential")
 
     @property
     def notes(self) -> list[str]:
@@ -99,6 +115,21 @@ class Checkpoint(Base):
     def aliases(self) -> dict[str, str]:
         """The names of tied tensors, each with the name of the tensor that it is the same as."""
         return (self.choice or {}).get("aliases", {})  # type: ignore[no-any-return]
+
+
+class Graph(Base):
+    """The graph of a checkpoint: a program (docs/graphs.md).
+
+    If it came from an ONNX file, `skeleton` is that file without its tensors, and `initialisers` are the names of these.
+    """
+
+    __tablename__ = "graph"
+
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"), primary_key=True)
+    program: Mapped[Json]
+    skeleton: Mapped[bytes | None] = mapped_column(LargeBinary)
+    initialisers: Mapped[list[Any] | None]
+    created_at: Mapped[datetime]
 
 
 class Dataset(Base):
@@ -156,6 +187,7 @@ class Job(Base):
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("dataset.id"))
     noise: Mapped[str | None]
     architecture: Mapped[str | None]
+    network: Mapped[Json | None]
     config: Mapped[Json]
     notes: Mapped[list[Any]]
     progress: Mapped[Json | None]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,11 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from nern import architectures, tensorfile
-from nern.layers import find_layers, layout_notes
+from nern.facts import GRAPH, NetworkFacts
+from nern.graph.facts import facts as graph_facts
+from nern.graph.program import Program
+from nern.graph.proposal import propose
+from nern.layers import layout_notes
 from service import problems
 from service.clock import utc_now
 from service.inspection.inspect import CheckpointFacts, DatasetFacts, inspect_checkpoint, inspect_dataset
@@ -23,7 +28,7 @@ from service.store import blobs, checkpoints, datasets
 from service.store.blobs import Blobs
 from service.store.database import Database
 from service.store.ids import new_id
-from service.store.tables import Checkpoint, Dataset
+from service.store.tables import Checkpoint, Dataset, Graph, Json
 
 # Networks that were trained on ImageNet expect this normalisation. It is the default for images of three channels.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -85,7 +90,16 @@ class Intake:
 
         row = await run_in_threadpool(describe, file, facts)
         content = {blobs.checkpoint_file(row.id): file.path, blobs.checkpoint_tensors(row.id): tensors}
-        return await self._keep(row, content, known)
+        return await self._keep(row, content, known, graph_of(row, facts))
+
+    async def graph(self, file: Received, checkpoint: Checkpoint) -> Graph:
+        """The graph in a file, for a checkpoint that was uploaded before. The tensors in the file are not used."""
+        scratch = file.folder / "tensors.safetensors"
+        facts = await inspect_checkpoint(self._inspectors, file.path, scratch, seconds=self._settings.inspect_seconds)
+        if (graph := graph_of(checkpoint, facts)) is None:
+            raise problems.UnsupportedGraph("the file holds no graph; send an ONNX file, or a .pt2 file of torch.export")
+        validate_tensors(checkpoint, facts)
+        return graph
 
     async def dataset(
         self, file: Received, name: str, given: Normalisation | None, size: tuple[int, int] | None = None
@@ -111,8 +125,12 @@ class Intake:
         row = describe_dataset(file, name, facts, normalisation, identity)
         return await self._keep(row, {blobs.dataset_tensors(row.id): tensors}, known)
 
-    async def _keep(self, row: Row, content: dict[str, Path], known: Callable[[Session], Row | None]) -> tuple[Row, bool]:
-        """Stores the files `content` as blobs by key, then the row. Returns the row that exists then, and whether it is `row`.
+    async def _keep(
+        self, row: Row, content: dict[str, Path], known: Callable[[Session], Row | None], graph: Graph | None = None
+    ) -> tuple[Row, bool]:
+        """Stores the files `content` as blobs by key, then the row, and its graph if there is one.
+
+        Returns the row that exists then, and whether it is `row`.
 
         If another upload of the same file was faster, the other row is returned. The blobs are deleted if `row` does not
         exist in the end. They stay if `row` may exist, because a row is useless without its blobs.
@@ -124,7 +142,7 @@ class Intake:
             await self._discard(content)
             raise
         try:
-            kept = await run_in_threadpool(self._add, row, known)
+            kept = await run_in_threadpool(self._add, row, known, graph)
         except Exception:
             # The database may have committed the row although the connection broke before it said so.
             found = await run_in_threadpool(self._read, known)
@@ -139,12 +157,12 @@ class Intake:
         for key in keys:
             await self._store.delete(key)
 
-    def _add(self, row: Row, known: Callable[[Session], Row | None]) -> Row:
+    def _add(self, row: Row, known: Callable[[Session], Row | None], graph: Graph | None) -> Row:
         try:
             with self._database.write() as session:
                 if earlier := known(session):
                     return earlier
-                session.add(row)
+                session.add_all([row] if graph is None else [row, graph])
                 return row
         except IntegrityError:
             with self._database.read() as session:
@@ -158,16 +176,17 @@ class Intake:
 
 
 def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
-    """The row of a new checkpoint, with the architecture that its names and shapes match."""
+    """The row of a new checkpoint: its graph, or else the architecture that its names and shapes match."""
     shapes = architectures.shapes_of(facts.state_dict)
     candidates = architectures.recognise(shapes)
     architecture = candidates[0] if len(candidates) == 1 else None
-    groups = architectures.groups(architecture, shapes) if architecture else {}
-    own = {name: tensor for name, tensor in facts.state_dict.items() if name not in facts.aliases}
-    layers = find_layers(own)
-    notes = [*facts.notes, *layout_notes(layers)]
+    program = Program.from_json(facts.program) if facts.program else None
+    network = NetworkFacts(facts.state_dict, GRAPH if program else architecture, program, facts.aliases)
+    layers = network.convolutions
     represented = {layer.name for layer in layers}
-    return Checkpoint(
+    places = {name: place for place, name in enumerate(network.own)}
+    groups = architectures.groups(architecture, shapes) if architecture else {}
+    row = Checkpoint(
         id=new_id(),
         sha256=file.sha256,
         filename=file.filename,
@@ -182,21 +201,75 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
                 "shape": list(layer.shape),
                 "kernels": layer.kernels,
                 "groups": groups.get(layer.name),
+                "dtype": tensorfile.NAMES[layer.dtype],
+                "place": places[layer.name],
             }
             for index, layer in enumerate(layers)
         ],
         kept=[
             {"name": name, "shape": list(tensor.shape), "dtype": tensorfile.NAMES[tensor.dtype]}
-            for name, tensor in own.items()
+            for name, tensor in network.own.items()
             if name not in represented
         ],
         weights=sum(layer.weights for layer in layers),
-        parameters=sum(tensor.numel() for tensor in own.values()),
+        parameters=sum(math.prod(tensor.shape) for tensor in network.own.values()),
         created_at=utc_now(),
         key=facts.key,
         first=facts.first,
-        choice={"keys": facts.keys, "notes": notes, "aliases": facts.aliases},
+        choice={
+            "keys": facts.keys,
+            "notes": [*facts.notes, *layout_notes(layers)],
+            "aliases": facts.aliases,
+            "sequential": None if architecture else propose(architectures.shapes_of(network.own)),
+        },
     )
+    return with_graph(row, facts.program) if facts.program else row
+
+
+def with_graph(row: Checkpoint, program: Json) -> Checkpoint:
+    """The row of a checkpoint, changed to that of a checkpoint with this graph."""
+    shapes = {tensor["name"]: tensor["shape"] for tensor in [*row.layers, *row.kept]}
+    facts = graph_facts(Program.from_json(program), shapes)
+    groups = {convolution.weight: convolution.groups for convolution in facts.convolutions}
+    row.architecture = GRAPH
+    row.layers = [{**layer, "groups": groups.get(layer["name"], layer["groups"])} for layer in row.layers]
+    row.ports = {ends: program[ends] for ends in ("inputs", "outputs")}
+    return row
+
+
+def graph_of(checkpoint: Checkpoint, facts: CheckpointFacts) -> Graph | None:
+    """The row of the graph that was found in a file, or None if the file holds no graph.
+
+    An ONNX file with tensors that the checkpoint does not have can't be written again, so its skeleton is not kept.
+    """
+    if facts.program is None:
+        return None
+    skeleton = facts.skeleton if facts.state_dict.keys() <= shapes_in(checkpoint).keys() else None
+    return Graph(
+        checkpoint_id=checkpoint.id,
+        program=facts.program,
+        skeleton=skeleton,
+        initialisers=list(facts.state_dict) if skeleton else None,
+        created_at=utc_now(),
+    )
+
+
+def shapes_in(checkpoint: Checkpoint) -> dict[str, list[int]]:
+    """The shapes of all tensors of a checkpoint, by name."""
+    own = {tensor["name"]: tensor["shape"] for tensor in [*checkpoint.layers, *checkpoint.kept]}
+    return own | {alias: own[name] for alias, name in checkpoint.aliases.items()}
+
+
+def validate_tensors(checkpoint: Checkpoint, facts: CheckpointFacts) -> None:
+    """Raises UnsupportedGraph unless the checkpoint has every tensor that the graph takes, in the same shape."""
+    own = shapes_in(checkpoint)
+    assert facts.program is not None
+    for name in facts.program["tensors"].values():
+        shape = list(facts.state_dict[name].shape)
+        if name not in own:
+            raise problems.UnsupportedGraph(f"the graph takes the tensor {name!r}, which the checkpoint does not have")
+        if own[name] != shape:
+            raise problems.UnsupportedGraph(f"{name!r} has the shape {shape} in the graph and {own[name]} in the checkpoint")
 
 
 def normalise(facts: DatasetFacts, given: Normalisation | None) -> Normalisation | None:

@@ -3,7 +3,9 @@
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -45,11 +47,10 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def uploader(url: str, path: Path, *, kind: str = "dataset", address: str | None = None, **options: object) -> Uploader:
+def uploader(url: str, content: bytes, *, kind: str = "dataset", address: str | None = None, **options: Any) -> Uploader:
     """A client for one file that goes on after failures."""
-    metadata = {"filename": path.name, "kind": kind}
-    settings = {"retries": 10_000, "retry_delay": 0, "metadata": metadata, "metadata_encoding": "utf-8", **options}
-    return TusClient(f"{url}/v1/uploads").uploader(str(path), url=address, **settings)
+    options |= {"metadata": {"filename": "file", "kind": kind}, "retries": 10_000, "retry_delay": 0}
+    return TusClient(f"{url}/v1/uploads").uploader(file_stream=BytesIO(content), url=address, **options)
 
 
 @contextmanager
@@ -74,23 +75,22 @@ def outcome(client: httpx.Client, url: str, address: str) -> dict[str, object]:
 def test_a_client_whose_connections_are_cut_at_random_bytes(
     tmp_path: Path, state: Mapping[str, str], client: httpx.Client, checked: bool
 ) -> None:
-    path, random = tmp_path / "images.npz", np.random.default_rng(1)
-    path.write_bytes(IMAGES)
+    random = np.random.default_rng(1)
     # With checksums, a piece is kept as a whole or not at all, so pieces must be able to get through.
-    longest, chunk = (len(IMAGES) // INTERRUPTIONS, len(IMAGES)) if not checked else (400_000, 150_000)
+    longest, chunk = (200_000, 100_000) if checked else (len(IMAGES) // INTERRUPTIONS, len(IMAGES))
     with serving(tmp_path, state, "--no-worker") as (url, _):
 
         def after() -> int | None:
             return int(random.integers(1, longest)) if cuts.made < INTERRUPTIONS else None
 
         with cutting(url, after) as cuts:
-            sent = uploader(url, path, chunk_size=chunk, upload_checksum=checked)
+            sent = uploader(url, IMAGES, chunk_size=chunk, upload_checksum=checked)
             created = sent.create_url()
             sent.set_url(created.replace(url, cuts.url))
             sent.upload()
             assert cuts.made == INTERRUPTIONS
         found = outcome(client, url, created.removeprefix(url))
-        assert (found["size"], found["images"], found["name"]) == (len(IMAGES), 1700, "images.npz")
+        assert (found["size"], found["images"], found["name"]) == (len(IMAGES), 1700, "file")
         ordinary = client.post(f"{url}/v1/datasets", files={"file": ("images.npz", IMAGES)})
         assert (ordinary.status_code, ordinary.json()["id"]) == (200, found["id"])
 
@@ -98,19 +98,17 @@ def test_a_client_whose_connections_are_cut_at_random_bytes(
 def test_an_upload_that_was_begun_at_one_replica_goes_on_at_another(
     tmp_path: Path, state: Mapping[str, str], client: httpx.Client
 ) -> None:
-    path = tmp_path / "net.pt"
-    path.write_bytes(NETWORK)
     with ExitStack() as stack:
         urls = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
             urls.append(stack.enter_context(serving(tmp_path / name, state, "--no-worker"))[0])
-        sent = uploader(urls[0], path, kind="checkpoint", chunk_size=50_000)
+        sent = uploader(urls[0], NETWORK, kind="checkpoint", chunk_size=50_000)
         address = sent.create_url().removeprefix(urls[0])
         # Each chunk goes to the other replica.
         for number, start in enumerate(range(0, len(NETWORK), 50_000)):
             url = urls[number % 2]
-            sent = uploader(url, path, kind="checkpoint", chunk_size=50_000, address=url + address)
+            sent = uploader(url, NETWORK, kind="checkpoint", chunk_size=50_000, address=url + address)
             assert sent.offset == start
             sent.upload(stop_at=min(start + 50_000, len(NETWORK)))
         for url in urls:

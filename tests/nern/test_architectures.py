@@ -2,49 +2,104 @@ import json
 import re
 import subprocess
 import sys
-from functools import partial
+from math import prod
+from pathlib import Path
+from zlib import crc32
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
 from torch.func import functional_call
+from torchvision import models
 
 from nern import architectures
-from nern.architectures import networks, shapes_of, tabulate
+from nern.architectures import networks, reference, shapes_of, tabulate
 from nern.architectures.cifar import ResNet, Shortcut
 from nern.architectures.skeleton import skeleton
+from nern.architectures.table import read
 from nern.errors import NotRepresentable, UnknownArchitecture
 from nern.layers import find_layers
 from tests.support.networks import odd, resnet8
 
 
-def test_every_classification_network_of_torchvision_is_known() -> None:
-    known = {name.removeprefix("torchvision/") for name in architectures.architectures()}
-    assert known >= set(torchvision.models.list_models(module=torchvision.models))
+def sampled() -> list[str]:
+    """Architectures whose networks are compared with the table: the small ones and, of the others, one in 60 or so.
+
+    `python -m nern.architectures.tabulate --check` compares all.
+    """
+    sizes = {name: sum(map(prod, entries[-1].shapes.values())) for name, entries in read().entries.items()}
+    small = [name for name, size in sizes.items() if size < 1_500_000]
+    others = sorted(
+        (name for name in sizes if name not in small and sizes[name] < 100_000_000), key=lambda n: crc32(n.encode())
+    )
+    return [*small, *others[:20]]
 
 
-@pytest.mark.parametrize("name", architectures.architectures())
-def test_every_network_is_recognised_as_itself_alone_whatever_its_classes(name: str) -> None:
-    for number, variant in enumerate(networks.variants(name)):
-        module = skeleton(partial(variant.build, 7))
-        state_dict = module.state_dict()
-        assert architectures.recognise(shapes_of(state_dict)) == [name]
-        match = architectures.match(name, shapes_of(state_dict))
-        assert (match.variant, match.classes, match.input_shape) == (number, 7, (3, variant.image_size, variant.image_size))
-        convolutions = {f"{path}.weight" for path, conv in module.named_modules() if isinstance(conv, nn.Conv2d)}
-        assert {layer.name for layer in find_layers(state_dict)} == convolutions
-        assert match.groups == {
-            f"{path}.weight": conv.groups for path, conv in module.named_modules() if isinstance(conv, nn.Conv2d)
-        }
+def test_every_network_of_torchvision_is_known() -> None:
+    table = read()
+    for module in (models, models.segmentation, models.detection, models.video, models.quantization):
+        assert {
+            f"torchvision/{name}" for name in models.list_models(module=module)
+        } <= table.entries.keys() | table.aliases.keys()
 
 
-def test_the_table_is_what_torchvision_and_the_cifar_networks_give() -> None:
-    assert tabulate.PATH.read_text() == tabulate.tabulate()
+@pytest.mark.parametrize("name", sampled())
+def test_a_network_is_what_the_table_says_and_is_recognised(name: str) -> None:
+    table = read()
+    for entry, variant in zip(table.entries[name], networks.variants(name), strict=True):
+        facts = tabulate.facts_of(variant)
+        assert entry.shapes == {tensor: tuple(shape) for tensor, shape in facts.shapes.items()}
+        assert entry.groups == facts.groups
+        assert (entry.classes, entry.image_size) == (variant.classes, variant.image_size)
+        assert (entry.ends.outputs, entry.ends.frames) == (variant.outputs, variant.frames)
+        # With another number of classes.
+        others = {f"net.{tensor}": shape for tensor, shape in facts.others.items()}
+        match = architectures.match(name, others)
+        assert (match.variant, match.classes) == (entry.number, variant.classes + 1)
+        assert match.groups == {f"net.{tensor}": groups for tensor, groups in facts.groups.items()}
+        assert match.view.bare == {tensor: f"net.{tensor}" for tensor in facts.others}
+        recognised = architectures.recognise(others)
+        assert name in recognised or set(recognised) & set(match.alternatives)
+
+
+def test_the_table_has_every_architecture_of_its_libraries() -> None:
+    table = read()
+    assert set(networks.names()) == {name for name in table.entries if not name.startswith("timm/")}
+    known = {name.removeprefix("timm/") for name in table.entries.keys() | table.aliases.keys() if name.startswith("timm/")}
+    # Five networks do not take square images.
+    assert known == set(timm.list_models()) - {name for name in timm.list_models() if name.endswith("_sapiens2")}
 
 
 def test_the_table_is_small() -> None:
-    assert tabulate.PATH.stat().st_size < 400_000
+    assert tabulate.PATH.stat().st_size < 200_000
+    assert tabulate.MODULES.stat().st_size < 2_500_000
+
+
+def test_every_entry_of_the_table_can_be_read() -> None:
+    for name, entries in read().entries.items():
+        for entry in entries:
+            assert entry.shapes.keys() >= {*entry.ends.stems, *entry.ends.classifiers, *entry.groups}
+            assert entry.ends.outputs
+            assert (entry.architecture, entry.image_size >= 32) == (name, True)
+
+
+def test_a_table_of_other_networks_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabulate, "names", lambda: ["cifar/lenet"])
+    monkeypatch.setattr(tabulate, "installed", lambda: timm)
+    monkeypatch.setattr(timm, "list_models", lambda: ["test_resnet", "test_vit"])
+    monkeypatch.setattr(sys, "argv", ["tabulate", "--check"])
+    with pytest.raises(SystemExit, match=r"table\.json is not up to date"):
+        tabulate.main()
+    table = json.loads(tabulate.tabulate()[0])
+    assert list(table["architectures"]) == ["cifar/lenet", "timm/test_vit", "timm/test_resnet"]
+
+
+def test_the_list_of_architectures_is_up_to_date() -> None:
+    text = (Path(__file__).parents[2] / "docs/architectures.md").read_text()
+    assert reference.updated(text) == text, "run python -m nern.architectures.reference docs/architectures.md"
+    assert "`cifar/wrn28_10`" in text
 
 
 def test_recognising_and_matching_need_no_torch() -> None:
@@ -72,8 +127,8 @@ def test_a_network_whose_heads_disagree_on_the_classes_is_none() -> None:
 
 def test_a_tensor_too_many_or_too_few_is_named() -> None:
     shapes = shapes_of(resnet8())
-    with pytest.raises(UnknownArchitecture, match="unexpected tensor 'extra'"):
-        architectures.match("cifar/resnet8", shapes | {"extra": (1,)})
+    with pytest.raises(UnknownArchitecture, match=r"unexpected tensor 'layer1\.extra'"):
+        architectures.match("cifar/resnet8", shapes | {"layer1.extra": (1,)})
     del shapes["conv1.weight"]
     with pytest.raises(UnknownArchitecture, match=r"no tensor 'conv1\.weight'"):
         architectures.match("cifar/resnet8", shapes)
@@ -180,3 +235,23 @@ def test_the_papers_layers() -> None:
     assert sum(torch.Size(shapes[name]).numel() for name in chosen) == 10_985_472
     with pytest.raises(NotRepresentable):
         architectures.paper_layers(None, shapes)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.encoder._orig_mod."])
+def test_networks_are_recognised_and_built_under_a_prefix(prefix: str) -> None:
+    state_dict = {prefix + name: tensor for name, tensor in resnet8().items()}
+    assert architectures.recognise(shapes_of(state_dict)) == ["cifar/resnet8"]
+    match = architectures.match("cifar/resnet8", shapes_of(state_dict))
+    assert match.view.prefix == prefix
+    assert match.groups[f"{prefix}layer1.0.conv1.weight"] == 1
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(
+        architectures.build("cifar/resnet8", state_dict)(images), architectures.build("cifar/resnet8", resnet8())(images)
+    )
+
+
+@pytest.mark.parametrize("foreign", ["n_averaged", "criterion.weight", "train_acc.confmat"])
+def test_a_foreign_tensor_beside_a_network_does_not_hide_it(foreign: str) -> None:
+    state_dict = {foreign: torch.ones(3, 3), **resnet8()}
+    assert architectures.recognise(shapes_of(state_dict)) == ["cifar/resnet8"]
+    assert architectures.build("cifar/resnet8", state_dict)(torch.randn(1, 3, 8, 8)).shape == (1, 10)

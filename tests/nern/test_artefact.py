@@ -84,3 +84,26 @@ def test_a_later_version_is_refused_by_number() -> None:
     content, _ = written(untrained(state_dict), state_dict)
     with pytest.raises(BadArtefact, match="version 9"):
         opened(content.replace(b'\\"version\\": 3', b'\\"version\\": 9', 1))
+
+
+def test_tied_weights_are_stored_once_and_come_back_under_each_name() -> None:
+    tied, norm = torch.randn(4, 4, 3, 3), torch.ones(4)
+    state_dict = {"b.weight": tied, "b.norm": norm, "a.weight": tied, "a.norm": norm}
+    layers = {"b.weight": tied, "b.norm": norm}
+    content, nbytes = written(untrained(layers), state_dict)
+    found = opened(content)
+    assert (found.names, found.aliases) == (["b.weight", "b.norm"], {"a.weight": "b.weight", "a.norm": "b.norm"})
+    rebuilt = found.state_dict()
+    assert rebuilt.keys() == state_dict.keys()
+    assert torch.equal(rebuilt["a.weight"], rebuilt["b.weight"])
+    assert torch.equal(rebuilt["a.norm"], norm)
+    assert nbytes.kept == 16
+
+
+def test_only_an_artefact_with_tied_weights_has_a_version_that_release_0_1_0_does_not_read() -> None:
+    tied = torch.randn(4, 4, 3, 3)
+    versions = []
+    for state_dict in ({"a.weight": tied}, {"a.weight": tied, "b.weight": tied}):
+        content, _ = written(untrained({"a.weight": tied}), state_dict)
+        versions.append(3 if b'\\"version\\": 3' in content else 4)
+    assert versions == [3, 4]

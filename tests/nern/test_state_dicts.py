@@ -162,13 +162,28 @@ def test_an_unknown_key_is_answered_with_the_keys() -> None:
             "online_model",
         ),
         ({"state_dict": under("model.", RAW) | under("model_ema.", MEAN)}, "state_dict.model_ema", "state_dict.model"),
+        ({"ema": under("online_model.", RAW) | under("ema_model.", MEAN)}, "ema.ema_model", "ema.online_model"),
+        ({"state_dict": under("student.", RAW) | under("teacher.", MEAN)}, "state_dict.teacher", "state_dict.student"),
         (
             {"state_dict": RAW | {"ema_" + name.replace(".", "_"): tensor for name, tensor in MEAN.items()}},
             "state_dict",
             "state_dict.raw",
         ),
     ],
-    ids=["BasicSR", "timm", "dict", "mmengine", "ema_state_dict", "Lightning", "callback", "ema-pytorch", "dotted", "mmcv"],
+    ids=[
+        "BasicSR",
+        "timm",
+        "dict",
+        "mmengine",
+        "ema_state_dict",
+        "Lightning",
+        "callback",
+        "ema-pytorch",
+        "dotted",
+        "in ema",
+        "teacher",
+        "mmcv",
+    ],
 )
 def test_averages_are_taken_whole_from_where_each_library_keeps_them(content: object, key: str, raw: str) -> None:
     found = find_state_dict(content)
@@ -208,7 +223,12 @@ def test_averaged_parameters_are_completed_from_the_raw_weights(prefix: str) -> 
 
 def test_a_list_of_averaged_parameters_gets_the_names_of_the_raw_ones() -> None:
     """torch-ema keeps `shadow_params`."""
-    averages = {"decay": 0.99, "num_updates": 3, "shadow_params": [MEAN[name] for name in PARAMETERS], "collected_params": None}
+    averages = {
+        "decay": 0.99,
+        "num_updates": 3,
+        "shadow_params": [MEAN[name] for name in PARAMETERS],
+        "collected_params": [RAW["0.weight"]],
+    }
     found = find_state_dict({"state_dict": RAW, "ema": averages})
     assert list(found.state_dict) == list(RAW)
     assert float(found.state_dict["3.weight"].flatten()[0]) == 2.0

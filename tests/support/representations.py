@@ -12,6 +12,7 @@ from nern.permutation import permutations
 from nern.predictor import PredictorConfig
 from nern.representation import Representation
 from nern.request.options import PathKind, PermutationKind, SmallKernels
+from nern.state_dicts import aliases
 from nern.tiles import Tiles
 
 
@@ -25,7 +26,8 @@ def untrained(
 ) -> Representation:
     """A representation of all convolutions, with an untrained predictor."""
     torch.manual_seed(0)
-    tiles = Tiles(find_layers(state_dict), small)
+    tied = aliases(state_dict)
+    tiles = Tiles([layer for layer in find_layers(state_dict) if layer.name not in tied], small)
     embedding = EmbeddingConfig(base=1.25, levels=4, layer_features=None)
     config = PredictorConfig(embedding=embedding, hidden=hidden, depth=5, activation="relu")
     positions = permutations(tiles, state_dict, permutation, path)

@@ -7,7 +7,6 @@ names of the layers or in the kind of shortcut; shapes tell which is meant.
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
 
 from torch import nn
 
@@ -44,9 +43,8 @@ LAYOUTS = [Layout(shortcut, head) for shortcut in ("shortcut", "downsample") for
 # The layers before the head are torchvision's own, as are the names, in networks that were made from torchvision's for CIFAR.
 OF_TORCHVISION = Layout("downsample", "fc")
 
-# Depth and width of the wide residual networks that papers use.
-WIDE = ((16, 1), (16, 2), (16, 4), (16, 8), (22, 8), (28, 2), (28, 4), (28, 8), (28, 10), (28, 12), (34, 10), (34, 20))
-WIDE += ((40, 1), (40, 2), (40, 4), (40, 8), (40, 10), (70, 16))
+# The widths of the wide residual networks that papers use, by depth.
+WIDE = {16: (1, 2, 4, 8), 22: (8,), 28: (2, 4, 8, 10, 12), 34: (10, 20), 40: (1, 2, 4, 8, 10), 70: (16,)}
 
 SHUFFLENET_V2 = {"0_5": (48, 96, 192, 1024), "1": (116, 232, 464, 1024), "1_5": (176, 352, 704, 1024)}
 
@@ -65,10 +63,10 @@ def _networks() -> dict[str, list[Build]]:
     made: dict[str, list[Build]] = {}
     for depth in DEPTHS:
         made[f"resnet{depth}"] = [
-            lambda classes, depth=depth: ResNet(depth, classes=classes, shortcut="A"),
-            *(partial(_residual, depth, layout, False) for layout in LAYOUTS),
+            partial(_residual, depth, "A", Layout()),
+            *(partial(_residual, depth, "B", layout) for layout in LAYOUTS),
         ]
-    made["resnet164"] = [partial(_residual, 164, layout, True) for layout in LAYOUTS]
+    made["resnet164"] = [partial(_residual, 164, "B", layout) for layout in LAYOUTS]
     for depth in STAGES:
         made[f"resnet{depth}"] = [
             *(partial(WideStem, depth, layout=layout) for layout in LAYOUTS),
@@ -80,8 +78,9 @@ def _networks() -> dict[str, list[Build]]:
     for depth in (20, 32, 44, 56, 110):
         made[f"preresnet{depth}"] = [partial(NarrowPreActivatedResNet, depth)]
     made["preresnet164"] = [partial(NarrowPreActivatedResNet, 164, bottleneck=True)]
-    for depth, width in WIDE:
-        made[f"wrn{depth}_{width}"] = [partial(WideResNet, depth, width), partial(BiasedWideResNet, depth, width)]
+    for depth, widths in WIDE.items():
+        for width in widths:
+            made[f"wrn{depth}_{width}"] = [partial(WideResNet, depth, width), partial(BiasedWideResNet, depth, width)]
     for depth in VGG_STAGES:
         for norms, suffix in ((False, ""), (True, "_bn")):
             kinds: tuple[Classifier, ...] = ("linear", "512", "4096", "512 after dropout")
@@ -123,11 +122,11 @@ def _networks() -> dict[str, list[Build]]:
     scaled = {"0_5": SHUFFLENET_V2["0_5"], "1_0": SHUFFLENET_V2["1"], "1_5": SHUFFLENET_V2["1_5"]}
     scaled["2_0"] = (244, 488, 976, 2048)
     made |= {f"shufflenetv2_x{name}": [partial(BranchedShuffleNetV2, widths)] for name, widths in scaled.items()}
-    return cast(dict[str, list[Build]], made)
+    return made
 
 
-def _residual(depth: int, layout: Layout, bottleneck: bool, classes: int) -> nn.Module:
-    return ResNet(depth, classes=classes, shortcut="B", layout=layout, bottleneck=bottleneck)
+def _residual(depth: int, shortcut: Shortcut, layout: Layout, classes: int) -> nn.Module:
+    return ResNet(depth, classes=classes, shortcut=shortcut, layout=layout, bottleneck=depth == 164)
 
 
 NETWORKS = {f"cifar/{name}": builds for name, builds in _networks().items()}

@@ -83,8 +83,9 @@ class InvertedBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x_BCHW)))
-        out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(out)))))
-        return out + self.shortcut(x_BCHW) if self.stride == 1 else out
+        out = F.relu(self.bn2(self.conv2(out)))
+        narrow: Tensor = self.bn3(self.conv3(out))
+        return narrow + self.shortcut(x_BCHW) if self.stride == 1 else narrow
 
 
 class MobileNetV2(nn.Module):
@@ -184,8 +185,9 @@ class EfficientBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         out = F.silu(self.bn1(self.conv1(x_BCHW))) if self.expands else x_BCHW
-        out = self.bn3(self.conv3(self.se(F.silu(self.bn2(self.conv2(out))))))
-        return out + x_BCHW if self.skip else out
+        out = self.se(F.silu(self.bn2(self.conv2(out))))
+        narrow: Tensor = self.bn3(self.conv3(out))
+        return narrow + x_BCHW if self.skip else narrow
 
 
 class EfficientNetB0(nn.Module):

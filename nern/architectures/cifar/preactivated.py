@@ -38,7 +38,7 @@ class PreActivatedBlock(nn.Module):
             out = self.conv3(F.relu(self.bn3(out)))
         if self.squeeze:
             out = out * self.fc2(F.relu(self.fc1(out.mean((2, 3), keepdim=True)))).sigmoid()
-        return out + side
+        return side + out
 
 
 class PreActivatedResNet(nn.Module):
@@ -101,7 +101,7 @@ class NarrowBlock(nn.Module):
         if self.bottleneck:
             out = self.conv3(F.relu(self.bn3(out)))
         side: Tensor = self.downsample(x_BCHW)
-        return out + side
+        return side + out
 
 
 class NarrowPreActivatedResNet(nn.Module):

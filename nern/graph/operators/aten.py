@@ -1,9 +1,9 @@
 """The operators of torch.export: those of the training IR, of the core ATen IR after decompositions, and of numbers.
 
 All are pure. An operator that changes its argument in the file is read as the operator that returns the result
-(`nern/graph/functional.py`). Everything that a file says about devices, layouts and memory formats is left out: values are on the
-device of the inputs. Floating-point numbers are float32, so the dtypes F16, BF16 and F64 of a file are read as F32. Dropouts and
-batch norms are in evaluation mode, whatever the file says.
+(`nern/graph/functional.py`). Everything that a file says about devices, layouts and memory formats is left out: values are on
+the device of the inputs. Floating-point numbers are float32, so the dtypes F16, BF16 and F64 of a file are read as F32.
+Dropouts and batch norms are in evaluation mode, whatever the file says.
 """
 
 import math
@@ -18,16 +18,16 @@ from torch import Tensor
 from nern import tensorfile
 from nern.errors import BadProgram
 from nern.graph.operators.recurrent import unrolled, validate
-from nern.graph.operators.registry import Function, operator
+from nern.graph.operators.registry import OPERATORS, Function, operator
 
 # Operators that torch computes as the file says. The keyword `dtype` is decoded.
 DIRECT = """
     abs.default neg.default negative.default exp.default exp2.default expm1.default log.default log2.default log10.default
-    log1p.default sqrt.default rsqrt.default square.default reciprocal.default sign.default sgn.default floor.default ceil.default
-    round.default round.decimals trunc.default frac.default sin.default cos.default tan.default asin.default acos.default
-    atan.default sinh.default cosh.default asinh.default acosh.default atanh.default erf.default erfc.default erfinv.default
-    sinc.default logit.default sigmoid.default tanh.default isnan.default isinf.default isfinite.default nan_to_num.default
-    positive.default deg2rad.default rad2deg.default lgamma.default digamma.default
+    log1p.default sqrt.default rsqrt.default square.default reciprocal.default sign.default sgn.default floor.default
+    ceil.default round.default round.decimals trunc.default frac.default sin.default cos.default tan.default asin.default
+    acos.default atan.default sinh.default cosh.default asinh.default acosh.default atanh.default erf.default erfc.default
+    erfinv.default sinc.default logit.default sigmoid.default tanh.default isnan.default isinf.default isfinite.default
+    nan_to_num.default positive.default deg2rad.default rad2deg.default lgamma.default digamma.default
 
     add.Tensor add.Scalar sub.Tensor sub.Scalar rsub.Tensor rsub.Scalar subtract.Tensor subtract.Scalar mul.Tensor mul.Scalar
     multiply.Tensor multiply.Scalar div.Tensor div.Scalar div.Tensor_mode div.Scalar_mode divide.Tensor divide.Scalar
@@ -44,11 +44,12 @@ DIRECT = """
     relu.default relu6.default leaky_relu.default elu.default celu.default selu.default gelu.default silu.default mish.default
     hardtanh.default hardswish.default hardsigmoid.default hardshrink.default softshrink.default softplus.default
     log_sigmoid.default threshold.default prelu.default _prelu_kernel.default glu.default softmax.int
-    log_softmax.int _softmax.default _log_softmax.default _safe_softmax.default special_expit.default special_log_softmax.default
+    log_softmax.int _softmax.default _log_softmax.default _safe_softmax.default special_expit.default
+    special_log_softmax.default
 
-    sum.default sum.dim_IntList mean.default mean.dim prod.default prod.dim_int amax.default amin.default max.default min.default
-    max.dim min.dim argmax.default argmin.default var.default var.dim var.correction std.default std.dim std.correction
-    var_mean.dim var_mean.correction std_mean.correction norm.Scalar norm.ScalarOpt_dim norm.ScalarOpt_dim_dtype
+    sum.default sum.dim_IntList mean.default mean.dim prod.default prod.dim_int amax.default amin.default max.default
+    min.default max.dim min.dim argmax.default argmin.default var.default var.dim var.correction std.default std.dim
+    std.correction var_mean.dim var_mean.correction std_mean.correction norm.Scalar norm.ScalarOpt_dim norm.ScalarOpt_dim_dtype
     linalg_vector_norm.default linalg_norm.default frobenius_norm.dim logsumexp.default any.default any.dim any.dims all.default
     all.dim all.dims cumsum.default cumprod.default topk.default sort.default sort.stable argsort.default argsort.stable
     median.dim cosine_similarity.default pairwise_distance.default cdist.default _cdist_forward.default _euclidean_dist.default
@@ -60,7 +61,6 @@ DIRECT = """
     conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input
 
     layer_norm.default native_layer_norm.default group_norm.default rms_norm.default _fused_rms_norm.default
-   
 
     avg_pool1d.default avg_pool2d.default avg_pool3d.default max_pool1d.default max_pool2d.default max_pool3d.default
     max_pool1d_with_indices.default max_pool2d_with_indices.default max_pool3d_with_indices.default
@@ -71,12 +71,13 @@ DIRECT = """
     pad.default constant_pad_nd.default reflection_pad1d.default reflection_pad2d.default reflection_pad3d.default
     replication_pad1d.default replication_pad2d.default replication_pad3d.default
 
-    upsample_nearest1d.default upsample_nearest1d.vec upsample_nearest2d.default upsample_nearest2d.vec upsample_nearest3d.default
-    upsample_nearest3d.vec _upsample_nearest_exact1d.default _upsample_nearest_exact1d.vec _upsample_nearest_exact2d.default
-    _upsample_nearest_exact2d.vec _upsample_nearest_exact3d.default _upsample_nearest_exact3d.vec upsample_linear1d.default
-    upsample_linear1d.vec upsample_bilinear2d.default upsample_bilinear2d.vec upsample_bicubic2d.default upsample_bicubic2d.vec
-    upsample_trilinear3d.default upsample_trilinear3d.vec _upsample_bilinear2d_aa.default _upsample_bilinear2d_aa.vec
-    _upsample_bicubic2d_aa.default _upsample_bicubic2d_aa.vec grid_sampler.default grid_sampler_2d.default grid_sampler_3d.default
+    upsample_nearest1d.default upsample_nearest1d.vec upsample_nearest2d.default upsample_nearest2d.vec
+    upsample_nearest3d.default upsample_nearest3d.vec _upsample_nearest_exact1d.default _upsample_nearest_exact1d.vec
+    _upsample_nearest_exact2d.default _upsample_nearest_exact2d.vec _upsample_nearest_exact3d.default
+    _upsample_nearest_exact3d.vec upsample_linear1d.default upsample_linear1d.vec upsample_bilinear2d.default
+    upsample_bilinear2d.vec upsample_bicubic2d.default upsample_bicubic2d.vec upsample_trilinear3d.default
+    upsample_trilinear3d.vec _upsample_bilinear2d_aa.default _upsample_bilinear2d_aa.vec _upsample_bicubic2d_aa.default
+    _upsample_bicubic2d_aa.vec grid_sampler.default grid_sampler_2d.default grid_sampler_3d.default
     affine_grid_generator.default pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default im2col.default
     col2im.default
 
@@ -84,16 +85,16 @@ DIRECT = """
     permute.default transpose.int t.default numpy_T.default mT.default adjoint.default swapaxes.default swapdims.default
     movedim.int movedim.intlist moveaxis.int moveaxis.intlist expand.default expand_as.default broadcast_to.default
     broadcast_tensors.default repeat.default tile.default repeat_interleave.self_int cat.default concat.default
-    concatenate.default stack.default hstack.default vstack.default dstack.default split.Tensor split.sizes split_with_sizes.default
-    chunk.default unbind.int tensor_split.sections tensor_split.indices hsplit.int vsplit.int unsafe_split.Tensor unsafe_chunk.default
-    slice.Tensor select.int narrow.default roll.default flip.default fliplr.default flipud.default rot90.default
-    diagonal.default diag_embed.default unfold.default tril.default triu.default meshgrid.default meshgrid.indexing
-    atleast_1d.default atleast_2d.default atleast_3d.default cartesian_prod.default
+    concatenate.default stack.default hstack.default vstack.default dstack.default split.Tensor split.sizes
+    split_with_sizes.default chunk.default unbind.int tensor_split.sections tensor_split.indices hsplit.int vsplit.int
+    unsafe_split.Tensor unsafe_chunk.default slice.Tensor select.int narrow.default roll.default flip.default fliplr.default
+    flipud.default rot90.default diagonal.default diag_embed.default unfold.default tril.default triu.default meshgrid.default
+    meshgrid.indexing atleast_1d.default atleast_2d.default atleast_3d.default cartesian_prod.default
     slice_scatter.default select_scatter.default diagonal_scatter.default
-    index.Tensor _unsafe_index.Tensor index_select.default gather.default take.default take_along_dim.default scatter.src scatter.value
-    scatter_add.default index_put.default _unsafe_index_put.default index_add.default index_copy.default index_fill.int_Scalar
-    masked_fill.Scalar masked_fill.Tensor where.self where.ScalarOther where.ScalarSelf where.Scalar bucketize.Tensor
-    searchsorted.Tensor one_hot.default embedding.default copy.default fill.Scalar fill.Tensor zero.default
+    index.Tensor _unsafe_index.Tensor index_select.default gather.default take.default take_along_dim.default scatter.src
+    scatter.value scatter_add.default index_put.default _unsafe_index_put.default index_add.default index_copy.default
+    index_fill.int_Scalar masked_fill.Scalar masked_fill.Tensor where.self where.ScalarOther where.ScalarSelf where.Scalar
+    bucketize.Tensor searchsorted.Tensor one_hot.default embedding.default copy.default fill.Scalar fill.Tensor zero.default
 
     zeros_like.default ones_like.default full_like.default new_zeros.default new_ones.default new_full.default
 """
@@ -143,11 +144,13 @@ NUMBERS: dict[str, Function] = {
 # Named arguments that a program does not have.
 IGNORED = {"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"}
 
+MAX_CREATED = 2**28
+
 FLOATS = {torch.float64, torch.float16, torch.bfloat16}
 
 
 def schema(name: str) -> Any:
-    """The schema of an operator `aten.NAME.OVERLOAD`: torch's own description of arguments and results. None if torch has none."""
+    """torch's own description of the arguments and results of an operator `aten.NAME.OVERLOAD`. None if torch has none."""
     family, _, rest = name.partition(".")
     packet, _, overload = rest.partition(".")
     found = getattr(getattr(torch.ops.aten, packet, None), overload, None) if family == "aten" and overload else None
@@ -156,7 +159,7 @@ def schema(name: str) -> Any:
 
 def is_mapped(value: Any) -> bool:
     """Whether a value stands for one sample of several, inside torch.vmap."""
-    return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)  # type: ignore[no-any-return]
+    return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)
 
 
 def to_dtype(name: str | None) -> torch.dtype | None:
@@ -188,10 +191,21 @@ def _direct(name: str) -> Function:
     return call
 
 
+def _limited(function: Function) -> Function:
+    """The function, after a look at the size of its result: a file may ask for more memory than there is."""
+
+    def call(*arguments: Any, device: torch.device, **keywords: Any) -> Tensor:
+        if function(*arguments, device=torch.device("meta"), **keywords).numel() > MAX_CREATED:
+            raise BadProgram(f"the graph creates a tensor of more than {MAX_CREATED} elements, which is too large")
+        return function(*arguments, device=device, **keywords)  # type: ignore[no-any-return]
+
+    return call
+
+
 for _name in DIRECT.split():
     operator(f"aten.{_name}")(_direct(_name))
 for _name in CREATING.split():
-    operator(f"aten.{_name}", on_device=True)(_direct(_name))
+    operator(f"aten.{_name}", on_device=True)(_limited(_direct(_name)))
 for _name, _function in NUMBERS.items():
     operator(_name)(_function)
 
@@ -271,7 +285,7 @@ def _to_other(x: Tensor, other: Tensor, *arguments: Any, **keywords: Any) -> Ten
 # Memory that was not written yet could be read, so that it is zeros.
 @operator("aten.empty.memory_format", on_device=True)
 def _empty(size: Sequence[int], *, dtype: str | None = None, device: torch.device, **keywords: Any) -> Tensor:
-    return torch.zeros(size, dtype=to_dtype(dtype), device=device)
+    return OPERATORS["aten.zeros.default"](size, dtype=dtype, device=device)  # type: ignore[no-any-return]
 
 
 @operator("aten.empty_like.default")

@@ -93,8 +93,9 @@ def unrolled(
 ) -> tuple[Tensor, ...]:
     """What torch.lstm, torch.gru, torch.rnn_tanh and torch.rnn_relu compute in evaluation mode: outputs and last states.
 
-    x: time x batch x features, or batch x time x features with `batch_first`. states: (layers * directions) x batch x hidden each.
-    parameters: for each layer and direction, input weight, hidden weight, their biases if `has_biases`, and perhaps a projection.
+    x: time x batch x features, or batch x time x features with `batch_first`.
+    states: (layers * directions) x batch x hidden each.
+    parameters: for each layer and direction, input weight, hidden weight, their biases if `has_biases`, perhaps a projection.
     """
     directions = 2 if bidirectional else 1
     each = len(parameters) // (layers * directions)

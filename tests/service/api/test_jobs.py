@@ -181,7 +181,11 @@ def test_a_job_distils_from_inputs_that_fit_the_network(client: httpx.Client) ->
 
 
 def test_a_job_whose_artefact_is_hardly_smaller_says_why(client: httpx.Client) -> None:
-    weights = {"conv.weight": torch.zeros(16, 16, 3, 3), "fc1.weight": torch.zeros(500, 400), "fc2.weight": torch.zeros(90, 100)}
+    weights = {
+        "conv.weight": torch.zeros(16, 16, 3, 3),
+        "fc1.weight": torch.zeros(500, 400),
+        "fc2.weight": torch.zeros(90, 100),
+    }
     checkpoint = upload(client, saved(weights)).json()["id"]
     job = {"checkpoint_id": checkpoint, "ratio": 0.4, "hidden": None}
     _, note = new_job(client, **job).json()["notes"]

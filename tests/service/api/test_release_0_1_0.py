@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from service.settings import Settings
-from service.store import migrate
+from service.store import checkpoints, migrate
 from service.store.database import Database
 from tests.support.representations import opened
 from tests.support.schemas import answer_schema, undocumented
@@ -115,3 +115,14 @@ def test_datasets(client: httpx.Client) -> None:
     assert client.get("/v1/datasets").json()["items"] == [answer]
     document = client.get("/openapi.json").json()
     assert undocumented(answer, answer_schema(document, "/v1/datasets/{id}"), document) == []
+
+
+def test_checkpoints_and_the_upload_of_the_same_bytes(client: httpx.Client, database: Database) -> None:
+    [(id, sha256), *_] = stored("SELECT id, sha256 FROM checkpoint")
+    answer = client.get(f"/v1/checkpoints/{id}").json()
+    assert (answer["key"], answer["keys"], answer["notes"], answer["aliases"]) == ("", [], [], {})
+    with database.read() as session:
+        found = checkpoints.with_hash(session, sha256, None)
+        assert found is not None
+        assert found.id == id
+        assert checkpoints.with_hash(session, sha256, "state_dict") is None

@@ -264,7 +264,7 @@ def test_tensors_that_leave_their_storage_are_refused(offset: int, size: Any, st
             return torch._utils._rebuild_tensor_v2, arguments
 
     content = saved({"a": Crafted()}, legacy=legacy)
-    with pytest.raises(Refusal, match="larger than its storage|damaged"):
+    with pytest.raises(Refusal, match=r"larger than its storage|damaged"):
         read(content)
 
 
@@ -274,5 +274,5 @@ def test_a_stride_of_0_takes_no_memory() -> None:
 
 def test_storages_are_read_from_the_archive_alone() -> None:
     content = saved({"a": torch.ones(4)})
-    with pytest.raises(Refusal, match="missing|has no data"):
+    with pytest.raises(Refusal, match="has no data"):
         read(content.replace(b"archive/data/0", b"archive/data/1"))

@@ -17,6 +17,7 @@ from service.http.sources import Source
 from service.serving.artefact import ArtefactFile
 from service.serving.network import NetworkFile
 from service.serving.predictors import Predictors
+from service.serving.tensors import Tensors
 from service.serving.uploaded import UploadedFile
 from service.store import migrate, predictors
 from service.store.blobs import Blobs
@@ -34,7 +35,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def network(database: Database, state_dict: StateDict) -> NetworkFile:
-    return NetworkFile(Predictors(database).load(store_predictor(database, state_dict)), "tag")
+    return NetworkFile(Tensors(Predictors(database).load(store_predictor(database, state_dict))), "tag")
 
 
 def artefact(database: Database, state_dict: StateDict) -> ArtefactFile:
@@ -87,10 +88,23 @@ def test_any_range_is_that_of_the_whole(database: Database, tmp_path: Path, kind
 
 def test_a_kernel_that_is_too_long_for_a_tile_is_the_same_alone_and_in_the_network(database: Database) -> None:
     served = Predictors(database).load(store_predictor(database, {"long.weight": torch.randn(40, 7, 251)}))
-    whole = safetensors.torch.load(b"".join((source := NetworkFile(served, "tag")).read(0, source.nbytes)))["long.weight"]
+    whole = safetensors.torch.load(b"".join((source := NetworkFile(Tensors(served), "tag")).read(0, source.nbytes)))[
+        "long.weight"
+    ]
     indices = torch.tensor([0, 279, 31, 32])
     assert torch.equal(served.kernels(0, indices), whole.flatten(0, 1)[indices])
     assert torch.equal(whole, served.artefact.state_dict()["long.weight"])
+
+
+def test_tied_weights_are_written_under_each_name(database: Database) -> None:
+    tied = torch.randn(4, 4, 3, 3)
+    state_dict = {"a.weight": tied, "b.weight": tied, "c": torch.arange(5)}
+    file = network(database, state_dict)
+    whole = b"".join(file.read(0, file.nbytes))
+    tensors = safetensors.torch.load(whole)
+    assert tensors.keys() == state_dict.keys()
+    assert torch.equal(tensors["a.weight"], tensors["b.weight"])
+    assert all(b"".join(file.read(start, start + 99)) == whole[start : start + 99] for start in range(0, file.nbytes, 50))
 
 
 def test_the_whole_of_a_network_is_its_state_dict(database: Database) -> None:
