@@ -85,7 +85,15 @@ CASES: dict[str, tuple[Callable[[], Network], Data, TrainingRequest]] = {
     "paper": (
         segmenter,
         images(),
-        PaperRequest(steps=60, hidden=24, image_batch=8, logit_weight=0.1, objective="classes"),
+        PaperRequest(
+            steps=60,
+            hidden=24,
+            image_batch=16,
+            logit_weight=0.5,
+            learning_rate=0.05,
+            layer_scaling=0.5,
+            objective="classes",
+        ),
     ),
 }
 

@@ -156,7 +156,7 @@ def test_a_device_that_is_not_there_is_refused_before_any_job_is_claimed(place: 
         Worker(settings, place.stopping)
 
 
-@pytest.mark.parametrize("where", ["nern.training.train", "nern.teachers.calling.functional_call"])
+@pytest.mark.parametrize("where", ["nern.training.train", "nern.teachers.renamed.functional_call"])
 def test_a_device_that_fails_ends_the_worker_and_not_the_jobs(place: Place, where: str) -> None:
     waiting = [place.add(resnet8(), architecture="cifar/resnet8", dataset=dataset_file()) for _ in range(2)]
     with (
