@@ -96,7 +96,7 @@ class NetworkFacts:
     def classes(self) -> int | None:
         """The number of classes, as far as it is known: the second extent of the only output of the network, (B, C)."""
         if self._match is not None:
-            return self._match.classes
+            return self._match.classes or None
         outputs = [one for one in outputs_of(self.program) if one.floating] if self.program is not None else []
         if len(outputs) != 1 or outputs[0].shape is None or len(outputs[0].shape) != 2:
             return None
@@ -121,9 +121,14 @@ class NetworkFacts:
 
         def chosen(outputs: Sequence[OutputFacts], labels: LabelFacts | None) -> Sequence[Objective]:
             described = [replace(one, softmax_axis=axes.get(one.name)) for one in outputs]
-            return choose(described, wanted, labels, by_name=self.architecture is not None)
+            return choose(described, wanted, labels, by_name=self._gives_classes)
 
         return chosen
+
+    @property
+    def _gives_classes(self) -> bool:
+        """Whether the network is known by name as one that gives classes, of images or of pixels."""
+        return self._match is not None and bool({"logits", "dense classes"} & set(self._match.outputs.values()))
 
     @cached_property
     def _match(self) -> Match | None:
