@@ -195,5 +195,5 @@ def _two_stages(network: Any, x_BCHW: Tensor) -> dict[str, Tensor]:
 
 def _of_anchors(map_BCHW: Tensor, numbers: int) -> Tensor:
     """The numbers of each anchor: (B, anchors at a place * numbers, H, W) to (B, anchors, numbers)."""
-    of_anchors: Tensor = map_BCHW.unflatten(1, (-1, numbers))  # type: ignore[no-untyped-call]
+    of_anchors: Tensor = map_BCHW.unflatten(1, (-1, numbers))
     return of_anchors.movedim(2, -1).flatten(1, 3)

@@ -2,6 +2,7 @@
 
 import sys
 from functools import partial
+from typing import Any
 
 import pytest
 import timm
@@ -17,7 +18,7 @@ from nern.errors import UnknownArchitecture
 from tests.support.networks import filled
 
 
-def of_timm(model: str, **options: object) -> nn.Module:
+def of_timm(model: str, **options: Any) -> nn.Module:
     network: nn.Module = filled(timm.create_model(model, **options))
     return network
 
