@@ -22,7 +22,7 @@ FOREIGN_SHARE_WITHOUT_HEAD = 0.1
 # The nearest architecture is named if so many of the tensors are the same.
 NEAR = 0.5
 # The number of architectures that are compared with a state_dict that none fits.
-NEAREST = 12
+NEAREST = 8
 
 
 class Shaped(Protocol):
@@ -42,8 +42,8 @@ class Match:
     image_size: the height and width, in pixels, of the images that the variant is made for.
     frames: the number of frames of the videos that it is made for; 0 for images.
     groups: the number of groups of every convolution, by the name of its weight in the file.
-    outputs: the kind of each output, by name, in the order in which the built network returns them. A network with one output
-        returns a tensor, one with several returns a tuple.
+    outputs: the kind of each output, by name. The built network returns a tensor if the only output is logits, features or
+        maps, else a dictionary.
     view: the names of the network's tensors: bare names, as the built network has them, and names in the file.
     head: what the file has as the head of the network, or None if the architecture has no head that can be replaced.
     alternatives: other architectures with the same names and shapes, which compute something else.

@@ -127,14 +127,7 @@ def _segmenter(model: str, auxiliary: bool) -> Variant:
     outputs: dict[str, Kind] = {"out": "dense classes"}
     if auxiliary:
         outputs["aux"] = "dense classes"
-    network = _network(model, 520, **options)
-
-    def build(classes: int) -> nn.Module:
-        module = network.build(classes)
-        module.register_forward_hook(lambda _, __, made: made["out"] if len(outputs) == 1 else tuple(made[o] for o in outputs))
-        return module
-
-    return replace(network, build=build, classes=21, outputs=outputs)
+    return replace(_network(model, 520, **options), classes=21, outputs=outputs)
 
 
 def _detector(model: str) -> Variant:
@@ -154,7 +147,7 @@ def _detector(model: str) -> Variant:
     return replace(network, build=build, classes=91, outputs=outputs)
 
 
-def _detection(model: str) -> tuple[Callable[[Any, Tensor], tuple[Tensor, ...]], Mapping[str, Kind]]:
+def _detection(model: str) -> tuple[Callable[[Any, Tensor], dict[str, Tensor]], Mapping[str, Kind]]:
     """How a detector is computed, and the names of its outputs."""
     if "rcnn" in model:
         names = ["objectness", "anchor_deltas", "class_logits", "box_deltas"]
@@ -164,15 +157,15 @@ def _detection(model: str) -> tuple[Callable[[Any, Tensor], tuple[Tensor, ...]],
     names = ["bbox_regression", "cls_logits"] if model.startswith("ssd") else ["cls_logits", "bbox_regression"]
     names += ["bbox_ctrness"] if model.startswith("fcos") else []
 
-    def one_stage(network: Any, x_BCHW: Tensor) -> tuple[Tensor, ...]:
+    def one_stage(network: Any, x_BCHW: Tensor) -> dict[str, Tensor]:
         features = network.backbone(x_BCHW)
         maps = network.head([features] if isinstance(features, Tensor) else list(features.values()))
-        return tuple(maps[name] for name in names)
+        return {name: maps[name] for name in names}
 
     return one_stage, dict.fromkeys(names, "map")
 
 
-def _two_stages(network: Any, x_BCHW: Tensor) -> tuple[Tensor, ...]:
+def _two_stages(network: Any, x_BCHW: Tensor) -> dict[str, Tensor]:
     """The outputs of a Faster R-CNN and its relatives: (B, anchors), (B, anchors, 4), then (B, regions, …).
 
     The outputs for regions are class logits, box deltas and, of a detector that has them, masks or keypoints.
@@ -186,19 +179,21 @@ def _two_stages(network: Any, x_BCHW: Tensor) -> tuple[Tensor, ...]:
     heads = network.roi_heads
     sizes = [(height, width)] * batch
     logits, box_deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, regions, sizes)))
-    of_regions = [logits, box_deltas]
+    of_regions = {"class_logits": logits, "box_deltas": box_deltas}
     if heads.has_mask():
-        of_regions.append(heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, regions, sizes))))
+        masks = heads.mask_roi_pool(features, regions, sizes)
+        of_regions["mask_logits"] = heads.mask_predictor(heads.mask_head(masks))
     if heads.has_keypoint():
-        of_regions.append(heads.keypoint_predictor(heads.keypoint_head(heads.keypoint_roi_pool(features, regions, sizes))))
-    return (
-        torch.cat([one.flatten(1) for one in objectness], 1),
-        torch.cat([_of_anchors(one, 4) for one in deltas], 1),
-        *(one.unflatten(0, (batch, len(REGIONS))) for one in of_regions),
-    )
+        keypoints = heads.keypoint_roi_pool(features, regions, sizes)
+        of_regions["keypoint_logits"] = heads.keypoint_predictor(heads.keypoint_head(keypoints))
+    return {
+        "objectness": torch.cat([one.flatten(1) for one in objectness], 1),
+        "anchor_deltas": torch.cat([_of_anchors(one, 4) for one in deltas], 1),
+        **{name: one.unflatten(0, (batch, len(REGIONS))) for name, one in of_regions.items()},
+    }
 
 
 def _of_anchors(map_BCHW: Tensor, numbers: int) -> Tensor:
     """The numbers of each anchor: (B, anchors at a place * numbers, H, W) to (B, anchors, numbers)."""
-    of_anchors: Tensor = map_BCHW.unflatten(1, (-1, numbers))  # type: ignore[no-untyped-call]
+    of_anchors: Tensor = map_BCHW.unflatten(1, (-1, numbers))
     return of_anchors.movedim(2, -1).flatten(1, 3)

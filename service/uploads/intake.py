@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -185,7 +185,8 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
     layers = network.convolutions
     represented = {layer.name for layer in layers}
     places = {name: place for place, name in enumerate(network.own)}
-    groups = architectures.groups(architecture, shapes) if architecture else {}
+    match = architectures.match(architecture, shapes) if architecture else None
+    groups = match.groups if match else {}
     row = Checkpoint(
         id=new_id(),
         sha256=file.sha256,
@@ -218,12 +219,24 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
         first=facts.first,
         choice={
             "keys": facts.keys,
-            "notes": [*facts.notes, *layout_notes(layers)],
+            "notes": [*facts.notes, *layout_notes(layers), *_architecture_notes(candidates, match, shapes, facts)],
             "aliases": facts.aliases,
             "sequential": None if architecture else propose(architectures.shapes_of(network.own)),
         },
     )
     return with_graph(row, facts.program) if facts.program else row
+
+
+def _architecture_notes(
+    candidates: list[str], match: architectures.Match | None, shapes: Mapping[str, architectures.Shape], facts: CheckpointFacts
+) -> list[str]:
+    """What was assumed about the architecture, or how far the nearest one is."""
+    if match is not None:
+        return match.notes
+    if candidates:
+        return [f"several architectures have these names and shapes; name one in the job: {', '.join(candidates)}"]
+    near = None if facts.program else architectures.nearest(shapes)
+    return [f"no architecture fits; the nearest is {near[0]}: {near[1]}"] if near else []
 
 
 def with_graph(row: Checkpoint, program: Json) -> Checkpoint:

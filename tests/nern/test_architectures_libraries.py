@@ -2,6 +2,7 @@
 
 import sys
 from functools import partial
+from typing import Any
 
 import pytest
 import timm
@@ -17,7 +18,7 @@ from nern.errors import UnknownArchitecture
 from tests.support.networks import filled
 
 
-def of_timm(model: str, **options: object) -> nn.Module:
+def of_timm(model: str, **options: Any) -> nn.Module:
     network: nn.Module = filled(timm.create_model(model, **options))
     return network
 
@@ -94,9 +95,8 @@ def test_a_segmenter_gives_the_logits_of_each_pixel(auxiliary: bool) -> None:
     images = torch.randn(2, 3, 64, 64)
     built = architectures.build("torchvision/deeplabv3_mobilenet_v3_large", state_dict)
     made, expected = functional_call(built, {}, (images,)), network(images)
-    made = made if auxiliary else (made,)
-    assert len(made) == len(names)
-    for name, output in zip(names, made, strict=True):
+    assert list(made) == names
+    for name, output in made.items():
         assert output.shape == (2, 3, 64, 64)
         assert torch.equal(output, expected[name])
 
@@ -131,7 +131,7 @@ def test_a_detector_gives_what_its_heads_say_of_every_anchor(name: str, outputs:
     match = architectures.match(f"torchvision/{name}", shapes)
     assert (match.classes, match.outputs) == (5, dict.fromkeys(outputs, "map"))
     made = network.to("meta")(torch.empty(2, *match.input_shape, device="meta"))
-    assert {name: tuple(output.shape) for name, output in zip(match.outputs, made, strict=True)} == outputs
+    assert {name: tuple(output.shape) for name, output in made.items()} == outputs
 
 
 def test_every_weight_of_a_detector_has_a_part_in_its_outputs() -> None:
@@ -142,15 +142,16 @@ def test_every_weight_of_a_detector_has_a_part_in_its_outputs() -> None:
     match = architectures.match("torchvision/fasterrcnn_mobilenet_v3_large_320_fpn", shapes_of(state_dict))
     built = architectures.build(match.architecture, state_dict).requires_grad_(True)
     made = functional_call(built, {}, (torch.randn(2, 3, 64, 64),))
-    shapes = {name: tuple(output.shape) for name, output in zip(match.outputs, made, strict=True)}
-    anchors = made[0].shape[1]
+    shapes = {name: tuple(output.shape) for name, output in made.items()}
+    assert list(match.outputs) == list(shapes)
+    anchors = made["objectness"].shape[1]
     assert shapes == {
         "objectness": (2, anchors),
         "anchor_deltas": (2, anchors, 4),
         "class_logits": (2, 9, 5),
         "box_deltas": (2, 9, 20),
     }
-    sum(output.square().mean() for output in made).backward()
+    sum(output.square().mean() for output in made.values()).backward()
     assert [path for path, parameter in built.named_parameters() if parameter.grad is None] == []
 
 
@@ -165,6 +166,5 @@ def test_a_detector_of_masks_or_keypoints_gives_these_for_regions(name: str, las
     variant = networks.variants(f"torchvision/{name}")[0]
     with torch.no_grad():
         made = variant.build(91).eval()(torch.randn(1, 3, 64, 64))
-    assert list(variant.outputs)[-1] == last
-    assert len(made) == len(variant.outputs)
-    assert made[-1].shape == shape
+    assert list(made) == list(variant.outputs)
+    assert made[last].shape == shape

@@ -1,6 +1,7 @@
 """Files that are a known network and something else: prefixes, other heads, tensors beside the network, near misses."""
 
 from collections import OrderedDict
+from functools import partial
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_numbered_layers_of_a_head_may_be_in_any_order() -> None:
 
 
 def test_strides_do_not_show_in_shapes_so_both_networks_are_candidates() -> None:
-    ten, seven = (shapes_of(skeleton(lambda c=classes: models.mobilenet_v2(num_classes=c)).state_dict()) for classes in (10, 7))
+    ten, seven = (shapes_of(skeleton(partial(models.mobilenet_v2, num_classes=classes)).state_dict()) for classes in (10, 7))
     assert architectures.recognise(ten) == ["cifar/mobilenetv2_x1_0", "torchvision/mobilenet_v2"]
     # With seven classes, the network for CIFAR is unlikely, but a job may name it.
     assert architectures.recognise(seven) == ["torchvision/mobilenet_v2"]

@@ -38,7 +38,8 @@ class PreActivatedBlock(nn.Module):
             out = self.conv3(F.relu(self.bn3(out)))
         if self.squeeze:
             out = out * self.fc2(F.relu(self.fc1(out.mean((2, 3), keepdim=True)))).sigmoid()
-        return side + out
+        total: Tensor = side + out
+        return total
 
 
 class PreActivatedResNet(nn.Module):
@@ -100,8 +101,8 @@ class NarrowBlock(nn.Module):
         out = self.conv2(F.relu(self.bn2(out)))
         if self.bottleneck:
             out = self.conv3(F.relu(self.bn3(out)))
-        side: Tensor = self.downsample(x_BCHW)
-        return side + out
+        total: Tensor = self.downsample(x_BCHW) + out
+        return total
 
 
 class NarrowPreActivatedResNet(nn.Module):

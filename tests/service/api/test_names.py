@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from nern.architectures.cifar import ResNet
+from nern.architectures.cifar import NETWORKS, ResNet
 from service.settings import Settings
 from tests.support.calls import DATASET, is_problem, upload
 from tests.support.networks import resnet8, saved
@@ -156,3 +156,19 @@ def test_tied_weights_are_one_layer(client: httpx.Client) -> None:
     assert [layer["name"] for layer in found["layers"]] == ["0.weight"]
     assert found["aliases"] == {"1.weight": "0.weight"}
     assert found["parameters"] == 81 + 3 + 3
+
+
+def test_the_answer_names_candidates_assumptions_and_the_nearest_architecture(client: httpx.Client) -> None:
+    small_stem = ResNet(8).state_dict() | {"layer3.0.conv2.weight": torch.ones(64, 64, 5, 5)}
+    near = send(client, saved(small_stem)).json()
+    assert (near["architecture"], near["candidates"]) == (None, [])
+    assert "the nearest is cifar/resnet8: 'layer3.0.conv2.weight' has the shape [64, 64, 5, 5]" in near["notes"][-1]
+    network = NETWORKS["cifar/shufflenetv2_x0_5"][0](10)
+    both = send(client, saved(network.state_dict())).json()
+    assert both["architecture"] is None
+    assert both["candidates"] == ["cifar/shufflenetv2_x0_5", "torchvision/shufflenet_v2_x0_5"]
+    assert "name one in the job: cifar/shufflenetv2_x0_5, torchvision" in both["notes"][-1]
+    network.fc = nn.Sequential(nn.Linear(1024, 20), nn.ReLU(), nn.Linear(20, 4))
+    headed = send(client, saved(network.state_dict())).json()
+    assert headed["architecture"] == "torchvision/shufflenet_v2_x0_5"
+    assert "a ReLU is taken to be at fc.1" in " ".join(headed["notes"])
