@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 
+from nern.request.options import ObjectiveKind
+
 Outputs = tuple[Tensor, ...]
 Loss = Callable[[Outputs, Tensor], Tensor]
 Quality = Callable[[Outputs, Tensor], float]
@@ -38,7 +40,7 @@ class Task:
     loss: Loss
     quality: Quality
     unit: str
-    objective: str
+    objective: ObjectiveKind
 
 
 def accuracy(outputs: Outputs, targets: Tensor) -> float:
