@@ -8,14 +8,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
-
-from nern.request.options import ObjectiveKind
 
 Outputs = tuple[Tensor, ...]
 Loss = Callable[[Outputs, Tensor], Tensor]
@@ -40,7 +39,7 @@ class Task:
     loss: Loss
     quality: Quality
     unit: str
-    objective: ObjectiveKind
+    objective: Literal["classes", "values"]
 
 
 def accuracy(outputs: Outputs, targets: Tensor) -> float:

@@ -33,8 +33,8 @@ def test_tied_weights_are_given_once() -> None:
     view = View("", {"0.weight": "first", "1.weight": "second"})
     network = Renamed(nn.Sequential(linear(), linear()), view, {"second": "first"})
     doubling = 2 * torch.eye(3)
-    torch.testing.assert_close(call(network, {"first": doubling}, (INPUT,)), 4 * INPUT)
+    torch.testing.assert_close(call(network, {"first": doubling}, (INPUT,))["output"], 4 * INPUT)
 
 
 def test_modules_with_their_own_names_are_called_too() -> None:
-    assert not call(linear(), {"weight": torch.zeros(3, 3)}, (INPUT,)).any()
+    assert not call(linear(), {"weight": torch.zeros(3, 3)}, (INPUT,))["output"].any()

@@ -114,8 +114,8 @@ def filled(content: bytes, weights: StateDict) -> bytes:
     model = onnx.load_from_string(content)
     for value in model.graph.initializer:
         value.CopyFrom(onnx.numpy_helper.from_array(weights[value.name].numpy(), value.name))
-    content: bytes = model.SerializeToString()
-    return content
+    changed: bytes = model.SerializeToString()
+    return changed
 
 
 def test_a_file_with_a_graph_says_what_goes_in_and_what_comes_out(client: httpx.Client, files: dict[str, bytes]) -> None:
