@@ -5,8 +5,8 @@ python -m bench.networks [--only NAME ...] [--ratio 0.7] [--steps N] [--epochs N
 The networks of bench/zoo are trained on data that packages carry. Each is written as a state_dict, as an ONNX file and as
 a .pt2 file of torch.export, and each file is read as the service reads it. "state_dict" says what the names and shapes
 alone tell: an architecture by name, a proposed description of a plain sequence, or nothing. "onnx" and "pt2" are the largest
-difference of the graph's outputs from those of the module, relative to the largest output. The predictor is distilled from the .pt2 file, and
-the rebuilt weights are loaded into the module itself.
+difference of the graph's outputs from those of the module, relative to the largest output. The predictor is distilled from
+the .pt2 file, and the rebuilt weights are loaded into the module itself.
 
 "original" and "rebuilt" are the quality on the test set, which is used for nothing else; "loss" is the part of the quality that
 was lost. Bytes are fractions of the float32 bytes of the represented weights: "bytes" is predictor and permutation, "file" the
