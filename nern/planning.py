@@ -67,7 +67,7 @@ def choose_layers(network: NetworkFacts, request: TrainingRequest) -> list[Layer
     """
     convolutions = network.convolutions
     known = {layer.name: layer for layer in convolutions + network.linear}
-    everything = [known[name] for name in network.tensors if name in known]
+    everything = [known[name] for name in network.own if name in known]
     if request.layers == "everything":
         return select_layers(everything, known)
     if isinstance(request.layers, list):
@@ -119,9 +119,7 @@ def _validate_batch_axes(ports: tuple[Port, ...]) -> None:
         if port.shape == ():
             detail = f"the input {port.name!r} of the graph is one number: it has no batch axis"
     if len(fixed) > 1:
-        detail = (
-            f"the first axes of the inputs have the extents {', '.join(map(str, fixed))}: they must be a batch axis"
-        )
+        detail = f"the first axes of the inputs have the extents {', '.join(map(str, fixed))}: they must be a batch axis"
     if detail:
         raise UnusableImages(f"{detail}; export the network with a free batch axis, or leave out `data`", "/data")
 
