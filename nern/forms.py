@@ -79,7 +79,7 @@ class Form:
             norm = _norm(first, self.shapes[1])
             weight = first * (others[0] / norm.where(norm > 0, 1.0))
         elif self.kind == "spectral norm":
-            weight = first / _sigma(first, *others, self.axis)
+            weight = first / _sigma(first, others[0], others[1], self.axis)
         else:
             weight = first * others[0]
         return weight.to(tensors[self.parts[0]].dtype)
