@@ -122,6 +122,7 @@ def test_a_layer_comes_back_in_its_form_with_the_bits_of_its_kernels(database: D
     ]
     assert tensors.keys() == rebuilt.keys()
     assert all(torch.equal(tensors[name], tensor) for name, tensor in rebuilt.items())
+    assert list(Tensors(served).described) == list(state_dict)
     first = served.artefact.forms[1].parts[0]
     assert torch.equal(served.kernels(1, torch.tensor([7, 2])), tensors[first].flatten(0, 1)[[7, 2]])
     assert all(b"".join(file.read(start, start + 99)) == whole[start : start + 99] for start in range(0, file.nbytes, 50))
