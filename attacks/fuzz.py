@@ -77,7 +77,7 @@ def try_one(data: bytes) -> None:
     watching = True
     try:
         if is_dataset:
-            child.inspect_dataset(BytesIO(content), BytesIO(), MAX_DATASET_BYTES)
+            child.inspect_dataset(BytesIO(content), BytesIO(), MAX_DATASET_BYTES, None)
         else:
             child.inspect_checkpoint(BytesIO(content), BytesIO(), len(content))
         outcome = "accepted"

@@ -2,11 +2,11 @@
 
 python -m bench.networks [--only NAME ...] [--ratio 0.7] [--steps N] [--epochs N] [--quick]
 
-The networks of bench/zoo are trained on data that packages carry. Each is written as a state_dict, as an ONNX file and as a
-.pt2 file of torch.export, and each file is read as the service reads it. "state_dict" says what the names and shapes alone tell:
-an architecture by name, a proposed description of a plain sequence, or nothing. "onnx" and "pt2" are the largest difference of
-the graph's outputs from those of the module, relative to the largest output. The predictor is distilled from the .pt2 file, and
-the rebuilt weights are loaded into the module itself.
+The networks of bench/zoo are trained on data that packages carry. Each is written as a state_dict, as an ONNX file and as
+a .pt2 file of torch.export, and each file is read as the service reads it. "state_dict" says what the names and shapes
+alone tell: an architecture by name, a proposed description of a plain sequence, or nothing. "onnx" and "pt2" are the largest
+difference of the graph's outputs from those of the module, relative to the largest output. The predictor is distilled from
+the .pt2 file, and the rebuilt weights are loaded into the module itself.
 
 "original" and "rebuilt" are the quality on the test set, which is used for nothing else; "loss" is the part of the quality that
 was lost. Bytes are fractions of the float32 bytes of the represented weights: "bytes" is predictor and permutation, "file" the
@@ -20,9 +20,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from nern.inputs import Inputs
-from nern.network import Network
-from nern.teachers import call
 from torch import Tensor, nn
 
 import nern
@@ -35,7 +32,10 @@ from nern.artefact import Artefact
 from nern.graph import exported, onnx_model
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.proposal import propose
+from nern.inputs import Inputs
+from nern.network import Network
 from nern.request import DecoupledRequest
+from nern.teachers import call
 from nern.training import train
 
 # The size of a predictor, and its training. With float16 weights, 0.7 parameters for each weight are 35% of float32 bytes.
@@ -140,7 +140,7 @@ def read_pt2(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[float, Net
 def read_onnx(network: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     """The difference of the graph in an ONNX file, as torch writes it by default."""
     file = io.BytesIO()
-    torch.onnx.export(network, inputs, file, dynamo=True, verbose=False)
+    torch.onnx.export(network, inputs, file, dynamo=True, verbose=False)  # type: ignore[arg-type]  # files are possible
     read = onnx_model.read(file.getvalue())
     return difference(network, GraphNetwork(read.program, read.state_dict), inputs)
 

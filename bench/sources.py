@@ -55,7 +55,7 @@ def main() -> None:
     show(rows, "Accuracy in percent, time in minutes", options, device=DEVICE_NAME)
 
 
-def source(name: str, folder: Path, shape: tuple[int, int, int], seed: int) -> Images | Noise | None:
+def source(name: str, folder: Path, shape: tuple[int, ...], seed: int) -> Images | Noise | None:
     """The inputs that a training distils on."""
     if name == "none":
         return None

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Task:
     loss: Loss
     quality: Quality
     unit: str
-    objective: str
+    objective: Literal["classes", "values"]
 
 
 def accuracy(outputs: Outputs, targets: Tensor) -> float:

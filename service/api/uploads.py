@@ -94,13 +94,13 @@ async def create_upload(
     upload_checksum: Sum = None,
 ) -> Response:
     """Creates an upload. The header `Location` of the answer is its address. The body may have the first bytes of the file."""
-    length = tus.number(request, "upload-length")
+    length = tus.number(request, "Upload-Length")
     defer = request.headers.get("upload-defer-length")
     if "upload-concat" in request.headers:
         raise problems.BadRequest("uploads can't be concatenated here; send the file in one upload (parallelUploads: 1)")
     if (length is None) == (defer is None) or defer not in (None, "1"):
         raise problems.BadRequest("send the size of the file in the header Upload-Length, or Upload-Defer-Length: 1")
-    nbytes, checksum = tus.number(request, "content-length"), tus.checksum(request.headers)
+    nbytes, checksum = tus.number(request, "Content-Length"), tus.checksum(request.headers)
     has_body = bool(nbytes) or "transfer-encoding" in request.headers
     if has_body:
         tus.require_media_type(request)
@@ -149,10 +149,10 @@ async def append_to_upload(
     its path. A file that is refused is answered with the problem.
     """
     tus.require_media_type(request)
-    offset, nbytes = tus.number(request, "upload-offset"), tus.number(request, "content-length")
+    offset, nbytes = tus.number(request, "Upload-Offset"), tus.number(request, "Content-Length")
     if offset is None:
         raise problems.BadRequest("the header Upload-Offset is missing; send the offset that HEAD tells")
-    length, checksum = tus.number(request, "upload-length"), tus.checksum(request.headers)
+    length, checksum = tus.number(request, "Upload-Length"), tus.checksum(request.headers)
     upload = await _append(request, context, id, offset, nbytes=nbytes, length=length, checksum=checksum)
     return Response(status_code=204, headers=_progress(outcome(upload)))
 

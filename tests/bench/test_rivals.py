@@ -110,7 +110,9 @@ def test_distillation_comes_closer_to_the_original_than_rounding() -> None:
     distilled = distil(teacher, weights, 2, source, judge, steps=100, learning_rate=1e-3, seed=0)
 
     def divergence(some: dict[str, Quantised]) -> float:
-        return judge.compare({name: one.weight() for name, one in some.items()}).divergence
+        found = judge.compare({name: one.weight() for name, one in some.items()}).divergence
+        assert found is not None
+        return found
 
     assert distilled.keys() == weights.keys()
     assert divergence(distilled) < 0.6 * divergence(rounded(state_dict, 2))

@@ -5,9 +5,10 @@ import torch
 
 from nern.architectures.cifar import ResNet, Shortcut
 from nern.embedding import Embedding, EmbeddingConfig, axis_table
+from nern.facts import NetworkFacts
 from nern.layers import Layer, TensorFacts, find_layers
 from nern.plan import Plan
-from nern.planning import NetworkFacts, make_plan
+from nern.planning import make_plan
 from nern.predictor import Predictor, PredictorConfig
 from nern.request import DecoupledRequest, read_request
 from nern.request.options import MAX_HIDDEN

@@ -209,7 +209,7 @@ REFUSED: list[tuple[str, bytes, type[problems.Problem], str]] = [
     ("truncated safetensors header", SAFE[:100], problems.TruncatedFile, "header"),
     ("another zip", zipped(readme=b"hi", licence=b""), problems.NotACheckpoint, "not one of torch.save"),
     ("a checkpoint in a zip", zipped(net=WHOLE), problems.NotACheckpoint, "holds 'net'; unpack it"),
-    ("torch.export", zipped(net__models__model=b"{}"), problems.UnsupportedArchive, "torch.export"),
+    ("torch.export", zipped(models__model=b"{}"), problems.UnsupportedGraph, "torch.export"),
     ("code in a zip", saved({"state_dict": NETWORK, "hook": Runs("touch pwned")}), problems.ForbiddenPickle, "system"),
     ("code in a legacy file", saved(Runs("touch pwned"), legacy=True), problems.ForbiddenPickle, "system"),
     (

@@ -30,7 +30,7 @@ DIRECT = """
     nan_to_num.default positive.default deg2rad.default rad2deg.default lgamma.default digamma.default
 
     add.Tensor add.Scalar sub.Tensor sub.Scalar rsub.Tensor rsub.Scalar subtract.Tensor subtract.Scalar mul.Tensor mul.Scalar
-    multiply.Tensor multiply.Scalar div.Tensor div.Scalar div.Tensor_mode div.Scalar_mode divide.Tensor divide.Scalar
+    multiply.Tensor multiply.Scalar div.Tensor div.Scalar divide.Tensor divide.Scalar
     true_divide.Tensor true_divide.Scalar floor_divide.default floor_divide.Scalar remainder.Tensor remainder.Scalar fmod.Tensor
     fmod.Scalar pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar float_power.Tensor_Scalar maximum.default minimum.default
     max.other min.other fmax.default fmin.default atan2.default hypot.default logaddexp.default lerp.Scalar lerp.Tensor
@@ -208,6 +208,16 @@ for _name in CREATING.split():
     operator(f"aten.{_name}", on_device=True)(_limited(_direct(_name)))
 for _name, _function in NUMBERS.items():
     operator(_name)(_function)
+
+
+@operator("aten.div.Tensor_mode", "aten.div.Scalar_mode")
+def _divided(x: Tensor, y: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
+    divisor = torch.as_tensor(y, device=x.device)
+    if rounding_mode == "trunc" and not x.is_floating_point() and not divisor.is_floating_point():
+        # The processor stops the process where the smallest integer is divided by -1.
+        negative = divisor == -1
+        return torch.where(negative, -x, torch.div(x, torch.where(negative, 1, divisor), rounding_mode="trunc"))
+    return torch.div(x, y, rounding_mode=rounding_mode)
 
 
 @operator("aten.sym_size.int", "aten.size.int")

@@ -67,5 +67,12 @@ def test_a_tensor_of_any_size_is_refused(operator: str, arguments: list[Any], me
 
 
 def test_a_dtype_that_is_not_supported_is_named() -> None:
-    with pytest.raises(BadProgram, match="C64, which is not supported"):
-        OPERATORS["aten.to.dtype"](torch.zeros(1), "C64")
+    with pytest.raises(BadProgram, match="X1, which is not supported"):
+        OPERATORS["aten.to.dtype"](torch.zeros(1), "X1")
+
+
+@pytest.mark.parametrize("divisor", [-1, torch.tensor([-1, -1, 2])])
+def test_a_division_that_would_end_the_process_wraps_around(divisor: Any) -> None:
+    smallest = torch.iinfo(torch.int64).min
+    divided = OPERATORS["aten.div.Tensor_mode"](torch.tensor([smallest, 7, -7]), divisor, rounding_mode="trunc")
+    assert divided.tolist() == [smallest, -7, 7 if isinstance(divisor, int) else -3]

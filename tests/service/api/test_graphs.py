@@ -47,7 +47,7 @@ class Net(nn.Module):
 def network() -> Net:
     torch.manual_seed(0)
     made = Net().eval()
-    made.norm.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr,operator]  # a tensor
+    made.norm.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]  # a tensor
     return made
 
 
@@ -64,7 +64,7 @@ def as_onnx(module: nn.Module | None = None) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
-        torch.onnx.export(module or network(), (EXAMPLE,), file, dynamo=True, verbose=False)
+        torch.onnx.export(module or network(), (EXAMPLE,), file, dynamo=True, verbose=False)  # type: ignore[arg-type]
     return file.getvalue()
 
 
@@ -114,7 +114,8 @@ def filled(content: bytes, weights: StateDict) -> bytes:
     model = onnx.load_from_string(content)
     for value in model.graph.initializer:
         value.CopyFrom(onnx.numpy_helper.from_array(weights[value.name].numpy(), value.name))
-    return model.SerializeToString()
+    changed: bytes = model.SerializeToString()
+    return changed
 
 
 def test_a_file_with_a_graph_says_what_goes_in_and_what_comes_out(client: httpx.Client, files: dict[str, bytes]) -> None:
@@ -233,7 +234,9 @@ def control_flow() -> bytes:
     weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 3, 3, 3], [0.0] * 108)
     times = helper.make_tensor("times", TensorProto.INT64, [], [3])
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"]), loop]
-    return helper.make_model(helper.make_graph(nodes, "g", [image], [result], [weight, times])).SerializeToString()
+    model = helper.make_model(helper.make_graph(nodes, "g", [image], [result], [weight, times]))
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def test_what_can_not_be_computed_is_named(client: httpx.Client, files: dict[str, bytes], tmp_path: Path) -> None:

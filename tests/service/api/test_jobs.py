@@ -170,11 +170,12 @@ def test_a_job_distils_from_inputs_that_fit_the_network(client: httpx.Client) ->
     x = np.random.default_rng(0).random((20, 3, 8, 8), np.float32)
     accepted = with_inputs(inputs=x, labels=np.arange(20) % 10)
     assert (accepted.status_code, accepted.json()["notes"]) == (202, [])
-    for arrays, detail in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"inputs": x[:, :2]}, "its shape is any x 2 x 8 x 8, but the network takes any x 3 x any x any"),
         ({"inputs": x[:1]}, "the dataset has 1 input; at least 2"),
         ({"inputs": x, "labels": np.arange(20)}, "a label is 19, but the network has only 10 classes"),
-    ]:
+    ]
+    for arrays, detail in cases:
         refused = with_inputs(**arrays)
         assert is_problem(refused, 422, "invalid", detail)
         assert [error["pointer"] for error in refused.json()["errors"]] == ["/data/dataset_id"]

@@ -237,7 +237,7 @@ def test_what_a_client_gets_wrong_when_it_creates_an_upload(
 
 
 def test_keys_of_metadata_that_mean_nothing_here_are_let_be(client: httpx.Client) -> None:
-    header = metadata(kind="checkpoint", filetype="x/y") + ",is_confidential, relativePath "
+    header = metadata(kind="checkpoint", filetype="x/y") + ",is_confidential,relativePath"
     address = begin(client, 10, headers={"Upload-Metadata": header})
     assert head(client, address).headers["upload-metadata"] == header
     assert client.get(address).json()["filename"] == "unnamed"

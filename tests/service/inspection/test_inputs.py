@@ -12,8 +12,8 @@ from nern import tensorfile
 from nern.layers import StateDict
 from service.inspection import child
 from service.inspection.inspect import CheckpointFacts
-from service.inspection.recognition import validate_filename
 from service.inspection.refusal import Refusal
+from service.inspection.shards import lone_part
 from service.store.tables import Checkpoint
 from service.uploads.intake import Received, describe
 from tests.support.inputs import INPUTS, network
@@ -135,7 +135,7 @@ ANSWERS: dict[str, Accepted | Refused] = {
     "mmengine-ema-small.pth": averaged(
         "state_dict", "ema_state_dict", "'state_dict' holds averaged weights, and 'ema_state_dict' raw ones, as mmengine"
     ),
-    "model-00002-of-00002.safetensors": Refused("not-a-checkpoint", "part 2 of 2 of a checkpoint"),
+    "model-00002-of-00002.safetensors": Refused("lone-shard", "one of 2 shards of a checkpoint"),
     "namespace-beside.pth": Accepted(NAMES, key="model"),
     "nested-dict-tensors.pth": Accepted(
         ["conv1.weight", "conv2.weight", "conv2.bias"], ["conv1.weight", "conv2.weight"], notes=("in nested dicts",)
@@ -192,7 +192,8 @@ PENDING = {"cifar-resnet8-downsample-fc.pth"}
 
 def answer(name: str, content: bytes, folder: Path) -> tuple[Checkpoint, StateDict]:
     """What an upload of this name and content is answered, and the tensors that are stored. Raises Refusal."""
-    validate_filename(name)
+    if alone := lone_part(name):
+        raise Refusal("lone-shard", alone)
     output = BytesIO()
     facts = CheckpointFacts.of(child.inspect_checkpoint(BytesIO(content), output, len(content)))
     (folder / "tensors").write_bytes(output.getvalue())

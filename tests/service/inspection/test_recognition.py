@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from service.inspection import checkpoints
-from service.inspection.recognition import validate_filename
 from service.inspection.refusal import Refusal
 from tests.support.networks import npz, resnet8, saved, zipped
 
@@ -114,14 +113,3 @@ def test_a_dict_in_an_array_is_a_checkpoint() -> None:
     assert format == "npy"
     assert isinstance(content.tree, dict)
     assert content.tree["conv"]["weight"].shape == (2, 3, 3, 3)
-
-
-@pytest.mark.parametrize("name", ["model-00002-of-00002.safetensors", "pytorch_model-00001-of-00003.bin"])
-def test_a_lone_part_of_several_is_refused(name: str) -> None:
-    with pytest.raises(Refusal, match="most of the network is missing"):
-        validate_filename(name)
-
-
-@pytest.mark.parametrize("name", ["model-00001-of-00001.safetensors", "net-2-of-3.pth", "model.safetensors"])
-def test_other_names_are_no_parts(name: str) -> None:
-    validate_filename(name)

@@ -39,7 +39,7 @@ class TakenIn(Intake):
         self.files: list[bytes] = []
         self.database = database
 
-    async def checkpoint(self, file: Received) -> Any:
+    async def checkpoint(self, file: Received, key: str = "") -> Any:
         content = file.path.read_bytes()
         assert (file.nbytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
         self.files.append(content)
