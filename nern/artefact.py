@@ -13,6 +13,9 @@ state_dict; `small_kernels`; `predictor`, the configuration of the predictor; `b
 predictor; `scales`, one for each layer; and `permutation`, the kind of permutation. Tied weights are stored once: in version 4,
 there is a member `aliases` with the names of tensors that are the same as another, each with the name of the other. With an
 ONNX file, there is a member `onnx`: the names of its initialisers, and whether floating-point ones are float32 in it.
+
+In version 5, a layer may have a member `form`: the checkpoint stores the weight in a form, such as weight norm (`nern.forms`).
+The place of such a layer is a list, the places of the tensors that the weight replaces. The other tensors of the form are kept.
 """
 
 import json
@@ -25,6 +28,7 @@ from torch import Tensor
 
 from nern import coding, tensorfile
 from nern.errors import BadArtefact
+from nern.forms import Form, find_forms
 from nern.graph.onnx_writer import Skeleton
 from nern.layers import Layer, StateDict
 from nern.permutation import pack, unpack
@@ -35,8 +39,8 @@ from nern.state_dicts import aliases
 from nern.tensorfile import Entry
 from nern.tiles import Tiles
 
-# Version 4 has `aliases`. An artefact without aliases has version 3, which release 0.1.0 reads.
-VERSIONS = (3, 4)
+# Version 4 has `aliases`, and version 5 has forms. An artefact without both has version 3, which release 0.1.0 reads.
+VERSIONS = (3, 4, 5)
 
 Read = Callable[[int, int], bytes]
 """Reads the bytes of a file from the offset `start` to before the offset `stop`."""
@@ -77,6 +81,8 @@ def write(
     shared = {alias: name for alias, name in aliases(state_dict).items() if alias not in represented}
     state_dict = {name: tensor for name, tensor in state_dict.items() if name not in shared}
     place = {name: number for number, name in enumerate(state_dict)}
+    forms = {form.weight: form.settled(state_dict) for form in find_forms(state_dict) if form.weight in represented}
+    replaced = represented | {name for form in forms.values() for name in form.replaced}
     module = representation.predictor
     predictor = {
         f"predictor.{name}": _narrowed(tensor)
@@ -88,16 +94,16 @@ def write(
         )
         for number, layer in enumerate(representation.layers)
     }
-    kept = {f"kept.{name}": tensor for name, tensor in state_dict.items() if name not in represented}
+    kept = {f"kept.{name}": tensor for name, tensor in state_dict.items() if name not in replaced}
     about = {
-        "version": VERSIONS[1] if shared else VERSIONS[0],
+        "version": VERSIONS[2 if forms else 1 if shared else 0],
         "architecture": architecture,
         "layers": [
             {
                 "name": layer.name,
                 "shape": layer.shape,
                 "dtype": tensorfile.NAMES[layer.dtype],
-                "place": place[layer.name],
+                **_placed(layer.name, forms.get(layer.name), place),
             }
             for layer in representation.layers
         ],
@@ -130,8 +136,8 @@ class Artefact:
     """An artefact that is read through `read`.
 
     The representation is read at once, a kept tensor only when it is asked for. `names` has the names of the state_dict in
-    order without those in `aliases`, `entries` the tensors of the file. Raises BadArtefact if the file is not an artefact, is
-    damaged, or has another version.
+    order without those in `aliases`, `entries` the tensors of the file. `forms` has the forms that layers come back in, by the
+    number of the layer. Raises BadArtefact if the file is not an artefact, is damaged, or has another version.
     """
 
     def __init__(self, read: Read) -> None:
@@ -141,14 +147,21 @@ class Artefact:
         try:
             about = json.loads(metadata["nern"])
             if about["version"] not in VERSIONS:
-                known = " and ".join(map(str, VERSIONS))
+                known = ", ".join(map(str, VERSIONS))
                 raise BadArtefact(f"the artefact has version {about['version']}; this release reads versions {known}")
             self.aliases: dict[str, str] = about.get("aliases", {})
             self._onnx = about.get("onnx")
             self.architecture: str | None = about["architecture"]
             self.names = [name.removeprefix("kept.") for name in self.entries if name.startswith("kept.")]
-            for layer in sorted(about["layers"], key=lambda layer: int(layer["place"])):
-                self.names.insert(layer["place"], layer["name"])
+            self.forms = {
+                number: Form.from_json(layer["form"]) for number, layer in enumerate(about["layers"]) if "form" in layer
+            }
+            places: dict[int, str] = {}
+            for number, layer in enumerate(about["layers"]):
+                form = self.forms.get(number)
+                places |= dict(zip(layer["place"], form.replaced, strict=True)) if form else {layer["place"]: layer["name"]}
+            for place, name in sorted(places.items()):
+                self.names.insert(place, name)
             layers = [
                 Layer(layer["name"], tuple(layer["shape"]), tensorfile.DTYPES[layer["dtype"]]) for layer in about["layers"]
             ]
@@ -193,14 +206,23 @@ class Artefact:
     def state_dict(self) -> StateDict:
         """The whole network, in the original order: the represented layers rendered, the kept tensors as they were.
 
-        Aliases come last. They are the same tensors as those that they are aliases of.
+        A layer that was stored in a form comes back in it. Aliases come last. They are the same tensors as those that they are
+        aliases of.
         """
-        number = {layer.name: number for number, layer in enumerate(self.representation.layers)}
-        tensors = {
-            name: render_layer(self.representation, number[name]) if name in number else self.tensor(f"kept.{name}")
-            for name in self.names
-        }
+        kept = {name: self.tensor(f"kept.{name}") for name in self.names if f"kept.{name}" in self.entries}
+        rebuilt: StateDict = {}
+        for number, layer in enumerate(self.representation.layers):
+            weight, form = render_layer(self.representation, number), self.forms.get(number)
+            rebuilt |= form.stored(weight, kept) if form else {layer.name: weight}
+        tensors = {name: rebuilt[name] if name in rebuilt else kept[name] for name in self.names}
         return tensors | {alias: tensors[name] for alias, name in self.aliases.items()}
+
+
+def _placed(name: str, form: Form | None, place: Mapping[str, int]) -> dict[str, object]:
+    """The place of a layer in the state_dict, and its form if there is one."""
+    if form is None:
+        return {"place": place[name]}
+    return {"place": [place[part] for part in form.replaced], "form": form.to_json()}
 
 
 def _narrowed(tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from nern import architectures, tensorfile
 from nern.architectures import Match
 from nern.errors import BadProgram, UnknownArchitecture, UnusableImages
 from nern.evaluation import Choose
+from nern.forms import Form, find_forms, with_weights
 from nern.graph.program import Port, Program, Ref
 from nern.layers import Described, Layer, find_layers, find_linear
 from nern.objectives import LabelFacts, Objective, OutputFacts, choose, outputs_of
@@ -40,6 +41,8 @@ class NetworkFacts:
     architecture: the name of the architecture, or None if it is unknown or a program computes the network.
     program: the program that computes the network, or None. A given program is used unless an architecture is named.
     aliases: the names of tied tensors, each with the name of the tensor that it is the same as.
+
+    A weight that is stored in a form, such as weight norm, is a layer of its own name (see `nern.forms`).
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class NetworkFacts:
             assert self._match is not None
         if self.program is not None:
             for name in self.program.tensors.values():
-                if name not in self.tensors:
+                if name not in self.tensors and name not in self.own:
                     raise BadProgram(f"the graph takes the tensor {name!r}, which the checkpoint does not have")
 
     @cached_property
@@ -136,9 +139,28 @@ class NetworkFacts:
         return architectures.match(self.architecture, architectures.shapes_of(self.tensors))
 
     @property
-    def own(self) -> dict[str, Described]:
+    def stored(self) -> dict[str, Described]:
         """The tensors without aliases."""
         return {name: tensor for name, tensor in self.tensors.items() if name not in self.aliases}
+
+    @cached_property
+    def forms(self) -> list[Form]:
+        """The forms of the layers that are stored in one."""
+        found = find_forms(self.stored)
+        weights = with_weights(self.stored, found)
+        layers = {layer.name for layer in (*find_layers(weights), *find_linear(weights))} if found else set()
+        return [form for form in found if form.weight in layers]
+
+    @cached_property
+    def own(self) -> dict[str, Described]:
+        """The tensors without aliases, with weights in place of what they are computed from."""
+        return with_weights(self.stored, self.forms)
+
+    @property
+    def plain(self) -> dict[str, Described]:
+        """The tensors of the same network without forms."""
+        parts = {part for form in self.forms for part in form.parts}
+        return {name: tensor for name, tensor in self.own.items() if name not in parts}
 
     @cached_property
     def _weights(self) -> set[str]:

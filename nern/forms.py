@@ -13,11 +13,15 @@ newer ones put the tensors below `parametrizations.weight`.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from nern import tensorfile
+from nern.layers import Described, TensorFacts
+from nern.rendering import narrowed
 
 FormKind = Literal["weight norm", "spectral norm", "pruned"]
 
@@ -35,26 +39,33 @@ ENDS: tuple[tuple[FormKind, tuple[str, ...]], ...] = (
 PARAMETRIZATIONS = re.compile(r"(^|\.)parametrizations\.(?=[^.]+$)")
 
 
-class Shaped(Protocol):
-    """A tensor, or a description that has the shape of a tensor."""
-
-    @property
-    def shape(self) -> Sequence[int]: ...
-
-
 @dataclass(frozen=True)
 class Form:
     """The form of one weight.
 
     weight: the name of the weight that the tensors compute.
     parts: the names of the tensors: (v, g), (original, u, v) or (original, mask).
-    shapes: the shapes of the tensors. The first one is the shape of the weight.
+    shapes, dtypes: those of the tensors. The first ones are those of the weight.
+    axis: for spectral norm, the axis of the weight that has the rows of the matrix: 0, or 1 for a transposed convolution. None
+        if the shapes do not tell, see `settled`.
     """
 
     kind: FormKind
     weight: str
     parts: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[torch.dtype, ...]
+    axis: int | None = None
+
+    def of(self, name: str) -> TensorFacts:
+        """The shape and the dtype of one of the tensors, or of the weight."""
+        number = 0 if name == self.weight else self.parts.index(name)
+        return TensorFacts(self.shapes[number], self.dtypes[number])
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The names of the tensors that the weight takes the place of: with the weight, nothing of them need be kept."""
+        return self.parts[:2] if self.kind == "weight norm" else self.parts[:1]
 
     @property
     def rebuilt(self) -> tuple[str, ...]:
@@ -68,7 +79,7 @@ class Form:
             norm = _norm(first, self.shapes[1])
             weight = first * (others[0] / norm.where(norm > 0, 1.0))
         elif self.kind == "spectral norm":
-            weight = first / _sigma(first, *others)
+            weight = first / _sigma(first, others[0], others[1], self.axis)
         else:
             weight = first * others[0]
         return weight.to(tensors[self.parts[0]].dtype)
@@ -77,17 +88,59 @@ class Form:
         """The tensors of `rebuilt` for another weight, by name; same shape and dtype as `weight`. It has gradients.
 
         `kept` has the tensors of the original network. For weight norm, v becomes the weight, and g becomes its norm. For
-        spectral norm, the original weight becomes the weight, and u is scaled so that u W v is 1.
+        spectral norm, the original weight becomes the weight, and u is scaled so that u W v is 1. For pruning, the original
+        weight becomes the weight: what is under the mask does not count.
         """
         if self.kind == "weight norm":
             return {self.parts[0]: weight, self.parts[1]: _norm(weight, self.shapes[1])}
         if self.kind == "spectral norm":
             u, v = (kept[name].to(weight) for name in self.parts[1:])
-            return {self.parts[0]: weight, self.parts[1]: u / _sigma(weight, u, v)}
+            return {self.parts[0]: weight, self.parts[1]: u / _sigma(weight, u, v, self.axis)}
         return {self.parts[0]: weight}
 
+    def stored(self, weight: Tensor, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of `restore` in the dtypes that they had. The first one has the bits of `weight`."""
+        restored = self.restore(weight.double(), kept)
+        dtypes = dict(zip(self.parts, self.dtypes, strict=True))
+        return {name: narrowed(tensor, dtypes[name]) for name, tensor in restored.items()} | {self.parts[0]: weight}
 
-def find_forms(tensors: Mapping[str, Shaped]) -> list[Form]:
+    def applied(self, weight: Tensor, kept: Mapping[str, Tensor]) -> Tensor:
+        """The weight that the module computes from the tensors of `restore`. It has gradients."""
+        return weight * kept[self.parts[1]].to(weight) if self.kind == "pruned" else weight
+
+    def settled(self, tensors: Mapping[str, Tensor]) -> "Form":
+        """The same form, with the axis that the values of the original tensors tell if the shapes do not."""
+        if self.kind != "spectral norm" or self.axis is not None:
+            return self
+        first, u, v = (tensors[name].double() for name in self.parts)
+        # The vectors are those of the largest singular value. Along the wrong axis, the product is smaller.
+        return replace(self, axis=max((0, 1), key=lambda axis: abs(_sigma(first, u, v, axis).item())))
+
+    def to_json(self) -> dict[str, Any]:
+        """The form as a JSON object."""
+        return {
+            "kind": self.kind,
+            "weight": self.weight,
+            "parts": self.parts,
+            "shapes": self.shapes,
+            "dtypes": [tensorfile.NAMES[dtype] for dtype in self.dtypes],
+            "axis": self.axis,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Form":
+        """The inverse of `to_json`."""
+        return cls(
+            value["kind"],
+            value["weight"],
+            tuple(value["parts"]),
+            tuple(tuple(shape) for shape in value["shapes"]),
+            tuple(tensorfile.DTYPES[dtype] for dtype in value["dtypes"]),
+            value["axis"],
+        )
+
+
+def find_forms(tensors: Mapping[str, Described]) -> list[Form]:
     """The forms of all reparametrised weights, in the order of the first tensor of each."""
     forms = []
     taken: set[str] = set()
@@ -97,21 +150,63 @@ def find_forms(tensors: Mapping[str, Shaped]) -> list[Form]:
             parts = tuple(f"{base}{end}" for end in ends)
             if base == name or not taken.isdisjoint(parts) or not all(part in tensors for part in parts):
                 continue
-            form = Form(kind, PARAMETRIZATIONS.sub(r"\1", base), parts, tuple(tuple(tensors[part].shape) for part in parts))
-            if _consistent(form) and form.weight not in tensors:
+            found = [tensors[part] for part in parts]
+            shapes, dtypes = tuple(tuple(one.shape) for one in found), tuple(one.dtype for one in found)
+            form = Form(kind, PARAMETRIZATIONS.sub(r"\1", base), parts, shapes, dtypes, _axis(kind, shapes))
+            if _consistent(form) and form.weight not in tensors and form.weight not in taken:
                 forms.append(form)
-                taken.update(parts)
+                taken.update(parts, [form.weight])
     place = {name: number for number, name in enumerate(tensors)}
     return sorted(forms, key=lambda form: place[form.parts[0]])
 
 
+def with_weights(tensors: Mapping[str, Described], forms: Sequence[Form]) -> dict[str, Described]:
+    """The tensors, with each weight in the place of the first of the tensors that it replaces."""
+    weights = {name: form for form in forms for name in form.replaced}
+    found: dict[str, Described] = {}
+    for name, tensor in tensors.items():
+        form = weights.get(name)
+        found[form.weight if form else name] = form.of(form.weight) if form else tensor
+    return found
+
+
+def with_parts(tensors: Mapping[str, Described], forms: Sequence[Form]) -> dict[str, Described]:
+    """The inverse of `with_weights`, except that the tensors that a weight replaces are next to each other."""
+    replaced = {form.weight: {name: form.of(name) for name in form.replaced} for form in forms}
+    found: dict[str, Described] = {}
+    for name, tensor in tensors.items():
+        found |= replaced.get(name, {name: tensor})
+    return found
+
+
+def form_notes(forms: Sequence[Form]) -> list[str]:
+    """A sentence for each kind of form."""
+    notes = []
+    for kind in dict.fromkeys(form.kind for form in forms):
+        names = [form.weight for form in forms if form.kind == kind]
+        others = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+        how = "as a weight and a mask" if kind == "pruned" else f"with {kind}"
+        notes.append(f"{names[0]!r}{others} stored {how}: what it computes is represented, and comes back in that form")
+    return notes
+
+
+def _axis(kind: FormKind, shapes: Sequence[tuple[int, ...]]) -> int | None:
+    """The axis that has the rows of the matrix of a spectral norm, if the shapes tell."""
+    fitting = [axis for axis, extent in enumerate(shapes[0][:2]) if kind == "spectral norm" and shapes[1] == (extent,)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
 def _consistent(form: Form) -> bool:
-    """Whether the shapes are those of the form."""
+    """Whether the shapes and dtypes are those of the form."""
     first, second, *_ = form.shapes
+    if any(dtype.is_complex if form.kind == "pruned" else not dtype.is_floating_point for dtype in form.dtypes):
+        return False
     if form.kind == "pruned":
         return first == second
     if form.kind == "spectral norm":
-        return len(first) > 1 and second[0] in first[:2] and second[0] * form.shapes[2][0] == math.prod(first)
+        third = form.shapes[2]
+        vectors = len(first) > 1 and len(second) == len(third) == 1
+        return vectors and second[0] in first[:2] and second[0] * third[0] == math.prod(first)
     return not second or (
         len(first) == len(second) and all(extent in (1, whole) for extent, whole in zip(second, first, strict=True))
     )
@@ -124,8 +219,10 @@ def _norm(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
     return norms.reshape(shape)
 
 
-def _sigma(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """The spectral norm u W v, where W is the weight as a matrix whose rows are filters or, if transposed, channels."""
-    norms: list[Tensor] = [u @ weight.movedim(axis, 0).flatten(1) @ v for axis in (0, 1) if weight.shape[axis] == len(u)]
-    # The vectors are those of the largest singular value. Along the wrong axis, the product is smaller.
-    return max(norms, key=lambda norm: abs(norm.item()))
+def _sigma(weight: Tensor, u: Tensor, v: Tensor, axis: int | None) -> Tensor:
+    """The spectral norm u W v, where the rows of W are along `axis` of the weight: 0, or 1 for a transposed convolution.
+
+    Without an axis, it is the axis with the larger product.
+    """
+    norms: list[Tensor] = [u @ weight.movedim(one, 0).flatten(1) @ v for one in ((0, 1) if axis is None else (axis,))]
+    return max(norms, key=lambda norm: abs(norm.item())) if axis is None else norms[0]

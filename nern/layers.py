@@ -21,11 +21,9 @@ StateDict = dict[str, Tensor]
 REPRESENTED = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 """The dtypes of weights that can be represented. Floats of eight bits can't be told from what quantisation made of them."""
 
-# Names of weights that do not end in "weight": those of Keras, JAX and hand-written networks, and those that weight norm,
-# spectral norm and pruning give to the parameter behind a weight.
-WEIGHT = re.compile(
-    r"(?:^|[./_])(?:kernel|[wW]|weights|filters?)(?::0)?$|weight_(?:v|orig|bar)$|parametrizations\.weight\.original1?$"
-)
+# Names of weights that do not end in "weight": those of Keras, JAX and hand-written networks. `weight_bar` is the weight behind
+# a spectral norm that computes all its vectors anew.
+WEIGHT = re.compile(r"(?:^|[./_])(?:kernel|[wW]|weights|filters?)(?::0)?$|weight_bar$")
 
 KERAS = re.compile(r"(?:^|[./_])kernel(?::0)?$")
 

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from nern import architectures
 from nern.facts import NetworkFacts
+from nern.forms import Form
 from nern.graph.batching import Batched
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.program import Program
 from nern.state_dicts import aliases
-from nern.teachers import Renamed
+from nern.teachers import Renamed, Reparametrised
 
 Shape = tuple[int, ...]
 
@@ -36,6 +37,16 @@ class Network:
         """The facts that planning needs."""
         return NetworkFacts(self.state_dict, self.architecture, self.program, aliases(self.state_dict))
 
+    @cached_property
+    def forms(self) -> list[Form]:
+        """The forms of the layers that are stored in one, such as weight norm."""
+        return [form.settled(self.state_dict) for form in self.facts.forms]
+
+    @cached_property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The tensors of the checkpoint by name, and the weights that layers stored in a form compute, in their dtypes."""
+        return {**self.state_dict, **{form.weight: form.compute(self.state_dict) for form in self.forms}}
+
     def build(self, samples: Sequence[Shape] | None = None) -> nn.Module:
         """The module that computes the outputs, in float32 and in eval mode. Its parameters have no gradients.
 
@@ -46,7 +57,9 @@ class Network:
         facts = self.facts
         if facts.program is not None:
             tensors = {value: facts.aliases.get(name, name) for value, name in facts.program.tensors.items()}
-            network = GraphNetwork(replace(facts.program, tensors=tensors), self.state_dict)
+            network = GraphNetwork(replace(facts.program, tensors=tensors), self.weights)
+            if self.forms:
+                return Reparametrised(network, samples, self.forms, self.state_dict).eval()
             return Batched(network, samples).eval()
         assert facts.architecture is not None, "only a known network can be built"
         match = architectures.match(facts.architecture, architectures.shapes_of(self.state_dict))

@@ -67,7 +67,7 @@ def choose_layers(network: NetworkFacts, request: TrainingRequest) -> list[Layer
     """
     convolutions = network.convolutions
     known = {layer.name: layer for layer in convolutions + network.linear}
-    everything = [known[name] for name in network.tensors if name in known]
+    everything = [known[name] for name in network.own if name in known]
     if request.layers == "everything":
         return select_layers(everything, known)
     if isinstance(request.layers, list):

@@ -36,7 +36,11 @@ def make_report(
     rebuilt = artefact.state_dict()
     rendering_seconds = time.monotonic() - started
     layers = artefact.representation.layers
-    pairs = [(rebuilt[layer.name], state_dict[layer.name]) for layer in layers]
+    forms = artefact.forms.values()
+    # The first tensor of a form is the rendered weight.
+    rebuilt |= {form.weight: rebuilt[form.parts[0]] for form in forms}
+    original = {**state_dict, **{form.weight: form.compute(state_dict) for form in forms}}
+    pairs = [(rebuilt[layer.name], original[layer.name]) for layer in layers]
     comparison = (
         trained.evaluator.compare({layer.name: rebuilt[layer.name].float() for layer in layers}) if trained.evaluator else None
     )
@@ -63,13 +67,13 @@ def make_report(
             "kept": nbytes.kept,
             "graph": nbytes.graph,
             "total": nbytes.total,
-            "represented": _bytes(state_dict[layer.name] for layer in layers),
+            "represented": _bytes(original[layer.name] for layer in layers),
             "original": _bytes(tensor for name, tensor in state_dict.items() if name not in artefact.aliases),
         },
         "parameters": sum(parameter.numel() for parameter in artefact.representation.predictor.parameters()),
         "target": _target(trained.search) if trained.search else None,
         "compression": {"bits": trained.plan.bits, "sparsity": trained.plan.sparsity},
-        "importance": (_importance(trained, state_dict, rebuilt, on_progress) if trained.plan.pruned_networks else None),
+        "importance": (_importance(trained, original, rebuilt, on_progress) if trained.plan.pruned_networks else None),
         "best": _evaluation(trained.best),
         "last": _evaluation(trained.last),
         "seconds": {"training": trained.seconds, "rendering": rendering_seconds},

@@ -11,7 +11,6 @@ from nern.inputs import Inputs
 from nern.layers import StateDict
 from nern.network import Network
 from nern.request.options import NoiseKind
-from nern.state_dicts import aliases
 from service.jobs.planning import program_of
 from service.store import blobs
 from service.store.blobs import Blobs
@@ -26,9 +25,7 @@ def load_network(store: Blobs, job: Job, graph: Graph | None) -> Network:
     """
     state_dict = _load(store, blobs.checkpoint_tensors(job.checkpoint_id))
     if job.network is not None:
-        shared = aliases(state_dict)
-        own = {name: tensor for name, tensor in state_dict.items() if name not in shared}
-        return Network(state_dict, job.architecture, program_of(job.network, own))
+        return Network(state_dict, job.architecture, program_of(job.network, Network(state_dict).facts.plain))
     return Network(state_dict, job.architecture, Program.from_json(graph.program) if graph else None)
 
 

@@ -32,7 +32,7 @@ def skeleton_of(job: Job, graph: Graph | None, network: Network, evaluator: Eval
     if (inputs := _examples(program, evaluator)) is None:
         return None
     try:
-        return to_onnx.make_skeleton(GraphNetwork(program, network.state_dict).eval(), inputs)
+        return to_onnx.make_skeleton(GraphNetwork(program, network.weights).eval(), inputs)
     except (BadProgram, RuntimeError, ImportError) as error:
         log.warning("job %s: no ONNX file: %s", job.id, error)
         return None

@@ -2,5 +2,6 @@
 
 from nern.teachers.calling import PROGRAMS, Batch, Outputs, Weights, call, device_of
 from nern.teachers.renamed import Renamed
+from nern.teachers.reparametrised import Reparametrised
 
-__all__ = ["PROGRAMS", "Batch", "Outputs", "Renamed", "Weights", "call", "device_of"]
+__all__ = ["PROGRAMS", "Batch", "Outputs", "Renamed", "Reparametrised", "Weights", "call", "device_of"]

@@ -45,8 +45,8 @@ class Training:
             raise OtherTraining("the snapshot is of another training: the network, the data or an option differs")
         self._subject, self._plan, self._cancellation = subject, plan, cancellation
         positions = snapshot.positions if snapshot else None
-        representation = _untrained(plan, subject.state_dict, positions, cancellation).to(subject.device)
-        self._targets = Targets(representation, subject.state_dict, subject.device)
+        representation = _untrained(plan, subject.weights, positions, cancellation).to(subject.device)
+        self._targets = Targets(representation, subject.weights, subject.device)
         self._selection = Selection(representation.predictor)
         self._phases = make_phases(plan.phases, Setting(self._targets, subject.teacher, plan.request.seed))
         self._optimizers: Optimizers = ()

@@ -33,9 +33,9 @@ class Subject:
     device: torch.device
 
     @property
-    def state_dict(self) -> Mapping[str, Tensor]:
-        """The tensors of the network by name."""
-        return self.network.state_dict
+    def weights(self) -> Mapping[str, Tensor]:
+        """The tensors of the network by name, and the weights of all layers."""
+        return self.network.weights
 
     def identity(self, plan: Plan) -> str:
         """A hash of the plan and of the inputs: trainings of equal identity are equal."""

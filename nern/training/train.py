@@ -1,9 +1,6 @@
 """Training of a predictor for a network: the entry point."""
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
 
 from nern.cancellation import Cancellation, never
 from nern.errors import NotRepresentable, UnusableImages
@@ -48,7 +45,7 @@ def train(
     """
     plan = make_plan(request, network.facts, facts_of(data))
     first = plan.candidates[0][1] if isinstance(plan, SearchPlan) else plan
-    _validate_tensors(network.state_dict, first.layers)
+    _validate_tensors(network, first.layers)
     teacher, evaluator = _teacher_and_evaluator(network, data, first, device, cancellation)
     if isinstance(plan, SearchPlan) and not (evaluator and evaluator.measures_accuracy):
         raise UnusableImages("an accuracy target needs labels that number the classes of an output", "/target")
@@ -62,12 +59,12 @@ def train(
     return run(plan, Meter(plan, steps_before=snapshot.step if snapshot else 0), on_progress, snapshot)
 
 
-def _validate_tensors(state_dict: Mapping[str, Tensor], layers: tuple[Layer, ...]) -> None:
-    for name, tensor in state_dict.items():
+def _validate_tensors(network: Network, layers: tuple[Layer, ...]) -> None:
+    for name, tensor in network.state_dict.items():
         if tensor.device != CPU or tensor.layout != torch.strided:
             raise NotRepresentable(f"{name!r} is not a dense tensor on the CPU")
     for layer in layers:
-        if not state_dict[layer.name].float().isfinite().all():
+        if not network.weights[layer.name].float().isfinite().all():
             raise NotRepresentable(f"{layer.name!r} has weights that are not finite, or too large for float32")
 
 

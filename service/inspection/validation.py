@@ -37,8 +37,10 @@ def validate(found: Found, program: Program | None) -> None:
             raise Refusal("not-a-checkpoint", f"{name[:50]!a} is not allowed as the name of a tensor")
         _validate(name, tensor)
     facts = NetworkFacts(state_dict, None, program, found.aliases)
+    forms = {form.weight: form for form in facts.forms}
     for layer in facts.convolutions + (facts.linear if program else []):
-        if not _finite(state_dict[layer.name]):
+        form = forms.get(layer.name)
+        if not _finite(form.compute(state_dict) if form else state_dict[layer.name]):
             raise Refusal(
                 "non-finite-weights", f"tensor {layer.name!r} holds NaN, infinity or a value that is too large for float32"
             )

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from nern import errors, tensorfile
 from nern.facts import GRAPH, ArrayFacts, DataFacts, ImageFacts, InputFacts, NetworkFacts, NoiseFacts
+from nern.forms import Form, with_parts
 from nern.graph.program import Program
 from nern.graph.sequential import to_program
 from nern.layers import Described, TensorFacts
@@ -83,7 +84,7 @@ def _notes_on_size(plan: Plan | SearchPlan, network: NetworkFacts) -> list[str]:
         f"{_bytes(sizes.predictor + sizes.permutation)}; {_bytes(sizes.kept)} are kept as they are"
     )
     represented = {layer.name for layer in one.layers}
-    linear = {layer.name: nbytes([network.tensors[layer.name]]) for layer in network.linear if layer.name not in represented}
+    linear = {layer.name: nbytes([network.own[layer.name]]) for layer in network.linear if layer.name not in represented}
     if sum(linear.values()) > sizes.kept / 2:
         largest = sorted(linear, key=lambda name: -linear[name])[:NAMED_LAYERS]
         named = ", ".join(f"{name} ({_bytes(linear[name])})" for name in largest)
@@ -131,14 +132,14 @@ def _network(request: JobRequest, checkpoint: Checkpoint, graph: Graph | None, d
     """The facts about the network of a job. Raises BadDescription."""
     tensors = _tensors(checkpoint)
     if described is not None:
-        own = {name: tensor for name, tensor in tensors.items() if name not in checkpoint.aliases}
-        return NetworkFacts(tensors, GRAPH, program_of(described, own), checkpoint.aliases)
+        plain = NetworkFacts(tensors, None, None, checkpoint.aliases).plain
+        return NetworkFacts(tensors, GRAPH, program_of(described, plain), checkpoint.aliases)
     program = Program.from_json(graph.program) if graph else None
     return NetworkFacts(tensors, request.architecture or checkpoint.architecture, program, checkpoint.aliases)
 
 
-def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
-    """The tensors of a checkpoint in the order of the file, and aliases last.
+def _tensors(checkpoint: Checkpoint) -> dict[str, Described]:
+    """The tensors of a checkpoint in the order of the file, and aliases last. The tensors of a form are next to each other.
 
     Rows of release 0.1.0 do not have the places and dtypes of convolutions. These come first, and no number of a plan depends
     on their order and dtype.
@@ -146,9 +147,10 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, TensorFacts]:
     ordered = list(checkpoint.kept)
     for number, layer in enumerate(checkpoint.layers):
         ordered.insert(layer.get("place", number), layer)
-    own = {
+    own: dict[str, Described] = {
         tensor["name"]: TensorFacts(tuple(tensor["shape"]), tensorfile.DTYPES[tensor.get("dtype", "F32")]) for tensor in ordered
     }
+    own = with_parts(own, [Form.from_json(form) for form in checkpoint.forms])
     return own | {alias: own[name] for alias, name in checkpoint.aliases.items()}
 
 

@@ -25,10 +25,10 @@ class OnnxFile:
         yield from self._layout.read(start, stop, self._data)
 
     def _described(self, name: str, skeleton: Skeleton) -> tuple[torch.dtype, tuple[int, ...]]:
-        dtype, shape = self._tensors.described[name]
+        dtype, shape = self._tensors.describe(name)
         return (torch.float32 if skeleton.widened and dtype.is_floating_point else dtype), shape
 
     def _data(self, entry: Entry, start: int, stop: int) -> Iterable[bytes]:
-        if entry.dtype == self._tensors.described[entry.name][0]:
+        if entry.dtype == self._tensors.describe(entry.name)[0]:
             return self._tensors.read(entry.name, start, stop)
         return [self._tensors.widened(entry.name)[start:stop]]

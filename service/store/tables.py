@@ -52,8 +52,8 @@ class Base(DeclarativeBase):
 class Checkpoint(Base):
     """An uploaded network: one state_dict of one file. `nern.state_dicts.Found` explains key, first, keys, notes and aliases.
 
-    `choice` has the keys, notes and aliases. In a row of release 0.1.0, it is null and the key is empty. A deleted checkpoint
-    has no blobs, but its row stays, because jobs refer to it.
+    `choice` has the keys, notes, aliases and forms. In a row of release 0.1.0, it is null and the key is empty. A deleted
+    checkpoint has no blobs, but its row stays, because jobs refer to it.
     """
 
     __tablename__ = "checkpoint"
@@ -115,6 +115,11 @@ class Checkpoint(Base):
     def aliases(self) -> dict[str, str]:
         """The names of tied tensors, each with the name of the tensor that it is the same as."""
         return (self.choice or {}).get("aliases", {})  # type: ignore[no-any-return]
+
+    @property
+    def forms(self) -> list[Json]:
+        """The forms that weights are stored in, see `nern.forms.Form.to_json`. `layers` and `kept` have the weights."""
+        return (self.choice or {}).get("forms", [])  # type: ignore[no-any-return]
 
 
 class Graph(Base):

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from nern import architectures, tensorfile
 from nern.facts import GRAPH, NetworkFacts
+from nern.forms import form_notes
 from nern.graph.facts import facts as graph_facts
 from nern.graph.program import Program
 from nern.graph.proposal import propose
@@ -213,15 +214,21 @@ def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
             if name not in represented
         ],
         weights=sum(layer.weights for layer in layers),
-        parameters=sum(math.prod(tensor.shape) for tensor in network.own.values()),
+        parameters=sum(math.prod(tensor.shape) for tensor in network.stored.values()),
         created_at=utc_now(),
         key=facts.key,
         first=facts.first,
         choice={
             "keys": facts.keys,
-            "notes": [*facts.notes, *layout_notes(layers), *_architecture_notes(candidates, match, shapes, facts)],
+            "notes": [
+                *facts.notes,
+                *layout_notes(layers),
+                *form_notes([form for form in network.forms if form.weight in represented]),
+                *_architecture_notes(candidates, match, shapes, facts),
+            ],
             "aliases": facts.aliases,
-            "sequential": None if architecture else propose(architectures.shapes_of(network.own)),
+            "sequential": None if architecture else propose(architectures.shapes_of(network.plain)),
+            "forms": [form.to_json() for form in network.forms],
         },
     )
     return with_graph(row, facts.program) if facts.program else row
@@ -241,7 +248,7 @@ def _architecture_notes(
 
 def with_graph(row: Checkpoint, program: Json) -> Checkpoint:
     """The row of a checkpoint, changed to that of a checkpoint with this graph."""
-    shapes = {tensor["name"]: tensor["shape"] for tensor in [*row.layers, *row.kept]}
+    shapes = _own_shapes(row)
     facts = graph_facts(Program.from_json(program), shapes)
     groups = {convolution.weight: convolution.groups for convolution in facts.convolutions}
     row.architecture = GRAPH
@@ -268,9 +275,15 @@ def graph_of(checkpoint: Checkpoint, facts: CheckpointFacts) -> Graph | None:
 
 
 def shapes_in(checkpoint: Checkpoint) -> dict[str, list[int]]:
-    """The shapes of all tensors of a checkpoint, by name."""
-    own = {tensor["name"]: tensor["shape"] for tensor in [*checkpoint.layers, *checkpoint.kept]}
+    """The shapes of all tensors of a checkpoint, and of weights that are computed from them, by name."""
+    own = _own_shapes(checkpoint)
     return own | {alias: own[name] for alias, name in checkpoint.aliases.items()}
+
+
+def _own_shapes(checkpoint: Checkpoint) -> dict[str, list[int]]:
+    """The same without aliases."""
+    parts = {name: list(shape) for form in checkpoint.forms for name, shape in zip(form["parts"], form["shapes"], strict=True)}
+    return {tensor["name"]: tensor["shape"] for tensor in [*checkpoint.layers, *checkpoint.kept]} | parts
 
 
 def validate_tensors(checkpoint: Checkpoint, facts: CheckpointFacts) -> None:

@@ -6,8 +6,10 @@ import torch
 
 from nern.errors import BadArtefact
 from nern.layers import StateDict
+from nern.network import Network
 from nern.rendering import render_layer
 from nern.request.options import PermutationKind
+from tests.support.forms import CASES, inputs_of, made, weight_of
 from tests.support.networks import odd, resnet8
 from tests.support.representations import opened, untrained, written
 
@@ -107,3 +109,47 @@ def test_only_an_artefact_with_tied_weights_has_a_version_that_release_0_1_0_doe
         content, _ = written(untrained({"a.weight": tied}), state_dict)
         versions.append(3 if b'\\"version\\": 3' in content else 4)
     assert versions == [3, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("form", CASES)
+def test_a_layer_comes_back_in_the_form_that_it_had(form: str, dtype: torch.dtype) -> None:
+    network = torch.nn.ModuleDict({"a": torch.nn.Conv2d(3, 4, 3), "b": made(form), "c": torch.nn.Conv2d(4, 2, 1)}).eval()
+    state_dict = half(network.state_dict(), dtype)
+    representation = untrained(state_dict)
+    assert [layer.name for layer in representation.layers] == ["a.weight", "b.weight", "c.weight"]
+    content, nbytes = written(representation, state_dict)
+    assert nbytes.total == len(content)
+    rebuilt = opened(content).state_dict()
+    assert [(name, t.shape, t.dtype) for name, t in rebuilt.items()] == [
+        (name, t.shape, t.dtype) for name, t in state_dict.items()
+    ]
+    network.load_state_dict(rebuilt, strict=True)
+    module = network["b"]
+    module(inputs_of(module))
+    weight = render_layer(representation, 1).float()
+    if form == "pruned":
+        weight = weight * state_dict["b.weight_mask"]
+    torch.testing.assert_close(weight_of(module), weight, rtol=1e-3 if dtype == torch.float16 else 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", CASES)
+def test_a_layer_that_is_not_represented_keeps_its_tensors(form: str) -> None:
+    network = torch.nn.ModuleDict({"a": made(form), "c": torch.nn.Conv2d(4, 2, 1)})
+    state_dict: StateDict = network.state_dict()
+    content, _ = written(untrained({"c.weight": state_dict["c.weight"]}), state_dict)
+    rebuilt = opened(content).state_dict()
+    assert list(rebuilt) == list(state_dict)
+    assert all(torch.equal(rebuilt[name], tensor) for name, tensor in state_dict.items() if name != "c.weight")
+
+
+def test_the_axis_of_a_spectral_norm_is_that_of_the_original_weight() -> None:
+    # Many channels as filters, and a rendered weight for which the product along the other axis is larger.
+    [form] = Network(made("spectral norm, old, transposed").state_dict()).forms
+    [other] = Network(made("spectral norm, old").state_dict()).forms
+    assert (form.axis, other.axis) == (1, 0)
+
+
+def test_releases_that_know_no_forms_refuse_an_artefact_with_one() -> None:
+    content, _ = written(untrained(made("pruned").state_dict()), made("pruned").state_dict())
+    assert b'\\"version\\": 5' in content

@@ -1,69 +1,28 @@
 """Reparametrised weights are found, computed as torch computes them, and come back in the form that they had."""
 
+import json
 import warnings
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from nern.forms import find_forms
+from nern.facts import NetworkFacts
+from nern.forms import Form, find_forms
+from nern.graph.sequential import to_program
 from nern.layers import StateDict
-
-
-def old_weight_norm(module: nn.Module, dim: int | None = 0) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch wants the newer one, but files have the older one
-        return nn.utils.weight_norm(module, dim=dim)  # type: ignore[arg-type]  # None is one norm for the whole weight
-
-
-def old_spectral_norm(module: nn.Module) -> nn.Module:
-    return nn.utils.spectral_norm(module, n_power_iterations=20)
-
-
-def pruned(module: nn.Module) -> nn.Module:
-    prune.l1_unstructured(module, "weight", 0.5)
-    return module
-
-
-CASES: dict[str, Callable[[], nn.Module]] = {
-    "weight norm, old": lambda: old_weight_norm(nn.Conv1d(4, 6, 5)),
-    "weight norm, old, one norm": lambda: old_weight_norm(nn.Conv2d(4, 6, 3), None),
-    "weight norm, old, second axis": lambda: old_weight_norm(nn.ConvTranspose1d(4, 6, 5), 1),
-    "weight norm, new": lambda: parametrizations.weight_norm(nn.Conv2d(4, 6, 3)),
-    "spectral norm, old": lambda: old_spectral_norm(nn.Conv2d(4, 6, 3)),
-    "spectral norm, old, transposed": lambda: old_spectral_norm(nn.ConvTranspose2d(5, 5, 3)),
-    "spectral norm, new": lambda: parametrizations.spectral_norm(nn.Conv2d(4, 6, 3), n_power_iterations=20),
-    "pruned": lambda: pruned(nn.Conv2d(4, 6, 3)),
-}
-
-
-def weight_of(module: nn.Module) -> Tensor:
-    """The weight that a module computes with."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.detach()
-
-
-def inputs_of(module: nn.Module) -> Tensor:
-    """An input that a convolution can take."""
-    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d)
-    return torch.randn(1, module.in_channels, *[12] * len(module.kernel_size))
+from nern.network import Network
+from nern.teachers import call
+from tests.support import programs
+from tests.support.forms import CASES, inputs_of, made, pruned, weight_of
 
 
 @pytest.fixture(params=CASES)
 def module(request: pytest.FixtureRequest) -> nn.Module:
     """A convolution with a reparametrised weight, in eval mode."""
-    torch.manual_seed(0)
-    made = CASES[request.param]()
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            if name.endswith(("_g", "original0")):
-                parameter.mul_(torch.rand_like(parameter) + 0.5)
-    made.train()(inputs_of(made))  # spectral norm iterates
-    made.eval()(inputs_of(made))  # the older implementations compute the weight when they are called
-    return made
+    return made(request.param)
 
 
 def test_the_weight_is_what_torch_computes(module: nn.Module) -> None:
@@ -106,3 +65,53 @@ def test_other_tensors_are_not_taken_for_forms() -> None:
         "e": torch.zeros(3, 3),
     }  # fmt: skip
     assert find_forms(shapes) == []
+
+
+def listed(state_dict: StateDict) -> list[str]:
+    return [layer.name for layer in NetworkFacts(state_dict, None).convolutions]
+
+
+def test_the_computed_weight_is_the_layer(module: nn.Module) -> None:
+    assert listed(module.state_dict()) == ["weight"]
+
+
+def test_what_is_no_layer_has_no_form() -> None:
+    module = pruned(nn.Conv2d(4, 6, 3))
+    prune.random_unstructured(module, "bias", 0.5)
+    facts = NetworkFacts(module.state_dict(), None)
+    assert [form.weight for form in facts.forms] == ["weight"]
+    assert {"bias_orig", "bias_mask", "weight_mask"} < facts.own.keys()
+
+
+def test_a_description_of_a_form_is_json(module: nn.Module) -> None:
+    [form] = Network(module.state_dict()).forms
+    assert Form.from_json(json.loads(json.dumps(form.to_json()))) == form
+
+
+@pytest.mark.parametrize("form", CASES)
+def test_a_program_takes_the_tensors_of_a_form(form: str) -> None:
+    module = made(form)
+    inputs = torch.cat([inputs_of(module)] * 3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The tensor attribute self.weight")  # the older implementations assign it
+        graph = programs.network(module, inputs).build([tuple(inputs.shape[1:])])
+    [found] = call(graph, {}, (inputs,)).values()
+    torch.testing.assert_close(found, module(inputs), rtol=1e-4, atol=1e-5)
+    weight = (weight_of(module) + 0.1 * torch.randn_like(weight_of(module))).requires_grad_()
+    [found] = call(graph, {"weight": weight}, (inputs,)).values()
+    assert torch.autograd.grad(found.square().sum(), weight, retain_graph=True)[0].abs().sum() > 0
+    state_dict: StateDict = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    [of_module] = Network(state_dict).forms
+    module.load_state_dict(state_dict | of_module.stored(weight.detach(), state_dict), strict=True)
+    torch.testing.assert_close(found, module(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_program_that_takes_the_weight_itself_gets_it_under_the_mask() -> None:
+    module = pruned(nn.Conv1d(2, 3, 3))
+    network = Network(module.state_dict())
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.facts.plain.items()}
+    graph = replace(network, program=to_program(["conv"], shapes, [2, 9])).build()
+    inputs, weight = torch.randn(2, 2, 9), torch.randn(3, 2, 3)
+    [found] = call(graph, {"weight": weight}, (inputs,)).values()
+    mask, bias = module.weight_mask, module.bias
+    torch.testing.assert_close(found, nn.functional.conv1d(inputs, weight * mask, bias))  # type: ignore[arg-type]

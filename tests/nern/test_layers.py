@@ -42,16 +42,6 @@ def test_weights_with_other_names_are_found_where_shapes_tell() -> None:
     assert [layer.name for layer in find_layers(found)] == list(found)
 
 
-def test_the_parameters_behind_a_weight_are_found_and_not_what_belongs_to_them() -> None:
-    convolution = torch.nn.Conv2d(3, 4, 3)
-    new = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(3, 4, 3)).state_dict()
-    spectral = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 4, 3)).state_dict()
-    pruned = torch.nn.utils.prune.random_unstructured(convolution, "weight", 0.5).state_dict()
-    assert [layer.name for layer in find_layers(new)] == ["parametrizations.weight.original1"]
-    assert [layer.name for layer in find_layers(spectral)] == ["parametrizations.weight.original"]
-    assert [layer.name for layer in find_layers(pruned)] == ["weight_orig"]
-
-
 def test_other_tensors_of_many_dimensions_are_kept() -> None:
     kept = shaped(
         pos_embed=(1, 197, 192), cls_token=(1, 1, 192), attn_mask=(4, 2, 8, 8), relative_coords_table=(1, 15, 15, 2),

@@ -61,6 +61,15 @@ def simple(kind: Callable[[], nn.Module], *shape: int) -> Network:
     return programs.network(kind(), rand(2, *shape))
 
 
+def normed_sound() -> nn.Module:
+    """The 1-D network, with weight norm in its convolutions."""
+    module = programs.sound()
+    for layer in module:
+        if isinstance(layer, nn.Conv1d):
+            nn.utils.parametrizations.weight_norm(layer)
+    return module
+
+
 WORDS = torch.randint(10, (40, 3), generator=torch.Generator().manual_seed(1))
 
 SHORT: dict[str, Any] = {"steps": 60, "reconstruction_steps": 15, "hidden": 24, "image_batch": 16}
@@ -76,6 +85,7 @@ CASES: dict[str, tuple[Callable[[], Network], Data, TrainingRequest]] = {
     "two inputs": (two_inputs, Inputs({"image": rand(40, 3, 8, 8), "words": WORDS}), QUICK),
     "matched noise": (pair, Noise("matched", (1, 8, 8), ((2, 8, 8),)), QUICK),
     "1-D": (lambda: simple(programs.sound, 1, 32), Inputs({"wave": rand(40, 1, 32)}), QUICK),
+    "weight norm": (lambda: simple(normed_sound, 1, 32), Inputs({"wave": rand(40, 1, 32)}), QUICK),
     "3-D": (lambda: simple(programs.volume, 1, 6, 6, 6), Inputs({"scan": rand(40, 1, 6, 6, 6)}), QUICK),
     "smoothing": (
         denoiser,
@@ -113,6 +123,20 @@ def test_every_kind_of_network_is_distilled(case: str) -> None:
     evaluations = [now.evaluation for now in seen if now.evaluation]
     assert trained.best.rank == min(evaluation.rank for evaluation in evaluations)
     assert trained.best.rank < evaluations[0].rank
+
+
+def test_a_network_with_weight_norm_is_trained_as_the_same_network_without() -> None:
+    data = Inputs({"wave": rand(40, 1, 32)})
+    normed, plain = (simple(kind, 1, 32) for kind in (normed_sound, programs.sound))
+    results = [train(network, QUICK, data=data) for network in (normed, plain)]
+    assert results[0].representation.layers == results[1].representation.layers
+    assert results[0].best.rank == pytest.approx(results[1].best.rank, rel=1e-3)
+    reports = [report_of(result, network) for result, network in zip(results, (normed, plain), strict=True)]
+    errors = [report["relative_error"]["overall"] for report in reports]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
+    assert reports[0]["bytes"]["represented"] == reports[1]["bytes"]["represented"]
+    # The magnitudes of nine filters.
+    assert reports[0]["bytes"]["original"] == reports[1]["bytes"]["original"] + 4 * 9
 
 
 def report_of(trained: Trained, network: Network) -> dict[str, Any]:

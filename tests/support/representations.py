@@ -7,12 +7,12 @@ import torch
 from nern import artefact
 from nern.artefact import Artefact, PartBytes
 from nern.embedding import EmbeddingConfig
-from nern.layers import StateDict, find_layers
+from nern.layers import StateDict
+from nern.network import Network
 from nern.permutation import permutations
 from nern.predictor import PredictorConfig
 from nern.representation import Representation
 from nern.request.options import PathKind, PermutationKind, SmallKernels
-from nern.state_dicts import aliases
 from nern.tiles import Tiles
 
 
@@ -26,12 +26,12 @@ def untrained(
 ) -> Representation:
     """A representation of all convolutions, with an untrained predictor."""
     torch.manual_seed(0)
-    tied = aliases(state_dict)
-    tiles = Tiles([layer for layer in find_layers(state_dict) if layer.name not in tied], small)
+    network = Network(state_dict)
+    tiles, weights = Tiles(network.facts.convolutions, small), network.weights
     embedding = EmbeddingConfig(base=1.25, levels=4, layer_features=None)
     config = PredictorConfig(embedding=embedding, hidden=hidden, depth=5, activation="relu")
-    positions = permutations(tiles, state_dict, permutation, path)
-    return Representation.untrained(tiles, state_dict, config, permutation=permutation, positions=positions, layer_scaling=0.5)
+    positions = permutations(tiles, weights, permutation, path)
+    return Representation.untrained(tiles, weights, config, permutation=permutation, positions=positions, layer_scaling=0.5)
 
 
 def written(representation: Representation, state_dict: StateDict, **about: Any) -> tuple[bytes, PartBytes]:

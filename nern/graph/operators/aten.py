@@ -54,8 +54,9 @@ DIRECT = """
     all.dim all.dims cumsum.default cumprod.default topk.default sort.default sort.stable argsort.default argsort.stable
     median.dim cosine_similarity.default pairwise_distance.default cdist.default _cdist_forward.default _euclidean_dist.default
 
-    matmul.default mm.default bmm.default mv.default dot.default addmm.default addmv.default baddbmm.default addbmm.default
-    einsum.default linear.default bilinear.default outer.default linalg_matmul.default tensordot.default inner.default
+    matmul.default mm.default bmm.default mv.default dot.default vdot.default addmm.default addmv.default baddbmm.default
+    addbmm.default einsum.default linear.default bilinear.default outer.default linalg_matmul.default tensordot.default
+    inner.default
 
     convolution.default conv1d.default conv1d.padding conv2d.default conv2d.padding conv3d.default conv3d.padding
     conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input

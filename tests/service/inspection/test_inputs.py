@@ -30,6 +30,7 @@ class Accepted:
 
     layers: the convolutions; the names, or their number.
     names: the names of all tensors, aliases included.
+    replaced: the weights of layers that are stored in a form, each with the tensors that the weight takes the place of.
     notes: what each note must contain, in order.
     value: the value of every weight of the convolutions, where the file was written so.
     """
@@ -42,6 +43,7 @@ class Accepted:
     architecture: str | None = None
     aliases: dict[str, str] = field(default_factory=dict)
     value: float | None = None
+    replaced: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,17 @@ def averaged(key: str, raw: str, *notes: str, names: list[str] = NAMES, prefix: 
     """One of two copies of the network: the averaged one, whose weights are 2."""
     choice = f"the averaged weights at '{key}' were taken; `?key=` takes others: '{raw}'"
     return Accepted(names, under(prefix, OWN), key, (raw,), (choice, *notes), value=2.0)
+
+
+def in_form(stored: str, weights: list[str], replaced: tuple[str, ...], kept: tuple[str, ...] = ()) -> Accepted:
+    """The network with weights that are stored in a form; the ends of the tensors that replace the weight, and of others."""
+    parts = [f"{weight}_{end}" for weight in weights for end in (*replaced, *kept)]
+    others = f" and {len(weights) - 1} more are" if len(weights) > 1 else " is"
+    return Accepted(
+        [name for name in NAMES if name not in weights] + parts,
+        notes=(f"'{weights[0]}'{others} stored {stored}: what it computes is represented, and comes back in that form",),
+        replaced={weight: [f"{weight}_{end}" for end in replaced] for weight in weights},
+    )
 
 
 def one_of_two(key: str, other: str) -> Accepted:
@@ -139,14 +152,8 @@ ANSWERS: dict[str, Accepted | Refused] = {
     "prefix-encoder.pth": resnet("encoder."),
     "protocol4.pth": Accepted(NAMES),
     "protocol5.pth": Accepted(NAMES),
-    # A mask is kept, and comes back with what is under it.
-    "pruned-mask.pth": Accepted(
-        [name for name in NAMES if name not in OWN] + ["0.weight_orig", "0.weight_mask", "3.weight_orig", "3.weight_mask"],
-        ["0.weight_orig", "3.weight_orig"],
-    ),
-    "pruned-one-layer.pth": Accepted(
-        [name for name in NAMES if name != "0.weight"] + ["0.weight_orig", "0.weight_mask"], ["0.weight_orig", "3.weight"]
-    ),
+    "pruned-mask.pth": in_form("as a weight and a mask", OWN, ("orig",), ("mask",)),
+    "pruned-one-layer.pth": in_form("as a weight and a mask", ["0.weight"], ("orig",), ("mask",)),
     "pure-pickle-numpy.pkl": Accepted(NAMES, key="model"),
     "pure-pickle-tensors.pkl": Accepted(NAMES),
     "qat-observers-inf.pth": Accepted([*NAMES, "0.activation_post_process.min_val", "0.activation_post_process.max_val"]),
@@ -154,11 +161,7 @@ ANSWERS: dict[str, Accepted | Refused] = {
     "rng-states.pth": CHECKPOINT,
     "sparse-buffer.pth": Accepted([*NAMES, "adj"], notes=(f"'adj' {SPARSE}",)),
     "sparse-coo.pth": Accepted(NAMES, notes=(f"'0.weight' {SPARSE}", f"'3.weight' {SPARSE}")),
-    "spectral_norm-old.pth": Accepted(
-        [name for name in NAMES if name not in OWN]
-        + [f"{place}.weight_{part}" for place in (0, 3) for part in ("orig", "u", "v")],
-        ["0.weight_orig", "3.weight_orig"],
-    ),
+    "spectral_norm-old.pth": in_form("with spectral norm", OWN, ("orig",), ("u", "v")),
     "student-teacher.pth": Accepted(
         under("module."),
         under("module.", OWN),
@@ -177,10 +180,7 @@ ANSWERS: dict[str, Accepted | Refused] = {
     "tuple-checkpoint.pth": Accepted(NAMES, key="0"),
     "two-networks.pth": one_of_two("generator", "discriminator"),
     "u16.safetensors": beside("buf"),
-    "weight_norm-old.pth": Accepted(
-        [name for name in NAMES if name not in OWN] + [f"{place}.weight_{part}" for place in (0, 3) for part in ("g", "v")],
-        ["0.weight_v", "3.weight_v"],
-    ),
+    "weight_norm-old.pth": in_form("with weight norm", OWN, ("g", "v")),
     "whole-module.pt": Accepted(NAMES, notes=("a whole pickled module of the class torch.nn.modules.container.Sequential",)),
     "windowspath-beside.pth": CHECKPOINT,
     "zipped-pth.zip": Refused("not-a-checkpoint", "a zip archive that holds 'model.pth'; unpack it"),
@@ -224,6 +224,7 @@ def test_the_answer_is_the_one_that_the_sender_wants(name: str, tmp_path: Path) 
     for note, expected in zip(row.notes, wanted.notes, strict=True):
         assert expected in note
     assert sorted(tensors) == sorted(wanted.names)
-    assert sorted([*layers, *(kept["name"] for kept in row.kept), *row.aliases]) == sorted(wanted.names)
+    listed = [*layers, *(kept["name"] for kept in row.kept), *row.aliases]
+    assert sorted(part for name in listed for part in wanted.replaced.get(name, [name])) == sorted(wanted.names)
     if wanted.value is not None:
         assert all(torch.equal(tensors[layer], torch.full_like(tensors[layer], wanted.value)) for layer in layers)

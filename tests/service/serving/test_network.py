@@ -22,6 +22,7 @@ from service.serving.uploaded import UploadedFile
 from service.store import migrate, predictors
 from service.store.blobs import Blobs
 from service.store.database import Database
+from tests.support.forms import CASES, made
 from tests.support.networks import odd, resnet8
 from tests.support.stored import store_predictor
 
@@ -104,6 +105,26 @@ def test_tied_weights_are_written_under_each_name(database: Database) -> None:
     tensors = safetensors.torch.load(whole)
     assert tensors.keys() == state_dict.keys()
     assert torch.equal(tensors["a.weight"], tensors["b.weight"])
+    assert all(b"".join(file.read(start, start + 99)) == whole[start : start + 99] for start in range(0, file.nbytes, 50))
+
+
+@pytest.mark.parametrize("form", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_layer_comes_back_in_its_form_with_the_bits_of_its_kernels(database: Database, form: str, dtype: torch.dtype) -> None:
+    network = torch.nn.ModuleDict({"a": torch.nn.Conv2d(3, 4, 3), "b": made(form), "c": torch.nn.Conv2d(4, 2, 1)}).to(dtype)
+    state_dict: StateDict = network.state_dict()
+    served = Predictors(database).load(store_predictor(database, state_dict))
+    file = NetworkFile(Tensors(served), "tag")
+    whole = b"".join(file.read(0, file.nbytes))
+    tensors, rebuilt = safetensors.torch.load(whole), served.artefact.state_dict()
+    assert [(name, t.shape, t.dtype) for name, t in rebuilt.items()] == [
+        (name, t.shape, t.dtype) for name, t in state_dict.items()
+    ]
+    assert tensors.keys() == rebuilt.keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in rebuilt.items())
+    assert list(Tensors(served).described) == list(state_dict)
+    first = served.artefact.forms[1].parts[0]
+    assert torch.equal(served.kernels(1, torch.tensor([7, 2])), tensors[first].flatten(0, 1)[[7, 2]])
     assert all(b"".join(file.read(start, start + 99)) == whole[start : start + 99] for start in range(0, file.nbytes, 50))
 
 
