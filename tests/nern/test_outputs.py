@@ -64,7 +64,7 @@ def simple(kind: Callable[[], nn.Module], *shape: int) -> Network:
 def normed_sound() -> nn.Module:
     """The 1-D network, with weight norm in its convolutions."""
     module = programs.sound()
-    for layer in module:
+    for layer in list(module.modules()):
         if isinstance(layer, nn.Conv1d):
             nn.utils.parametrizations.weight_norm(layer)
     return module
