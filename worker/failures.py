@@ -16,7 +16,7 @@ TYPES: dict[type[NernError], FailureType] = {
     NotRepresentable: "not-representable",
     UnknownArchitecture: "unknown-architecture",
     BadProgram: "unsupported-graph",
-    BadDescription: "unsupported-graph",
+    BadDescription: "unfit-description",
     UnusableImages: "unusable-images",
     TrainingDiverged: "training-diverged",
     BadArtefact: "bad-artefact",

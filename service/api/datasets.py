@@ -190,7 +190,9 @@ def normalisation(mean: str | None, std: str | None, *, pointer: str = "query:st
             f"a mean of {largest:g} is impossible: mean and std are for pixels scaled to 0..1. If yours are for pixels from 0 "
             f"to 255, send ?{divided}"
         )
-        raise problems.Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
+        raise problems.Invalid(
+            detail, errors=[{"pointer": "query:mean" if pointer == "query:std" else pointer, "detail": detail}]
+        )
     return given
 
 

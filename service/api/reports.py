@@ -114,7 +114,7 @@ class Metrics(TypedDict, total=False):
     accuracy: Annotated[
         float | None, Field(description="Fraction of the held-out images that the rebuilt network classifies correctly")
     ]
-    outputs: Annotated[list[OutputFigures], Field(description="The figures of each output that is not ignored")]
+    outputs: NotRequired[Annotated[list[OutputFigures], Field(description="The figures of each output that is not ignored")]]
 
 
 @as_stored
@@ -231,7 +231,7 @@ class Evaluated(TypedDict):
     divergence: Annotated[
         float | None, Field(description="Mean Kullback-Leibler divergence KL(original || rebuilt) of the outputs, in nats")
     ]
-    outputs: Annotated[list[OutputFigures], Field(description="The figures of each output that is not ignored")]
+    outputs: NotRequired[Annotated[list[OutputFigures], Field(description="The figures of each output that is not ignored")]]
 
 
 @as_stored
@@ -260,9 +260,11 @@ class Report(TypedDict):
     divergence: Annotated[
         float | None, Field(description="Mean Kullback-Leibler divergence KL(original || rebuilt) of the outputs, in nats")
     ]
-    outputs: Annotated[
-        list[OutputFigures],
-        Field(description="The figures of each output that is not ignored; empty if nothing was compared"),
+    outputs: NotRequired[
+        Annotated[
+            list[OutputFigures],
+            Field(description="The figures of each output that is not ignored; empty if nothing was compared"),
+        ]
     ]
     relative_error: RelativeError
     bytes: Bytes

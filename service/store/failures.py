@@ -8,6 +8,7 @@ FailureType = Literal[
     "not-representable",
     "unknown-architecture",
     "unsupported-graph",
+    "unfit-description",
     "unusable-images",
     "training-diverged",
     "bad-artefact",
@@ -37,9 +38,12 @@ FAILURES: Mapping[FailureType, Failure] = {
         "Name the architecture that the checkpoint was made from, or none.",
     ),
     "unsupported-graph": Failure(
-        "The graph, or the description of a sequential network, does not fit the checkpoint, or has an operator that can't be "
-        "computed.",
-        "Export the network anew with this release, or correct the description.",
+        "The graph does not fit the checkpoint, or has an operator that can't be computed.",
+        "Export the network anew with this release.",
+    ),
+    "unfit-description": Failure(
+        "The description of a sequential network does not fit the weights of the checkpoint.",
+        "Correct the step that the detail names.",
     ),
     "unusable-images": Failure(
         "The images or labels do not suit the network, there are too few or too many images, or an option needs data that the "

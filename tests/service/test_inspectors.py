@@ -62,7 +62,7 @@ def instead_of_reading(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 import os, socket
 from service.inspection import child
 
-def inspect(file, output, size):
+def inspect(file, output, size, key):
 {code}
 
 child.warm_up = lambda: None

@@ -36,6 +36,7 @@ from worker.run import Worker
 TESTS = Path(__file__).parents[1]
 
 EFFECTS = {
+    "upload_expiry_hours": "service/uploads/test_uploads.py::test_uploads_expire_after_the_time_that_is_set_and_are_removed",
     "host": "service/test_settings.py::test_host_and_port_are_where_the_service_listens",
     "port": "service/test_settings.py::test_host_and_port_are_where_the_service_listens",
     "api_keys": "e2e/test_embedded.py::test_api_keys_open_what_their_scope_says",

@@ -15,6 +15,7 @@ from nern.errors import (
     OtherTraining,
     TrainingDiverged,
     UnknownArchitecture,
+    UnknownKey,
     UnusableImages,
 )
 from worker.failures import failure_type
@@ -24,7 +25,7 @@ def test_every_error_of_the_library_has_a_type_of_its_own() -> None:
     for module in pkgutil.walk_packages(nern.__path__, "nern."):
         importlib.import_module(module.name)
     # A worker meets none of these: jobs are planned before they are accepted, uploads are read by the inspection.
-    others: set[type[NernError]] = {InconsistentOptions, NoStateDict, OtherTraining, BadSnapshot}
+    others: set[type[NernError]] = {InconsistentOptions, NoStateDict, OtherTraining, BadSnapshot, UnknownKey}
     kinds = set(leaves(NernError)) - others
     types = {failure_type(kind("detail")) for kind in kinds}
     assert len(types) == len(kinds)

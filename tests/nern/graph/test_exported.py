@@ -87,7 +87,10 @@ def test_replaced_weights_get_the_gradients_of_the_network(name: str) -> None:
     outputs = GraphNetwork(found.program, found.state_dict)(*inputs, weights=given)
     sum(output.square().sum() for output in flat(outputs)).backward()  # type: ignore[union-attr]
     for key, weight in given.items():
-        assert weight.grad is not None, key
+        if weight.grad is None:
+            # A program names a tied weight once.
+            assert key not in found.program.tensors.values(), key
+            continue
         expected = own[key].grad
         assert expected is not None
         torch.testing.assert_close(weight.grad, expected, rtol=1e-3, atol=1e-4)

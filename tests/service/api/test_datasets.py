@@ -118,7 +118,7 @@ def test_a_mean_of_pixels_from_0_to_255_is_questioned(client: httpx.Client, mean
 def test_jobs_do_not_train_on_inputs_of_a_network_of_images(client: httpx.Client) -> None:
     dataset = send(client, npz(inputs=SIGNALS)).json()["id"]
     refused = new_job(client, data={"dataset_id": dataset})
-    assert is_problem(refused, 422, "invalid", "the dataset holds inputs")
+    assert is_problem(refused, 422, "invalid", "the network can't take the input 'inputs': its shape is any x 2 x 100")
     assert refused.json()["errors"][0]["pointer"] == "/data/dataset_id"
 
 

@@ -125,6 +125,9 @@ POLICIES = {
     "GET /v1/predictors/{id}/file": Policy("read"),
     "GET /v1/predictors/{id}/kernels": Policy("read"),
     "POST /v1/predictors/{id}/kernels": Policy("read"),
+    "PUT /v1/checkpoints/{id}/graph": Policy("write", body="streamed"),
+    "GET /v1/predictors/{id}/model.onnx": Policy("read"),
+    "HEAD /v1/predictors/{id}/model.onnx": Policy("read"),
     "GET /v1/predictors/{id}/weights": Policy("read"),
     "HEAD /v1/predictors/{id}/weights": Policy("read"),
 }

@@ -2,7 +2,6 @@
 
 import argparse
 import gzip
-import tarfile
 import zipfile
 from io import BytesIO
 from typing import Any
@@ -27,15 +26,6 @@ def refusal(content: bytes) -> str:
     return refused.value.detail
 
 
-def tarred(content: bytes) -> bytes:
-    buffer = BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        entry = tarfile.TarInfo("net.pth")
-        entry.size = len(content)
-        archive.addfile(entry, BytesIO(content))
-    return buffer.getvalue()
-
-
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 ADAPTER = {"unet.lora_A.weight": torch.ones(4, 8), "unet.lora_B.weight": torch.ones(8, 4), "unet.alpha": torch.tensor(4.0)}
 OPTIMIZER = torch.optim.Adam([nn.Parameter(torch.ones(2))])
@@ -45,7 +35,6 @@ NAMED: list[tuple[str, bytes, list[str]]] = [
     ("a web page", b"\n<!DOCTYPE html><html>Quota exceeded</html>", ["web page", "download"]),
     ("an error of a store", b'<?xml version="1.0"?><Error>AccessDenied</Error>', ["web page"]),
     ("gzip", gzip.compress(saved(NETWORK)), ["gzip", "unpack"]),
-    ("tar", tarred(saved(NETWORK)), ["tar archive", "unpack", "0.1.12"]),
     ("HDF5", b"\x89HDF\r\n\x1a\n" + bytes(100), ["HDF5", "Keras", "convert"]),
     ("another archive", zipped(config=b"{}", weights=b""), ["zip archive of 2 files"]),
     ("TensorFlow Lite", bytes(4) + b"TFL3" + bytes(100), ["TensorFlow Lite", "convert"]),
