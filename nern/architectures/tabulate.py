@@ -7,6 +7,7 @@ libraries give; both take some minutes.
 import argparse
 import hashlib
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -237,7 +238,8 @@ def fingerprint_of(model: str) -> str:
             if not key.startswith("_") and not any(word in key for word in IRRELEVANT) and not isinstance(value, Tensor | dict)
         }
         facts.append((path, type(module).__name__, sorted(attributes.items())))
-    return _compact(facts)
+    # Some values are printed with their address, which differs from process to process.
+    return re.sub(r" at 0x[0-9a-f]+", "", _compact(facts))
 
 
 def _same_function(one: Variant, other: Variant) -> bool:
