@@ -39,13 +39,15 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     app = create_app(settings, stopping=stopping, probes={"worker": worker.probe} if worker else None)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
     with _listen(settings.host, settings.port) as listening, worker.running(stopping) if worker else contextlib.nullcontext():
+        server = Server(config, stopping)
+        # A signal may arrive as soon as the address is printed, before uvicorn has its own handlers. When uvicorn has ended, it
+        # raises the signal that ended it once more, for the same handlers.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.handle_exit)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"
         print(json.dumps({"url": url}) if as_json else f"NeRN listens on {url} (documentation: {url}/docs)", flush=True)
-        # When the uvicorn server has ended, it raises the signal that ended it once more. These handlers ignore that signal.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        Server(config, stopping).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
