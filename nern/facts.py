@@ -109,6 +109,11 @@ class NetworkFacts:
         return outputs[0].shape[1]
 
     @property
+    def classifies_inputs(self) -> bool:
+        """Whether the network is known by name as one that gives one class for each input."""
+        return self._match is not None and set(self._match.outputs.values()) == {"logits"}
+
+    @property
     def has_statistics(self) -> bool:
         """Whether a batch norm of the network stores statistics."""
         if self.program is not None:

@@ -49,7 +49,8 @@ def make_plan(request: TrainingRequest, network: NetworkFacts, data: DataFacts |
     if request.target is None:
         return _plan_of_one_size(request, network, data, layers, has_teacher=has_teacher)
     labels = _labels_of(data)
-    if not has_teacher or labels is None or labels.kind != "classes":
+    dense = labels is not None and labels.shape != () and network.classifies_inputs
+    if not has_teacher or labels is None or labels.kind != "classes" or dense:
         detail = "an accuracy target needs a known architecture, or a graph, and a dataset with labels that number classes"
         raise UnusableImages(detail, "/target")
     values = _settled(request, network, has_teacher=has_teacher)
