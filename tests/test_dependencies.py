@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.test_structure import PACKAGES, ROOT, imports
 
-# Not imported by name, but used all the same: by uvicorn, and by SQLAlchemy for a URL of PostgreSQL.
-USED_BY_OTHERS = {"h11", "psycopg"}
+# Not imported by name, but used all the same: by uvicorn, by torch to write ONNX files, and by SQLAlchemy for PostgreSQL.
+USED_BY_OTHERS = {"h11", "onnxscript", "psycopg"}
 
 # Of the benchmarks alone, and installed by hand: CONTRIBUTING.md says how, and why.
 BY_HAND = {"nncodec"}
@@ -32,7 +32,7 @@ def imported(files: list[Path]) -> set[str]:
     """The distributions that these files import from."""
     names = {name.partition(".")[0] for path in files for name in imports(path)}
     distributions = packages_distributions()
-    ours = {*PACKAGES, "tests", "scripts", "bench"}
+    ours = {*PACKAGES, "tests", "scripts", "bench", "attacks"}
     found = {normal(distributions[name][0]) for name in names - sys.stdlib_module_names - ours - BY_HAND}
     return {PARTS.get(name, name) for name in found}
 

@@ -22,11 +22,10 @@ def batched(content: bytes, samples: Sequence[Sequence[int]] | None = None) -> B
     return Batched(GraphNetwork(found.program, found.state_dict), samples)
 
 
-@pytest.mark.parametrize("core", [False, True], ids=["training-ir", "core-ir"])
 @pytest.mark.parametrize("name", ZOO)
-def test_a_program_for_one_sample_takes_any_number(name: str, core: bool) -> None:
+def test_a_program_for_one_sample_takes_any_number(name: str) -> None:
     network = ZOO[name].network()
-    graph = batched(zoo_file(name, core=core), ZOO[name].shapes)
+    graph = batched(zoo_file(name), ZOO[name].shapes)
     for count in (1, 4):
         inputs = ZOO[name].inputs(count, seed=7)
         with torch.no_grad():

@@ -43,7 +43,7 @@ class Export:
         return f"{exporter}-{self.opset}-{'any batch' if self.any_batch else 'batch of 1'}"
 
 
-OLDER = [Export(False, 11, False), Export(False, 13, True), Export(False, 17, False), Export(False, 17, True)]
+OLDER = [Export(False, 11, False), Export(False, 17, True)]
 # The exporter of today takes seconds for each network, so only some are exported with it.
 NEWER = [
     *((name, Export(True, 18, True)) for name in ("residual", "unet", "recurrent", "windows", "volumes", "two-inputs")),
