@@ -25,7 +25,7 @@ HELPERS = {"__main__", "attack", "watched", "writing", "fuzz"}
 WATCHED = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{{before}}\nfrom attacks.watched import main; main()"
 
 SECONDS = 60
-MAX_DATASET_BYTES = 2**28
+MAX_DATASET_BYTES = 2**27
 RECEIVED_BYTES = 2**16
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from nern import tensorfile
 from nern.errors import NoStateDict, UnknownKey
+from nern.faults import is_out_of_memory
 from nern.layers import StateDict
 from nern.state_dicts import Found, aliases, find_state_dict
 from service.inspection import checkpoints
@@ -36,6 +37,8 @@ from service.inspection.tree import Content
 from service.inspection.validation import validate, validate_memory
 
 READY = b"."
+
+TOO_DEMANDING = "reading the file needs far more memory than a file of its size should need"
 
 # Larger than any message of the service.
 MESSAGE_BYTES = 4096
@@ -89,9 +92,9 @@ def read(
             return inspect_checkpoint(file, output, nbytes, key)
         except Refusal as refusal:
             return {"refused": [refusal.slug, refusal.detail]}
-        except (MemoryError, RecursionError):
-            return {"refused": ["too-demanding", "reading the file needs far more memory than a file of its size should need"]}
         except Exception as error:  # a malformed file can make a reader raise any exception
+            if isinstance(error, RecursionError) or is_out_of_memory(error):
+                return {"refused": ["too-demanding", TOO_DEMANDING]}
             _log(error)
             if kind == "dataset":
                 return {"refused": ["bad-dataset", f"the file is malformed; send {datasets.EXPECTED}"]}

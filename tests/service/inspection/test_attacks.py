@@ -9,7 +9,7 @@ from attacks.attack import Attack, Watched, all_attacks
 from attacks.reduce import ATTACKS
 
 EVERY = [(f"{module}: {attack.title}", attack) for module, group in all_attacks().items() for attack in group]
-GROWN_BYTES = 512 * 2**20
+GROWN_BYTES = 2**28
 
 
 @pytest.fixture(scope="module")
