@@ -9,7 +9,8 @@ from nern.architectures import Match
 from nern.errors import BadProgram, UnknownArchitecture, UnusableImages
 from nern.evaluation import Choose
 from nern.forms import Form, find_forms, with_weights
-from nern.graph.program import Port, Program, Ref
+from nern.graph.facts import facts as graph_facts
+from nern.graph.program import Port, Program
 from nern.layers import Described, Layer, find_layers, find_linear
 from nern.objectives import LabelFacts, Objective, OutputFacts, choose, outputs_of
 from nern.request.options import NoiseKind, ObjectiveChoice
@@ -22,16 +23,6 @@ GRAPH = "graph"
 CLASSES = ("logits", "dense classes")
 
 Shape = tuple[int, ...]
-
-# The operators that take a weight which can be represented, and the position of the weight among the arguments.
-WEIGHT_POSITIONS = {
-    **dict.fromkeys(norms.CONVOLUTIONS, 1),
-    "aten.linear.default": 1,
-    "aten.embedding.default": 0,
-    "onnx.Gemm": 1,
-    "onnx.MatMul": 1,
-    "onnx.Gather": 0,
-}
 
 
 class NetworkFacts:
@@ -170,14 +161,10 @@ class NetworkFacts:
     @cached_property
     def _weights(self) -> set[str]:
         """The tensors that the program uses as weights of convolutions, linear layers and embeddings."""
-        found = set()
-        for node in self.program.nodes if self.program is not None else ():
-            position = WEIGHT_POSITIONS.get(node.operator)
-            argument = node.arguments[position] if position is not None and position < len(node.arguments) else None
-            if self.program is not None and isinstance(argument, Ref) and argument.name in self.program.tensors:
-                name = self.program.tensors[argument.name]
-                found.add(self.aliases.get(name, name))
-        return found
+        if self.program is None:
+            return set()
+        found = graph_facts(self.program, {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}).weights
+        return {self.aliases.get(name, name) for name in found}
 
     def _noise_shapes(self) -> Iterator[Shape]:
         for port in self.inputs:

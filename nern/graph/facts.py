@@ -84,6 +84,13 @@ class GraphFacts:
     folded: tuple[str, ...]
     activations: Mapping[str, Activation | None]
 
+    @property
+    def weights(self) -> set[str]:
+        """The names of the weights of all convolutions, linear layers and embeddings."""
+        weights = [convolution.weight for convolution in self.convolutions]
+        weights += [linear.weight for linear in self.linears]
+        return {*weights, *(embedding.weight for embedding in self.embeddings)}
+
 
 # For operators of convolutions: the places of strides and groups among the arguments.
 _CONVOLUTIONS = {f"aten.conv{n}d.{overload}": (3, 6) for n in (1, 2, 3) for overload in ("default", "padding")} | {

@@ -11,7 +11,7 @@ from nern.architectures import build
 from nern.errors import BadProgram, ImpossibleRequest, NotRepresentable, UnknownArchitecture, UnusableImages
 from nern.facts import ArrayFacts, DataFacts, ImageFacts, InputFacts, NetworkFacts, NoiseFacts
 from nern.graph.batching import Batched
-from nern.graph.program import Port, Program
+from nern.graph.program import Node, Port, Program, Ref
 from nern.images import Noise
 from nern.inputs import Inputs
 from nern.layers import TensorFacts
@@ -321,3 +321,17 @@ def test_weights_of_a_program_are_found_whatever_their_names_are() -> None:
     assert shapes == [layer.shape for layer in graph.facts.convolutions]
     assert len(shapes) == 4
     assert train(network, DecoupledRequest(steps=4, hidden=8, image_batch=4), data=images(channels=1)).distilled
+
+
+@pytest.mark.parametrize("operator", ["aten.addmm.default", "aten.mm.default"])
+def test_a_program_tells_weights_whatever_their_names_are(operator: str) -> None:
+    operands = (Ref("b"), Ref("x"), Ref("w")) if operator == "aten.addmm.default" else (Ref("x"), Ref("w"))
+    program = Program(
+        inputs=(Port("x", "F32", (None, 3)),),
+        outputs=(Port("y", "F32", (None, 4)),),
+        tensors={"w": "first_matrix", "b": "first_offset"},
+        nodes=(Node(operator, operands, {}, ("y",)),),
+    )
+    tensors = {"first_matrix": torch.zeros(3, 4), "first_offset": torch.zeros(4)}
+    assert [layer.name for layer in NetworkFacts(tensors, None, program).linear] == ["first_matrix"]
+    assert NetworkFacts(tensors, None).linear == []
