@@ -1,6 +1,7 @@
 """Descriptions of sequential networks become programs that compute what torch computes."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from nern.errors import BadDescription
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.proposal import propose
-from nern.graph.sequential import KINDS, to_program
+from nern.graph.sequential import ALIASES, KINDS, REQUIRED, to_program
 
 Case = tuple[nn.Sequential, list[str], tuple[int, ...]]
 
@@ -97,6 +98,16 @@ def test_a_description_computes_what_torch_computes(name: str, shape_is_given: b
     if shape_is_given:
         assert program.inputs[0].shape == (None, *shape)
         assert program.outputs[0].shape == (None, *expected.shape[1:])
+
+
+def test_every_step_is_documented_with_its_fields_and_defaults() -> None:
+    document = (Path(__file__).parents[3] / "docs/graphs.md").read_text()
+    for name, kind in KINDS.items():
+        [row] = [line for line in document.splitlines() if line.startswith(f"| `{name}`")]
+        for field, default in kind.fields.items():
+            text = "" if default is REQUIRED else f"={str(default).lower()}"
+            assert f"`{field}{text}`" in row, row
+    assert all(f"(`{alias}`)" in document for alias in ALIASES)
 
 
 def test_the_cases_have_every_kind_of_step() -> None:
