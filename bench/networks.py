@@ -1,6 +1,6 @@
 """Does a network of any kind come back? Networks whose code the service does not know, each as three kinds of files.
 
-python -m bench.networks [--only NAME ...] [--ratio 0.7] [--steps N] [--epochs N] [--quick]
+python -m bench.networks [--only NAME ...] [--ratio 0.7] [--steps N] [--network-steps N] [--quick]
 
 The networks of bench/zoo are trained on data that packages carry. Each is written as a state_dict, as an ONNX file and as
 a .pt2 file of torch.export, and each file is read as the service reads it. "state_dict" says what the names and shapes
@@ -39,7 +39,8 @@ from nern.teachers import call
 from nern.training import train
 
 # The size of a predictor, and its training. With float16 weights, 0.7 parameters for each weight are 35% of float32 bytes.
-RATIO, STEPS, EPOCHS = 0.72, 2000, 12
+RATIO, STEPS = 0.72, 2000
+NETWORK_STEPS = 1000
 QUICK = ("tutorial", "unet", "m5")
 
 # Differences of outputs are measured on so many inputs of the test set.
@@ -51,7 +52,7 @@ def main() -> None:
     arguments.add_argument("--only", nargs="+", choices=EXAMPLES, default=list(EXAMPLES), metavar="NAME")
     arguments.add_argument("--ratio", type=float, default=RATIO, help="parameters of the predictor for each weight")
     arguments.add_argument("--steps", type=int, default=STEPS, help="steps of the training of a predictor")
-    arguments.add_argument("--epochs", type=int, default=EPOCHS, help="epochs of the training of a network")
+    arguments.add_argument("--network-steps", type=int, default=NETWORK_STEPS, help="steps of the training of a network")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     names = [name for name in QUICK if name in options.only] if options.quick else options.only
@@ -62,7 +63,7 @@ def main() -> None:
         example = EXAMPLES[name]
         torch.manual_seed(options.seed)
         task, network = example.task(), example.build()
-        fit(network, task, epochs=options.epochs, learning_rate=example.learning_rate, seed=options.seed)
+        fit(network, task, steps=options.network_steps, learning_rate=example.learning_rate, seed=options.seed)
         try:
             rows.append(represent(name, example, task, network, options.ratio, options.steps, options.seed))
         except (nern.errors.NernError, RuntimeError) as error:

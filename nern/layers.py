@@ -22,10 +22,10 @@ REPRESENTED = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 """The dtypes of weights that can be represented. Floats of eight bits can't be told from what quantisation made of them."""
 
 # Names of weights that do not end in "weight": those of Keras, JAX and hand-written networks. `weight_bar` is the weight behind
-# a spectral norm that computes all its vectors anew.
-WEIGHT = re.compile(r"(?:^|[./_])(?:kernel|[wW]|weights|filters?)(?::0)?$|weight_bar$")
+# a spectral norm that computes all its vectors anew. Keras 3 numbers the variables of a layer: `vars/0`.
+WEIGHT = re.compile(r"(?:^|[./_])(?:kernel|[wW]|weights|filters?)(?::0)?$|weight_bar$|(?:^|/)vars/\d+$")
 
-KERAS = re.compile(r"(?:^|[./_])kernel(?::0)?$")
+KERAS = re.compile(r"(?:^|[./_])kernel(?::0)?$|(?:^|/)vars/\d+$")
 
 # Parts of the names of four-dimensional tensors that are no convolutions: masks, tables of positions, statistics, and others
 # that a network adds or multiplies.

@@ -72,24 +72,28 @@ def _digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return images[TEST_DIGITS:], labels[TEST_DIGITS:], images[:TEST_DIGITS], labels[:TEST_DIGITS]
 
 
-def _classification(prepare: Callable[[Tensor], tuple[Tensor, ...]]) -> Task:
+def _classification(prepare: Callable[[Tensor], tuple[Tensor, ...]], copies: int = 1) -> Task:
     images, labels, test_images, test_labels = _digits()
+    images, labels = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
     return Task(prepare(images), labels, prepare(test_images), test_labels, cross_entropy, accuracy, "% accuracy", "classes")
 
 
 @cache
 def digits(size: int = 16, channels: int = 1) -> Task:
-    """Classification of digits of so many pixels, in grey or with a random colour for ink and paper."""
+    """Classification of digits of so many pixels: in grey, or each in four pairs of random colours, a dark and a light one."""
     generator = torch.Generator().manual_seed(1)
 
     def prepare(images: Tensor) -> tuple[Tensor, ...]:
         larger = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
         if channels == 1:
             return ((larger - 0.3) / 0.35,)
-        ink, paper = (torch.rand(len(images), channels, 1, 1, generator=generator) for _ in range(2))
+        dark, light = (torch.rand(len(images), channels, 1, 1, generator=generator) for _ in range(2))
+        dark, light = 0.4 * dark, 1 - 0.4 * light
+        dark_ink = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+        ink, paper = torch.where(dark_ink, dark, light), torch.where(dark_ink, light, dark)
         return (larger * (ink - paper) + paper - 0.5,)
 
-    return _classification(prepare)
+    return _classification(prepare, copies=1 if channels == 1 else 4)
 
 
 @cache

@@ -1,5 +1,8 @@
 """Training of the networks of the zoo, before they are represented."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import torch
 from torch import Tensor, nn
 
@@ -8,22 +11,25 @@ from bench.zoo.tasks import Outputs, Task
 BATCH = 64
 
 
-def fit(network: nn.Module, task: Task, *, epochs: int, learning_rate: float, seed: int) -> nn.Module:
+def fit(network: nn.Module, task: Task, *, steps: int, learning_rate: float, seed: int) -> nn.Module:
     """Trains a network with AdamW and a cosine schedule, and returns it in eval mode."""
     generator = torch.Generator().manual_seed(seed)
-    steps = epochs * (len(task.targets) // BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     network.train()
-    for _ in range(epochs):
-        order = torch.randperm(len(task.targets), generator=generator)
-        for rows in order[: len(order) // BATCH * BATCH].split(BATCH):
-            loss = task.loss(outputs(network, *(part[rows] for part in task.inputs)), task.targets[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    for rows in islice(_batches(len(task.targets), generator), steps):
+        loss = task.loss(outputs(network, *(part[rows] for part in task.inputs)), task.targets[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
     return network.eval().requires_grad_(False)
+
+
+def _batches(count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The numbers of the inputs of each batch, in a new order for each pass through the inputs. Never ends."""
+    while True:
+        yield from torch.randperm(count, generator=generator)[: count // BATCH * BATCH].split(BATCH)
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ class CheckpointOut(BaseModel):
     sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
     format: str = Field(
         description="Format of the file: safetensors, safetensors-shards, torch-zip, torch-legacy, torchscript, torch-export, "
-        "onnx, pickle, npz or npy"
+        "onnx, pickle, npz, npy, hdf5 or keras"
     )
     created_at: datetime
     architecture: str | None = Field(

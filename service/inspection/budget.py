@@ -20,7 +20,7 @@ class Budget:
         """Takes operations. Raises Refusal if too few are left."""
         self.operations -= operations
         if self.operations < 0:
-            raise Refusal("too-demanding", f"the pickle in the file takes more than {MAX_OPERATIONS} operations; {ADVICE}")
+            raise Refusal("too-demanding", f"reading the file takes more than {MAX_OPERATIONS} operations; {ADVICE}")
 
     def reserve(self, nbytes: int) -> None:
         """Takes bytes of memory. Raises Refusal if too few are left."""

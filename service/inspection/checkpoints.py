@@ -3,7 +3,7 @@
 import pickle
 from typing import BinaryIO
 
-from service.inspection import graphs, numpy_files, recognition, safetensors_files, shards, torch_files
+from service.inspection import graphs, hdf5_files, numpy_files, recognition, safetensors_files, shards, torch_files
 from service.inspection.archives import Archive
 from service.inspection.tree import Content
 
@@ -12,7 +12,7 @@ def read(file: BinaryIO, nbytes: int) -> tuple[str, Content]:
     """The format and the content of a checkpoint file of `nbytes` bytes. Raises Refusal.
 
     The formats are safetensors, safetensors-shards, torch-zip, torch-legacy, torchscript, torch-export,
-    onnx, pickle, npz and npy.
+    onnx, pickle, npz, npy, hdf5 and keras.
     """
     file.seek(0)
     start = file.read(recognition.START_BYTES)
@@ -24,6 +24,8 @@ def read(file: BinaryIO, nbytes: int) -> tuple[str, Content]:
         format, content = torch_files.read_pickle(file, nbytes)
     elif start.startswith(numpy_files.MAGIC):
         format, content = "npy", numpy_files.read_array(file, nbytes)
+    elif start.startswith(hdf5_files.MAGIC):
+        format, content = "hdf5", hdf5_files.read(file, nbytes)
     elif graphs.is_onnx(start):
         format, content = "onnx", graphs.read_onnx(file, nbytes)
     elif shards.sniff(start):
@@ -43,4 +45,6 @@ def _read_archive(file: BinaryIO, nbytes: int) -> tuple[str, Content]:
         return torch_files.read_archive(archive, nbytes)
     if numpy_files.is_archive(archive):
         return "npz", numpy_files.read_archive(archive, nbytes)
+    if hdf5_files.is_keras(archive):
+        return "keras", hdf5_files.read_keras(archive, nbytes)
     raise recognition.refuse_archive(archive.names)

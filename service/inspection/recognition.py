@@ -26,7 +26,6 @@ MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"Rar!\x1a\x07", "a RAR archive", UNPACK),
     (257, b"ustar", "a tar archive",
      f"{UNPACK}; a file of torch before 0.1.12 is such an archive: load it with torch, and save its state_dict again"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras writes such files)", CONVERT),
     (4, b"TFL3", "a network of TensorFlow Lite", f"{CONVERT}, or upload the network that it was made from"),
     (0, b"GGUF", "a GGUF file", CONVERT),
     (0, b"MATLAB 5.0", "a MATLAB file", CONVERT),
@@ -67,8 +66,6 @@ def refuse_unknown(start: bytes) -> Refusal:
 def refuse_archive(names: Iterable[str]) -> Refusal:
     """The refusal of a zip archive that no reader knows, from the names of its members."""
     files = [name for name in names if not name.endswith("/")]
-    if "model.weights.h5" in files:
-        return Refusal("not-a-checkpoint", f"the file is a network of Keras; {CONVERT}")
     if any(name.rpartition("/")[2] == "saved_model.pb" for name in files):
         return Refusal("not-a-checkpoint", f"the file is a SavedModel of TensorFlow; {CONVERT}")
     if len(files) == 1:

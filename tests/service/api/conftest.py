@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 
 import httpx
@@ -10,11 +11,25 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.app import create_app
+from service.inspection import process
 from service.settings import Settings
 from service.store import migrate
 from service.store.database import Database
 from tests.support.servers import free_port
 from tests.support.waiting import DEADLINE_SECONDS, until
+from tests.support.warm import warm
+
+
+@pytest.fixture(scope="session")
+def inspection_command() -> Iterator[tuple[str, ...]]:
+    with TemporaryDirectory(prefix="nern-warm-") as folder, warm(Path(folder)) as command:
+        yield command
+
+
+@pytest.fixture(autouse=True)
+def _warm_inspectors(inspection_command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    # What an inspecting process is, and that it takes its limits, is tested in tests/service/test_inspectors.py.
+    monkeypatch.setattr(process, "COMMAND", inspection_command)
 
 
 @pytest.fixture

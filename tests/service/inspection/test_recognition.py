@@ -2,7 +2,6 @@
 
 import argparse
 import gzip
-import zipfile
 from io import BytesIO
 from typing import Any
 
@@ -35,7 +34,6 @@ NAMED: list[tuple[str, bytes, list[str]]] = [
     ("a web page", b"\n<!DOCTYPE html><html>Quota exceeded</html>", ["web page", "download"]),
     ("an error of a store", b'<?xml version="1.0"?><Error>AccessDenied</Error>', ["web page"]),
     ("gzip", gzip.compress(saved(NETWORK)), ["gzip", "unpack"]),
-    ("HDF5", b"\x89HDF\r\n\x1a\n" + bytes(100), ["HDF5", "Keras", "convert"]),
     ("another archive", zipped(config=b"{}", weights=b""), ["zip archive of 2 files"]),
     ("TensorFlow Lite", bytes(4) + b"TFL3" + bytes(100), ["TensorFlow Lite", "convert"]),
     ("GGUF", b"GGUF" + bytes(100), ["GGUF", "convert"]),
@@ -55,18 +53,6 @@ NAMED: list[tuple[str, bytes, list[str]]] = [
 def test_a_refusal_says_what_the_file_is_and_what_to_do(content: bytes, words: list[str]) -> None:
     detail = refusal(content)
     assert all(word in detail for word in words), detail
-
-
-def keras() -> bytes:
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in ("metadata.json", "config.json", "model.weights.h5"):
-            archive.writestr(name, b"")
-    return buffer.getvalue()
-
-
-def test_an_archive_of_keras_is_named() -> None:
-    assert "Keras" in refusal(keras())
 
 
 OTHERS: list[dict[str, Any]] = [

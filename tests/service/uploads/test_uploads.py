@@ -282,10 +282,10 @@ def test_a_second_request_waits_for_the_inspection(replicas: Replicas) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
     taken_in = replicas.taken_in.checkpoint
 
-    async def slow(file: Received) -> Any:
+    async def slow(file: Received, key: str) -> Any:
         started.set()
         await go_on.wait()
-        return await taken_in(file)
+        return await taken_in(file, key)
 
     async def run() -> None:
         id = await replicas.begin()
@@ -307,7 +307,7 @@ def test_a_second_request_waits_for_the_inspection(replicas: Replicas) -> None:
         assert (await first).resource == (await third).resource == "/v1/checkpoints/id-1"
 
     with patch.object(replicas.taken_in, "checkpoint", slow):
-        asyncio.run(run())
+        asyncio.run(asyncio.wait_for(run(), timeout=60))
     assert replicas.taken_in.files == [CONTENT]
 
 
