@@ -84,6 +84,8 @@ ATTACKS = [
         b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}', b"1234")),
     Attack("an array that announces terabytes", lambda _: npy(HUGE)),
     Attack("an array with a header of nested tuples", lambda _: npy(NESTED)),
+    Attack("an array with a header of Python 2, which numpy warns of", lambda _: npy(
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 1, 3, 3)}\n", bytes(36))),
     Attack("an array with a call in its header", lambda marker: npy(f"open({str(marker)!r}, 'w')\n")),
     Attack("a dataset that announces terabytes", lambda _: zipped({"images.npy": npy(HUGE)}), kind="dataset"),
     Attack("a dataset with a header of nested tuples", lambda _: zipped({"images.npy": npy(NESTED)}), kind="dataset"),

@@ -1,32 +1,38 @@
 """Tries random files on the readers, guided by their coverage: `python -m attacks.fuzz -runs=100000`.
 
-The options are those of libFuzzer. The first byte of an input says what the rest is: a whole file, the pickle of an archive, a
-plain pickle, the header of a safetensors file, an array, or a dataset. The inputs begin with small valid ones. The run ends at
-the first input for which a reader imports, opens or runs anything, or needs more than 256 MiB or a minute. Exceptions that
-the readers did not foresee are counted: the inspecting process answers that such a file is malformed.
+The options are those of libFuzzer. The first byte of an input says what the rest is: a whole file (among others an ONNX file,
+an HDF5 file, a tar archive), the pickle of an archive, a plain pickle, the header of a safetensors file, an array, the graph
+of a program of torch.export, or a dataset. The inputs begin with small valid ones. The run ends at the first input for which a
+reader imports, opens or runs anything, or needs more than 256 MiB or a minute, or whose facts the service can't describe.
+Exceptions that the readers did not foresee are counted: the inspecting process answers that such a file is malformed.
 """
 
 import pickle
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import atheris
+import h5py
 import numpy as np
 import torch
 
-with atheris.instrument_imports(include=["service.inspection", "nern.tensorfile", "nern.state_dicts", "nern.layers"]):
+READERS = ["service.inspection", "nern.tensorfile", "nern.state_dicts", "nern.layers", "nern.graph", "pyfive"]
+with atheris.instrument_imports(include=READERS):
+    from attacks.graphs import CONV, MODEL, exported, onnx_file
+    from attacks.watched import HARMLESS
+    from attacks.writing import named, safetensors, storage, tensor, torch_zip, zipped
     from service.inspection import child
+    from service.inspection.constructors import ATTACKS
+    from service.inspection.inspect import CheckpointFacts
+    from service.inspection.refusal import Refusal
+    from service.uploads.intake import Received, describe
 
-from attacks.watched import HARMLESS
-from attacks.writing import named, safetensors, storage, tensor, torch_zip, zipped
-from service.inspection.constructors import ATTACKS
-from service.inspection.refusal import Refusal
-
-OPTIONS = ["-timeout=60", "-rss_limit_mb=4096", "-malloc_limit_mb=256", "-max_len=4096"]
+OPTIONS = ["-timeout=60", "-rss_limit_mb=4096", "-malloc_limit_mb=256", "-max_len=8192"]
 MAX_DATASET_BYTES = 2**24
 
 # The outcomes so far are printed after so many inputs. libFuzzer lets no code run at the end.
@@ -67,6 +73,8 @@ def file_of(data: bytes) -> tuple[bytes, bool]:
             return zipped({"images.npy": b"\x93NUMPY" + rest}), True
         case b"7":
             return rest, True
+        case b"8":
+            return zipped({**exported(), MODEL: rest}), False
     return rest, False
 
 
@@ -79,7 +87,7 @@ def try_one(data: bytes) -> None:
         if is_dataset:
             child.inspect_dataset(BytesIO(content), BytesIO(), MAX_DATASET_BYTES, None)
         else:
-            child.inspect_checkpoint(BytesIO(content), BytesIO(), len(content))
+            facts = child.inspect_checkpoint(BytesIO(content), BytesIO(), len(content))
         outcome = "accepted"
     except Refusal as refusal:
         outcome = refusal.slug
@@ -87,9 +95,21 @@ def try_one(data: bytes) -> None:
         outcome = f"{type(error).__name__} {str(error)[:80]}"
     finally:
         watching = False
+    if outcome == "accepted" and not is_dataset:
+        # Not within the `try`: the service itself does this.
+        describe(Received(Path("upload"), Path(), "upload", len(content), ""), CheckpointFacts.of(facts))
     outcomes[outcome] += 1
     if outcomes.total() % REPORTED_INPUTS == 0:
         print(f"{outcomes.total()} inputs: {outcomes.most_common(30)}", flush=True)
+
+
+def hdf5_file(**options: Any) -> bytes:
+    """A small HDF5 file."""
+    buffer = BytesIO()
+    with h5py.File(buffer, "w", **options) as file:
+        file["layers/conv/vars/0"] = np.zeros((3, 3, 1, 2), np.float32)
+        file["optimizer/vars/0"] = np.int32(0)
+    return buffer.getvalue()
 
 
 def seeds() -> list[bytes]:
@@ -102,7 +122,8 @@ def seeds() -> list[bytes]:
     np.save(files[2], weight.numpy())
     np.savez(files[3], weight=weight.numpy())
     array = files[2].getvalue().removeprefix(b"\x93NUMPY")
-    whole = [b"0" + file.getvalue() for file in files]
+    graphs = [onnx_file(CONV), hdf5_file(), hdf5_file(libver="latest")]
+    whole = [b"0" + content for content in (*(file.getvalue() for file in files), *graphs)]
     pickles = [b"2" + pickle.dumps(value, protocol)[2:] for protocol in (2, 4, 5) for value in (
         network, {"a": weight.numpy(), "b": np.float32(1)}, torch.nn.Conv2d(1, 1, 3), {"a": [1, {2: (3, None)}, 1.5, b"x"]},
         {"a": weight.to_sparse()})]  # fmt: skip
@@ -111,13 +132,15 @@ def seeds() -> list[bytes]:
     images = BytesIO()
     np.save(images, np.zeros((1, 2, 2, 1), np.uint8))
     dataset = b"6" + images.getvalue().removeprefix(b"\x93NUMPY")
-    return [*whole, *pickles, archive, header, b"4" + array, b"5" + array, dataset]
+    return [*whole, *pickles, archive, header, b"4" + array, b"5" + array, b"8" + exported()[MODEL], dataset]
 
 
 def main() -> None:
     """Runs the fuzzer."""
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     child.warm_up()
+    exported()
     ATTACKS.clear()
     sys.addaudithook(watch)
     folder = tempfile.mkdtemp(prefix="nern-fuzz-")

@@ -39,8 +39,8 @@ from nern.teachers import call
 from nern.training import train
 
 # The size of a predictor, and its training. With float16 weights, 0.7 parameters for each weight are 35% of float32 bytes.
-RATIO, STEPS = 0.72, 2000
-NETWORK_STEPS = 1000
+RATIO, STEPS = 0.72, 1500
+NETWORK_STEPS = 600
 QUICK = ("tutorial", "unet", "m5")
 
 # Differences of outputs are measured on so many inputs of the test set.
@@ -65,7 +65,9 @@ def main() -> None:
         task, network = example.task(), example.build()
         fit(network, task, steps=options.network_steps, learning_rate=example.learning_rate, seed=options.seed)
         try:
-            rows.append(represent(name, example, task, network, options.ratio, options.steps, options.seed))
+            row = represent(name, example, task, network, options.ratio, options.steps, options.seed)
+            progress.print(f"  {row['original']:.2f} -> {row['rebuilt']:.2f} {row['unit']}, {row['minutes']:.1f} minutes")
+            rows.append(row)
         except (nern.errors.NernError, RuntimeError) as error:
             progress.print(f"{name}: {error}")
             failed.append(f"{name}: {error}")

@@ -578,7 +578,6 @@ EXAMPLES: dict[str, Example] = {
     "wide": Example("residual", wide, tasks.digits),
     "bottleneck": Example("residual", bottleneck, tasks.digits),
     "resnext": Example("residual", lambda: bottleneck(groups=4), tasks.digits),
-    "timm/test_resnet": Example("residual", _timm("test_resnet.r160_in1k"), lambda: tasks.digits(32, 3)),
     "inception": Example("branches", inception, tasks.digits),
     "densenet": Example("branches", densenet, tasks.digits),
     "squeezenet": Example("branches", squeezenet, tasks.digits),

@@ -90,7 +90,8 @@ class Archive:
         if name in self._members and self._members[name].file_size > MAX_JSON_BYTES:
             raise BadProgram(f"the member {name} of the archive is larger than {MAX_JSON_BYTES >> 20} MiB")
         try:
-            return json.loads(self.bytes(name))
+            # From bytes, Python would import the decoder of any encoding.
+            return json.loads(self.bytes(name).decode())
         except (ValueError, RecursionError) as error:
             raise BadProgram(f"the member {name} of the archive is not JSON, or is nested too deeply") from error
 

@@ -33,7 +33,7 @@ ONNX_TYPES = {dtype: code for code, dtype in DTYPES.items()}
 MAX_BYTES = 2**31 - 1
 
 Files = Mapping[str, bytes]
-"""The other files of an upload, by the names that the ONNX file has for them."""
+"""The other files of an upload, by their names without a folder."""
 
 # Fields of TensorProto that hold numbers one by one, and the dtype of what they hold: the bits, for floats of 16 bits.
 _FIELDS: dict[int, tuple[str, Any]] = {
@@ -102,10 +102,10 @@ def read_tensor(proto: TensorProto, what: str, files: Files) -> Tensor:
 
 def _external(proto: TensorProto, what: str, files: Files) -> bytes:
     entries = {entry.key: entry.value for entry in proto.external_data}
-    location = entries.get("location", "")
+    location = entries.get("location", "").rpartition("/")[2]
     if location not in files:
         raise BadProgram(
-            f"{what} is in another file, {location!r}; save the network as one file: "
+            f"{what} is in another file, {location!r}; send both files together, or save the network as one file: "
             "torch.onnx.export(…, external_data=False), or onnx.save(onnx.load('model.onnx'), 'one_file.onnx')"
         )
     try:

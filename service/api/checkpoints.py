@@ -134,7 +134,8 @@ async def upload_checkpoint(
     what was left out (`notes`). The parameter `key` takes another.
 
     The body is a multipart form with a part `file`, or the file itself. A checkpoint in several safetensors files is sent as
-    several parts `file`, its shards and their index, or as one tar archive of them. The answer is 201 with the new checkpoint,
+    several parts `file`, its shards and their index, or as one tar archive of them. So is an ONNX file with the file that has
+    its tensors. The answer is 201 with the new checkpoint,
     or 200 with the checkpoint that exists if the same state_dict of a file with the same bytes has been uploaded before.
     """
     async with staged(request, context.settings, filename, several=True) as file:
@@ -179,7 +180,7 @@ async def put_graph(
     distil a network whose code is not known. The answer is 409 while a job that is not over needs the checkpoint.
     """
     checkpoint = await run_in_threadpool(_find, context, id)
-    async with staged(request, context.settings, filename) as file:
+    async with staged(request, context.settings, filename, several=True) as file:
         graph = await context.intake.graph(file, checkpoint)
     return CheckpointOut.model_validate(await run_in_threadpool(_put_graph, context, graph))
 

@@ -3,7 +3,7 @@
 import pickle
 from typing import BinaryIO
 
-from service.inspection import graphs, hdf5_files, numpy_files, recognition, safetensors_files, shards, torch_files
+from service.inspection import graphs, hdf5_files, numpy_files, recognition, safetensors_files, shards, tars, torch_files
 from service.inspection.archives import Archive
 from service.inspection.tree import Content
 
@@ -28,13 +28,19 @@ def read(file: BinaryIO, nbytes: int) -> tuple[str, Content]:
         format, content = "hdf5", hdf5_files.read(file, nbytes)
     elif graphs.is_onnx(start):
         format, content = "onnx", graphs.read_onnx(file, nbytes)
-    elif shards.sniff(start):
-        format, content = "safetensors-shards", shards.read(file, nbytes)
+    elif tars.sniff(start):
+        format, content = _read_files(tars.members(file, nbytes))
     else:
         raise recognition.refuse_unknown(start)
     if content.program is None:
         recognition.validate_content(content.tree)
     return format, content
+
+
+def _read_files(members: dict[str, tars.Window]) -> tuple[str, Content]:
+    if any(name.endswith(graphs.ONNX_SUFFIX) for name in members):
+        return "onnx", graphs.read_onnx_files(members)
+    return "safetensors-shards", shards.read(members)
 
 
 def _read_archive(file: BinaryIO, nbytes: int) -> tuple[str, Content]:

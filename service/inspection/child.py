@@ -13,6 +13,7 @@ import pickle
 import socket
 import sys
 import traceback
+import warnings
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -60,6 +61,8 @@ def main() -> None:
 def prepare() -> None:
     """Imports everything, and limits the process for the time in which it waits."""
     torch.set_num_threads(1)
+    # To show a warning, Python opens the file whose code warned.
+    warnings.simplefilter("ignore")
     warm_up()
     # A search for cycles among millions of values takes longer than reading them. The process ends before cycles matter.
     gc.disable()

@@ -21,9 +21,9 @@ from nern.graph.proposal import propose
 from nern.layers import layout_notes
 from service import problems
 from service.clock import utc_now
+from service.inspection.companions import lone_part
 from service.inspection.inspect import CheckpointFacts, DatasetFacts, inspect_checkpoint, inspect_dataset
 from service.inspection.pool import Inspectors
-from service.inspection.shards import lone_part
 from service.settings import Settings
 from service.store import blobs, checkpoints, datasets
 from service.store.blobs import Blobs

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from service import problems
-from service.inspection.shards import archive_name
+from service.inspection.companions import archive_name
 from service.uploads.intake import Received
 
 BUFFER_BYTES = 2**20

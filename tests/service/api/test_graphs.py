@@ -165,6 +165,34 @@ def test_a_network_of_unknown_code_is_distilled_and_comes_back(
     torch.testing.assert_close(run(content.content, inputs[:1]), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_an_onnx_file_and_the_file_of_its_tensors_are_one_checkpoint(
+    client: httpx.Client, settings: Settings, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        torch.onnx.export(network(), (EXAMPLE,), tmp_path / "net.onnx", dynamo=True, external_data=True, verbose=False)
+    content = {name: (tmp_path / name).read_bytes() for name in ("net.onnx", "net.onnx.data")}
+    alone = upload(client, content["net.onnx"], "net.onnx")
+    assert is_problem(alone, 422, "unsupported-graph", "'net.onnx.data'; send both files together")
+    assert is_problem(upload(client, content["net.onnx.data"], "net.onnx.data"), 422, "lone-shard", "send both files together")
+    several = [("file", (name, data)) for name, data in content.items()]
+    two = client.post("/v1/checkpoints", files=[*several, ("file", ("other.onnx", content["net.onnx"]))])
+    assert is_problem(two, 422, "bad-shards", "net.onnx, other.onnx; send one network")
+
+    answer = client.post("/v1/checkpoints", files=several)
+    assert answer.status_code == 201, answer.text
+    found = answer.json()
+    assert (found["format"], found["architecture"], found["filename"]) == ("onnx", "graph", "net.tar")
+    predictor = train(client, settings, found["id"], layers=["first.weight"])
+    weights = safetensors.torch.load(client.get(f"/v1/predictors/{predictor['id']}/weights").content)
+    rebuilt = client.get(f"/v1/predictors/{predictor['id']}/model.onnx").content
+    torch.testing.assert_close(run(rebuilt, EXAMPLE), run(filled(files["net.onnx"], weights), EXAMPLE), rtol=1e-5, atol=1e-5)
+
+    checkpoint = upload(client, saved({name: tensor.clone() for name, tensor in weights.items()})).json()["id"]
+    put = client.put(f"/v1/checkpoints/{checkpoint}/graph", files=several)
+    assert put.json().get("architecture") == "graph", put.text
+
+
 def test_a_network_without_a_graph_has_no_onnx_file(client: httpx.Client, settings: Settings, files: dict[str, bytes]) -> None:
     checkpoint = upload(client, files["net.pth"]).json()["id"]
     created = client.post("/v1/jobs", json={"checkpoint_id": checkpoint, "steps": 2, "hidden": 4})

@@ -11,9 +11,9 @@ import torch
 from nern import tensorfile
 from nern.layers import StateDict
 from service.inspection import child
+from service.inspection.companions import lone_part
 from service.inspection.inspect import CheckpointFacts
 from service.inspection.refusal import Refusal
-from service.inspection.shards import lone_part
 from service.store.tables import Checkpoint
 from service.uploads.intake import Received, describe
 from tests.support.inputs import INPUTS, network
