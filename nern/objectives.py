@@ -10,25 +10,13 @@ from dataclasses import dataclass
 
 from nern.errors import UnusableImages
 from nern.graph.program import Node, Program, Ref
+from nern.graph.roles import ACTIVATIONS, SAME
 from nern.request.options import ObjectiveChoice, ObjectiveKind
 
 Shape = tuple[int | None, ...]
 
 # The class of dense labels that means "no class". 255 is usual in datasets for segmentation.
 NO_CLASS = 255
-
-# Operators that leave the probabilities of an output as they are.
-TRANSPARENT = {
-    "aten.alias.default",
-    "aten.clone.default",
-    "aten.contiguous.default",
-    "aten.detach.default",
-    "aten._to_copy.default",
-    "aten.to.dtype",
-    "onnx.Cast",
-    "onnx.Identity",
-}
-SOFTMAX = {"aten.softmax.int", "aten._softmax.default", "aten._safe_softmax.default", "onnx.Softmax"}
 
 
 @dataclass(frozen=True)
@@ -157,9 +145,9 @@ def _default(output: OutputFacts, known: bool) -> ObjectiveKind:
 def _softmax_axis(name: str, producers: Mapping[str, Node]) -> int | None:
     """The axis of the softmax that gives this value, or None if it is not the result of a softmax."""
     while (node := producers.get(name)) is not None:
-        if node.operator in SOFTMAX:
+        if ACTIVATIONS.get(node.operator) == "softmax":
             return next((axis for axis in _axes(node) if isinstance(axis, int)), None)
-        if node.operator not in TRANSPARENT or not isinstance(node.arguments[0], Ref):
+        if node.operator not in SAME or not isinstance(node.arguments[0], Ref):
             return None
         name = node.arguments[0].name
     return None

@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from nern.graph.program import Argument, Node, Port, Program, Ref
+from nern.graph.roles import ACTIVATIONS, CONVOLUTION_PLACES, CONVOLUTIONS, NORMS, PASSED, SAME, Activation, epsilon
 
 Shapes = Mapping[str, Sequence[int]]
-Activation = Literal["softmax", "log_softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -92,63 +91,6 @@ class GraphFacts:
         return {*weights, *(embedding.weight for embedding in self.embeddings)}
 
 
-# For operators of convolutions: the places of strides and groups among the arguments.
-_CONVOLUTIONS = {f"aten.conv{n}d.{overload}": (3, 6) for n in (1, 2, 3) for overload in ("default", "padding")} | {
-    "aten.conv_transpose1d.default": (3, 6),
-    "aten.conv_transpose2d.input": (3, 6),
-    "aten.conv_transpose3d.input": (3, 6),
-    "aten.convolution.default": (3, 8),
-}
-# The places of mean, variance and eps.
-_NORMS = {
-    "aten.batch_norm.default": 7,
-    "aten._native_batch_norm_legit.default": 7,
-    "aten._native_batch_norm_legit_functional.default": 7,
-    "aten.native_batch_norm.default": 7,
-    "aten.cudnn_batch_norm.default": 7,
-    "aten._native_batch_norm_legit_no_training.default": 6,
-    "aten._batch_norm_no_update.default": 6,
-    "aten._batch_norm_with_update.default": 6,
-    "aten._batch_norm_with_update_functional.default": 6,
-}
-_SAME = {
-    "aten.alias.default",
-    "aten.clone.default",
-    "aten.contiguous.default",
-    "aten.detach.default",
-    "aten.lift_fresh.default",
-    "aten.lift_fresh_copy.default",
-    "aten.to.dtype",
-    "aten.to.device",
-    "aten._to_copy.default",
-    "onnx.Identity",
-    "onnx.Cast",
-    "onnx.CastLike",
-}
-# What stands behind the function of an output without changing the function.
-_PASSED = _SAME | {
-    "aten.view.default",
-    "aten.reshape.default",
-    "aten.permute.default",
-    "aten.squeeze.dim",
-    "aten.transpose.int",
-    "onnx.Reshape",
-    "onnx.Transpose",
-    "onnx.Squeeze",
-}
-_ACTIVATIONS: Mapping[str, Activation] = {
-    "aten.softmax.int": "softmax",
-    "aten._softmax.default": "softmax",
-    "aten._safe_softmax.default": "softmax",
-    "onnx.Softmax": "softmax",
-    "aten.log_softmax.int": "log_softmax",
-    "aten._log_softmax.default": "log_softmax",
-    "onnx.LogSoftmax": "log_softmax",
-    "aten.sigmoid.default": "sigmoid",
-    "onnx.Sigmoid": "sigmoid",
-}
-
-
 def facts(program: Program, shapes: Shapes) -> GraphFacts:
     """What a program tells about a state_dict whose tensors have these shapes."""
     return _Finder(program, shapes).find()
@@ -193,7 +135,7 @@ class _Finder:
         if not node.arguments or not isinstance(first := node.arguments[0], Ref) or first.name not in self.origins:
             return False
         name, transposed = self.origins[first.name]
-        if node.operator in _SAME:
+        if node.operator in SAME:
             pass
         elif len(self.shapes.get(name, ())) == 2 and _transposes(node):
             transposed = not transposed
@@ -204,9 +146,9 @@ class _Finder:
 
     def _node(self, number: int, node: Node) -> None:
         operator, arguments = node.operator, node.arguments
-        if operator in _CONVOLUTIONS or operator in ("onnx.Conv", "onnx.ConvTranspose"):
+        if operator in CONVOLUTIONS:
             self._convolution(number, node)
-        elif operator in _NORMS or operator == "onnx.BatchNormalization":
+        elif operator in NORMS:
             self._norm(number, node)
         elif operator in ("aten.embedding.default", "onnx.Gather"):
             if (
@@ -234,7 +176,7 @@ class _Finder:
             transposed = node.operator == "onnx.ConvTranspose"
             strides, groups = node.keywords.get("strides"), node.keywords.get("group", 1)
         else:
-            stride_at, groups_at = _CONVOLUTIONS[node.operator]
+            stride_at, groups_at = CONVOLUTION_PLACES[node.operator]
             transposed = "conv_transpose" in node.operator or (
                 node.operator == "aten.convolution.default" and _at(node, 6, False) is True
             )
@@ -247,13 +189,9 @@ class _Finder:
     def _norm(self, number: int, node: Node) -> None:
         value = node.arguments[0]
         mean, variance = self._tensor(node, 3), self._tensor(node, 4)
-        if node.operator.startswith("onnx."):
-            eps = node.keywords.get("epsilon", 1e-5)
-        else:
-            eps = _at(node, _NORMS[node.operator], 1e-5)
-        if isinstance(value, Ref) and mean is not None and variance is not None and isinstance(eps, int | float):
-            norm = Norm(number, value.name, mean, variance, self._tensor(node, 1), self._tensor(node, 2), float(eps))
-            self.norms.append(norm)
+        if isinstance(value, Ref) and mean is not None and variance is not None:
+            weight, bias = self._tensor(node, 1), self._tensor(node, 2)
+            self.norms.append(Norm(number, value.name, mean, variance, weight, bias, epsilon(node, node.arguments)))
 
     def _linear(self, number: int, node: Node, *, weight: int, bias: int | None, inputs_first: bool) -> None:
         name = self._tensor(node, weight)
@@ -280,12 +218,12 @@ class _Finder:
         return tuple(convolution.weight for convolution in self.convolutions if convolution.bias is not None)
 
     def _activation(self, name: str) -> Activation | None:
-        while (node := self.makers.get(name)) is not None and node.operator in _PASSED:
+        while (node := self.makers.get(name)) is not None and node.operator in PASSED:
             first = node.arguments[0]
             if not isinstance(first, Ref):
                 return None
             name = first.name
-        return None if node is None else _ACTIVATIONS.get(node.operator)
+        return None if node is None else ACTIVATIONS.get(node.operator)
 
 
 def _at(node: Node, place: int, default: Argument) -> Argument:

@@ -1,4 +1,4 @@
-"""Batch norms, convolutions and sums in the forward passes of a program."""
+"""Batch norms and residual sums in the forward passes of a program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,40 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from nern.graph.program import Node, Program
-
-# Batch norms of torch, and the position of epsilon among their arguments.
-EPSILON_POSITION = {
-    "aten.batch_norm.default": 7,
-    "aten.native_batch_norm.default": 7,
-    "aten.cudnn_batch_norm.default": 7,
-    "aten.miopen_batch_norm.default": 7,
-    "aten._native_batch_norm_legit.default": 7,
-    "aten._native_batch_norm_legit_functional.default": 7,
-    "aten._batch_norm_with_update.default": 6,
-    "aten._batch_norm_with_update_functional.default": 6,
-    "aten._batch_norm_no_update.default": 6,
-    "aten._native_batch_norm_legit_no_training.default": 6,
-}
-DEFAULT_EPSILON = 1e-5
-
-NORMS = {*EPSILON_POSITION, "onnx.BatchNormalization"}
-
-CONVOLUTIONS = {
-    "aten.conv1d.default",
-    "aten.conv2d.default",
-    "aten.conv3d.default",
-    "aten.conv1d.padding",
-    "aten.conv2d.padding",
-    "aten.conv3d.padding",
-    "aten.conv_transpose1d.default",
-    "aten.conv_transpose2d.input",
-    "aten.conv_transpose3d.input",
-    "aten.convolution.default",
-    "onnx.Conv",
-    "onnx.ConvTranspose",
-}
-
-SUMS = {"aten.add.Tensor", "onnx.Add"}
+from nern.graph.roles import NORMS, SUMS, epsilon
 
 
 @dataclass(frozen=True)
@@ -60,9 +27,7 @@ def norm_call(node: Node, arguments: Sequence[Any]) -> NormCall | None:
     x, mean, variance = arguments[0], arguments[3], arguments[4]
     if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
         return None
-    position = EPSILON_POSITION.get(node.operator, len(arguments))
-    given = arguments[position] if position < len(arguments) else node.keywords.get("eps", node.keywords.get("epsilon"))
-    return NormCall(x, mean, variance, float(given) if isinstance(given, int | float) else DEFAULT_EPSILON)
+    return NormCall(x, mean, variance, epsilon(node, arguments))
 
 
 def has_statistics(program: Program) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nern.graph import roles
 from nern.graph.batching import Batched
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.program import Node
@@ -61,7 +62,7 @@ def recorded(network: nn.Module, *, enabled: bool = True) -> Iterator[list[Tenso
 def _recorded_nodes(network: GraphNetwork | Batched, maps: list[Tensor]) -> Iterator[None]:
     """A context that adds the feature maps of a program to `maps`."""
     operators = {node.operator for node in network.program.nodes}
-    kinds = norms.NORMS if operators & norms.NORMS else norms.CONVOLUTIONS
+    kinds = roles.NORMS if operators & roles.NORMS else roles.CONVOLUTIONS
 
     def keep(node: Node, arguments: Sequence[Any], result: Any) -> None:
         # Some batch norms also give the statistics of the batch.
