@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nern.architectures.table import read
+from nern.documents import with_part
 
 BEGIN = "<!-- architectures: python -m nern.architectures.reference docs/architectures.md -->"
 END = "<!-- end of architectures -->"
@@ -16,11 +17,7 @@ LIBRARIES = {"cifar": "CIFAR", "torchvision": "torchvision", "timm": "timm"}
 
 def updated(text: str) -> str:
     """The text with the present list between BEGIN and END. Raises ValueError if these are missing."""
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"the file has no line {BEGIN} with a line {END} after it")
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+    return with_part(text, BEGIN, END, reference())
 
 
 def reference() -> str:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from nern.documents import with_part
 from nern.graph.operators import OPERATORS
 
 BEGIN, END = "<!-- operators: python -m nern.graph.reference docs/graphs.md -->", "<!-- end of operators -->"
@@ -12,11 +13,7 @@ FAMILIES = {"aten": "Tensors, of torch.export", "onnx": "Tensors, of ONNX", "": 
 
 def updated(text: str) -> str:
     """The text with the present list between BEGIN and END. Raises ValueError if these are missing."""
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"the file has no line {BEGIN} with a line {END} after it")
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+    return with_part(text, BEGIN, END, reference())
 
 
 def reference() -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nern.documents import with_part
 from nern.request import RECIPES
 from nern.request.options import DEFAULT_RATIO
 
@@ -13,11 +14,7 @@ BEGIN, END = "<!-- options: python -m nern.request.reference docs/training.md --
 
 def updated(text: str) -> str:
     """The text with the present reference between BEGIN and END. Raises ValueError if these are missing."""
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"the file has no line {BEGIN} with a line {END} after it")
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+    return with_part(text, BEGIN, END, reference())
 
 
 def reference() -> str:
