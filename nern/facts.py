@@ -132,7 +132,7 @@ class NetworkFacts:
     def _match(self) -> Match | None:
         if self.architecture is None:
             return None
-        return architectures.match(self.architecture, architectures.shapes_of(self.tensors))
+        return architectures.match(self.architecture, architectures.shapes_of(self.formless))
 
     @property
     def stored(self) -> dict[str, Described]:
@@ -153,10 +153,15 @@ class NetworkFacts:
         return with_weights(self.stored, self.forms)
 
     @property
-    def plain(self) -> dict[str, Described]:
-        """The tensors of the same network without forms."""
+    def formless(self) -> dict[str, Described]:
+        """The tensors of the same network without forms, aliases included."""
         parts = {part for form in self.forms for part in form.parts}
-        return {name: tensor for name, tensor in self.own.items() if name not in parts}
+        return {name: tensor for name, tensor in with_weights(self.tensors, self.forms).items() if name not in parts}
+
+    @property
+    def plain(self) -> dict[str, Described]:
+        """The tensors of the same network without forms and without aliases."""
+        return {name: tensor for name, tensor in self.formless.items() if name not in self.aliases}
 
     @cached_property
     def _weights(self) -> set[str]:

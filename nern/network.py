@@ -13,7 +13,7 @@ from nern.graph.batching import Batched
 from nern.graph.interpreter import GraphNetwork
 from nern.graph.program import Program
 from nern.state_dicts import aliases
-from nern.teachers import Renamed, Reparametrised
+from nern.teachers import Forms, Renamed, ReparametrisedModule, ReparametrisedProgram
 
 Shape = tuple[int, ...]
 
@@ -55,13 +55,14 @@ class Network:
         architecture, and BadProgram if it lacks a tensor of the program, or if the program can't compute such inputs.
         """
         facts = self.facts
+        forms = Forms(self.forms, self.state_dict) if self.forms else None
         if facts.program is not None:
             tensors = {value: facts.aliases.get(name, name) for value, name in facts.program.tensors.items()}
             network = GraphNetwork(replace(facts.program, tensors=tensors), self.weights)
-            if self.forms:
-                return Reparametrised(network, samples, self.forms, self.state_dict).eval()
-            return Batched(network, samples).eval()
+            return (Batched(network, samples) if forms is None else ReparametrisedProgram(network, samples, forms)).eval()
         assert facts.architecture is not None, "only a known network can be built"
-        match = architectures.match(facts.architecture, architectures.shapes_of(self.state_dict))
-        module = architectures.build(facts.architecture, dict(self.state_dict))
-        return Renamed(module, match.view, facts.aliases, list(match.outputs))
+        match = architectures.match(facts.architecture, architectures.shapes_of(facts.formless))
+        module = architectures.build(facts.architecture, {name: self.weights[name] for name in facts.formless})
+        if forms is None:
+            return Renamed(module, match.view, facts.aliases, list(match.outputs))
+        return ReparametrisedModule(module, match.view, facts.aliases, list(match.outputs), forms)

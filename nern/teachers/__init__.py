@@ -2,6 +2,17 @@
 
 from nern.teachers.calling import PROGRAMS, Batch, Outputs, Weights, call, device_of
 from nern.teachers.renamed import Renamed
-from nern.teachers.reparametrised import Reparametrised
+from nern.teachers.reparametrised import Forms, ReparametrisedModule, ReparametrisedProgram
 
-__all__ = ["PROGRAMS", "Batch", "Outputs", "Renamed", "Reparametrised", "Weights", "call", "device_of"]
+__all__ = [
+    "PROGRAMS",
+    "Batch",
+    "Forms",
+    "Outputs",
+    "Renamed",
+    "ReparametrisedModule",
+    "ReparametrisedProgram",
+    "Weights",
+    "call",
+    "device_of",
+]

@@ -178,7 +178,7 @@ class Intake:
 
 def describe(file: Received, facts: CheckpointFacts) -> Checkpoint:
     """The row of a new checkpoint: its graph, or else the architecture that its names and shapes match."""
-    shapes = architectures.shapes_of(facts.state_dict)
+    shapes = architectures.shapes_of(NetworkFacts(facts.state_dict, None, aliases=facts.aliases).formless)
     candidates = architectures.recognise(shapes)
     architecture = candidates[0] if len(candidates) == 1 else None
     program = Program.from_json(facts.program) if facts.program else None

@@ -2,19 +2,24 @@
 
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from nern.architectures.cifar import ResNet
 from nern.facts import NetworkFacts
 from nern.forms import Form, find_forms
 from nern.graph.sequential import to_program
 from nern.layers import StateDict
 from nern.network import Network
 from nern.teachers import call
+from service.inspection.inspect import CheckpointFacts
+from service.uploads.intake import Received, describe
 from tests.support import programs
 from tests.support.forms import CASES, inputs_of, made, pruned, weight_of
 
@@ -115,3 +120,36 @@ def test_a_program_that_takes_the_weight_itself_gets_it_under_the_mask() -> None
     [found] = call(graph, {"weight": weight}, (inputs,)).values()
     tensors = module.state_dict()
     torch.testing.assert_close(found, nn.functional.conv1d(inputs, weight * tensors["weight_mask"], tensors["bias"]))
+
+
+REPARAMETRISED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "weight norm": parametrizations.weight_norm,
+    "spectral norm": parametrizations.spectral_norm,
+    "pruned": pruned,
+}
+
+
+@pytest.mark.parametrize("form", REPARAMETRISED)
+def test_a_known_network_is_known_with_forms_too(form: str) -> None:
+    torch.manual_seed(0)
+    module = ResNet(8).eval()
+    for convolution in [part for part in module.modules() if isinstance(part, nn.Conv2d)][1:5]:
+        REPARAMETRISED[form](convolution)
+    state_dict = {f"module.{name}": tensor.clone() for name, tensor in module.state_dict().items()}
+    row = describe(
+        Received(Path(), Path(), "", 1, ""),
+        CheckpointFacts("torch-zip", state_dict, key=".", keys=[], first=True, notes=[], aliases={}),
+    )
+    assert row.architecture == "cifar/resnet8"
+    network = Network(state_dict, row.architecture)
+    network.facts.validate()
+    graph, inputs = network.build(), torch.randn(2, 3, 32, 32)
+    [found] = call(graph, {}, (inputs,)).values()
+    torch.testing.assert_close(found, module(inputs), rtol=1e-4, atol=1e-5)
+
+    changed = network.forms[0]
+    weight = network.weights[changed.weight] + 0.1 * torch.randn_like(network.weights[changed.weight])
+    [found] = call(graph, {changed.weight: weight}, (inputs,)).values()
+    stored = changed.stored(weight, state_dict)
+    module.load_state_dict(module.state_dict() | {name.removeprefix("module."): part for name, part in stored.items()})
+    torch.testing.assert_close(found, module(inputs), rtol=1e-4, atol=1e-5)
