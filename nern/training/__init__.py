@@ -2,8 +2,9 @@
 
 from nern.training.progress import Progress
 from nern.training.selection import Evaluation
-from nern.training.snapshot import Snapshot
+from nern.training.snapshot import Interrupted, Snapshot
 from nern.training.train import train
-from nern.training.trained import SearchResult, Trained, Trial
+from nern.training.trained import SearchResult, Trained
+from nern.training.trial import Trial
 
-__all__ = ["Evaluation", "Progress", "SearchResult", "Snapshot", "Trained", "Trial", "train"]
+__all__ = ["Evaluation", "Interrupted", "Progress", "SearchResult", "Snapshot", "Trained", "Trial", "train"]

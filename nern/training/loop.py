@@ -23,7 +23,7 @@ from nern.training.optimizers import Optimizers, set_learning_rate, update, zero
 from nern.training.phases import Losses, Phase, Setting, make_phases
 from nern.training.progress import Meter, OnProgress
 from nern.training.selection import Evaluation, Selection
-from nern.training.snapshot import Snapshot
+from nern.training.snapshot import Interrupted, Snapshot
 from nern.training.subject import Subject
 from nern.training.targets import Targets, relative_error
 from nern.training.trained import Trained
@@ -56,24 +56,17 @@ class Training:
 
     def run(self, meter: Meter, on_progress: OnProgress) -> Trained:
         """Makes all steps that are left. Raises TrainingDiverged, and what `on_progress` and the cancellation raise."""
-        self._cancellation()
-        first = 0
-        for phase in self._phases:
-            if self._step == first:
-                self._optimizers = phase.begin(self._optimizers)
-            meter.begin()
-            last = first + phase.plan.steps
-            while self._step < last:
-                losses = self._make_step(phase, self._step - first)
-                self._step += 1
-                due = _evaluation_due(phase.plan, self._step - first)
-                evaluation = self._evaluate() if due else None
-                on_progress(meter.step(phase.plan, losses, evaluation, self.snapshot))
-            first = last
+        try:
+            self._cancellation()
+            self._make_steps(meter, on_progress)
+        except Interrupted as interruption:
+            interruption.snapshot = self.snapshot().detached() if self._step else None
+            raise
+        final = self.snapshot().detached()
         best, last_evaluation = self._selection.finish()
         representation = self._targets.representation.to(CPU)
         evaluator, seconds = self._subject.evaluator, self._seconds()
-        return Trained(representation, self._plan, self._step, best, last_evaluation, evaluator, seconds)
+        return Trained(representation, self._plan, self._step, best, last_evaluation, evaluator, seconds, final)
 
     def snapshot(self) -> Snapshot:
         """A snapshot after the last step that was made. It shares its tensors with the training; see `Snapshot.detached`."""
@@ -90,6 +83,28 @@ class Training:
             selection=self._selection.state,
             images=pool.state_dict() if pool else None,
         )
+
+    def _make_steps(self, meter: Meter, on_progress: OnProgress) -> None:
+        first = 0
+        for phase in self._phases:
+            if self._step == first:
+                self._optimizers = phase.begin(self._optimizers)
+            meter.begin()
+            last = first + phase.plan.steps
+            if self._evaluation_was_interrupted(phase.plan, first):
+                on_progress(meter.evaluated(phase.plan, self._evaluate(), self.snapshot))
+            while self._step < last:
+                losses = self._make_step(phase, self._step - first)
+                self._step += 1
+                due = _evaluation_due(phase.plan, self._step - first)
+                evaluation = self._evaluate() if due else None
+                on_progress(meter.step(phase.plan, losses, evaluation, self.snapshot))
+            first = last
+
+    def _evaluation_was_interrupted(self, phase: PhasePlan, first: int) -> bool:
+        """Whether the last step is one of this phase, and lacks the evaluation that is due after it."""
+        made, last = self._step - first, self._selection.state.last
+        return 0 < made <= phase.steps and _evaluation_due(phase, made) and (last is None or last.step < self._step)
 
     def _make_step(self, phase: Phase[PhasePlan], number: int) -> Losses:
         set_learning_rate(self._optimizers, phase.learning_rate(number))

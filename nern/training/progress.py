@@ -78,8 +78,21 @@ class Meter:
         """The progress after one more step of `phase`. To be called after every step."""
         self._step += 1
         self._phase_steps += 1
+        return self._progress(phase, losses, evaluation, snapshot)
+
+    def evaluated(self, phase: PhasePlan, evaluation: Evaluation, snapshot: Callable[[], Snapshot]) -> Progress:
+        """The progress after an evaluation that follows the step before the snapshot."""
+        return self._progress(phase, {}, evaluation, snapshot)
+
+    def _progress(
+        self,
+        phase: PhasePlan,
+        losses: Mapping[str, float],
+        evaluation: Evaluation | None,
+        snapshot: Callable[[], Snapshot],
+    ) -> Progress:
         now = monotonic()
-        pace = (now - self._phase_started) / self._phase_steps
+        pace = (now - self._phase_started) / max(self._phase_steps, 1)
         left = (self._plan.steps - self._step) * pace
         trials_left = self._trials - self._trials_before - 1
         return Progress(

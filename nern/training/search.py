@@ -1,15 +1,17 @@
 """The search for the smallest predictor that meets an accuracy target."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from nern.errors import OtherTraining, TrainingDiverged
 from nern.plan import Plan, SearchPlan
 from nern.planning import SEARCHED_RATIOS
 from nern.training.progress import Meter, OnProgress, Progress, silently
-from nern.training.snapshot import SearchState, Snapshot
-from nern.training.trained import SearchResult, Trained, Trial
+from nern.training.snapshot import Interrupted, SearchState, Snapshot
+from nern.training.trained import SearchResult, Trained
+from nern.training.trial import Trial
 
 # The trials of a binary search among the sizes.
 TRIALS = len(SEARCHED_RATIOS).bit_length()
@@ -22,17 +24,22 @@ def search(plan: SearchPlan, run: RunTrial, on_progress: OnProgress, snapshot: S
 
     The search is a binary search. It assumes that a larger predictor loses less accuracy. Every trial is a whole training. A
     trial that diverges does not meet the target. Each snapshot has the results of the earlier trials. Raises TrainingDiverged
-    if all trials diverge, and OtherTraining for a snapshot of another search.
+    if all trials diverge, OtherTraining for a snapshot of another search, and Interrupted.
     """
     state, inner = _state_of(snapshot, plan.drop)
+    # A snapshot from which a trial goes on that is interrupted before its first step.
+    before = snapshot
     low, high = _bounds(plan, state)
     while low < high:
         ratio, candidate = plan.candidates[(low + high) // 2]
-        watch = _Watch(candidate, on_progress, state, inner)
+        final: Snapshot | None = None
         started = time.monotonic()
         try:
             meter = Meter(candidate, trials=TRIALS, trials_before=len(state.trials), steps_before=inner.step if inner else 0)
-            trained = run(candidate, meter, watch, inner)
+            with _searching(state, before):
+                trained = run(candidate, meter, _with_state(on_progress, state), inner)
+            final = trained.snapshot
+            before = replace(final, search=state)
             trial = Trial(ratio, candidate.predictor.hidden, drop_of(trained), trained.seconds)
         except TrainingDiverged:
             if low + 1 == high and state.best is None:
@@ -41,37 +48,40 @@ def search(plan: SearchPlan, run: RunTrial, on_progress: OnProgress, snapshot: S
         inner = None
         # Until a size meets the target, every trial is larger than the trials before it, and the largest one is kept.
         better = trial.drop is not None and (trial.meets(plan.drop) or not _any_meets(state))
-        state = SearchState(plan.drop, (*state.trials, trial), watch.final if better else state.best)
+        state = SearchState(plan.drop, (*state.trials, trial), final if better else state.best)
         low, high = _bounds(plan, state)
     finished = [trial.ratio for trial in state.trials if trial.drop is not None]
     meeting = [trial.ratio for trial in state.trials if trial.meets(plan.drop)]
     chosen = dict(plan.candidates)[min(meeting, default=max(finished))]
-    trained = run(chosen, Meter(chosen), silently, state.best)
+    with _searching(state, before):
+        trained = run(chosen, Meter(chosen), silently, state.best)
     return replace(
         trained,
+        snapshot=replace(trained.snapshot, search=state),
         steps=TRIALS * trained.steps,
         seconds=sum(trial.seconds for trial in state.trials),
         search=SearchResult(plan.drop, bool(meeting), state.trials),
     )
 
 
-class _Watch:
-    """An `on_progress` for one trial. It adds the state of the search to the snapshots.
+@contextmanager
+def _searching(state: SearchState, before: Snapshot | None) -> Iterator[None]:
+    """Gives the snapshot of a trial that is interrupted the state of the search."""
+    try:
+        yield
+    except Interrupted as interruption:
+        snapshot = interruption.snapshot
+        interruption.snapshot = before if snapshot is None else replace(snapshot, search=state)
+        raise
 
-    `final` is the snapshot after the last step of the trial, or None before.
-    """
 
-    def __init__(self, plan: Plan, on_progress: OnProgress, state: SearchState, start: Snapshot | None) -> None:
-        # A trial that begins at a snapshot after its last step makes no step. That snapshot is then its end.
-        self.final = start
-        self._last_step = len(state.trials) * plan.steps + plan.steps
-        self._on_progress = on_progress
-        self._state = state
+def _with_state(on_progress: OnProgress, state: SearchState) -> OnProgress:
+    """An `on_progress` for one trial, which adds the state of the search to the snapshots."""
 
-    def __call__(self, progress: Progress) -> None:
-        if progress.step == self._last_step:
-            self.final = progress.snapshot().detached()
-        self._on_progress(replace(progress, snapshot=lambda: replace(progress.snapshot(), search=self._state)))
+    def with_state(progress: Progress) -> None:
+        on_progress(replace(progress, snapshot=lambda: replace(progress.snapshot(), search=state)))
+
+    return with_state
 
 
 def drop_of(trained: Trained) -> float:

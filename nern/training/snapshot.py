@@ -16,7 +16,7 @@ from nern.errors import BadArtefact, BadSnapshot
 from nern.evaluation import Comparison
 from nern.measures import OutputComparison, Quality
 from nern.training.selection import Evaluation, SelectionState
-from nern.training.trained import Trial
+from nern.training.trial import Trial
 
 VERSION = 1
 
@@ -95,6 +95,15 @@ class Snapshot:
             return _from_plain(_put_tensors(about["snapshot"], tensors))
         except (BadArtefact, KeyError, TypeError, ValueError) as error:
             raise BadSnapshot(f"{path.name} is not a snapshot, or is damaged") from error
+
+
+class Interrupted(Exception):
+    """Ends a training that is to go on later. Whoever calls `train` raises it, in `on_progress` or in the cancellation.
+
+    snapshot: a detached snapshot of the last step that was made, which the training adds; None before the first step.
+    """
+
+    snapshot: Snapshot | None = None
 
 
 def _to_plain(value: Any) -> Any:

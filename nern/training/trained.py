@@ -1,31 +1,13 @@
 """The results of a training."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nern.evaluation import Evaluator
 from nern.plan import Plan
 from nern.representation import Representation
 from nern.training.selection import Evaluation
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A finished trial of a search.
-
-    ratio: the size of the predictor, in parameters for each represented weight.
-    hidden: the width of the predictor, or None if the training diverged.
-    drop: the loss of accuracy in percentage points, or None if the training diverged.
-    seconds: the time that the trial took.
-    """
-
-    ratio: float
-    hidden: int | None
-    drop: float | None
-    seconds: float = field(default=0.0, compare=False)
-
-    def meets(self, drop: float) -> bool:
-        """Whether at most `drop` percentage points of accuracy were lost."""
-        return self.drop is not None and self.drop <= drop
+from nern.training.snapshot import Snapshot
+from nern.training.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -46,6 +28,7 @@ class Trained:
     best, last: the best and the last evaluation.
     evaluator: the evaluator, or None if the training had no teacher.
     seconds: the time of the training, in all trials.
+    snapshot: a detached snapshot after the last step, from which a training makes no step and has the same result.
     """
 
     representation: Representation
@@ -55,6 +38,7 @@ class Trained:
     last: Evaluation
     evaluator: Evaluator | None
     seconds: float
+    snapshot: Snapshot
     search: SearchResult | None = None
 
     @property

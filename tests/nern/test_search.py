@@ -19,7 +19,8 @@ from nern.training.gradients import reconstruct
 from nern.training.loop import Training
 from nern.training.search import drop_of
 from nern.training.subject import Subject
-from nern.training.trained import Trained, Trial
+from nern.training.trained import Trained
+from nern.training.trial import Trial
 from tests.support.networks import images, resnet8
 from tests.support.representations import opened, written
 

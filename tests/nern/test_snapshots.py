@@ -13,7 +13,7 @@ from nern.images import Images, Noise
 from nern.layers import StateDict
 from nern.network import Network
 from nern.request import AccuracyTarget, DecoupledRequest, read_request
-from nern.training import Progress, Snapshot, train
+from nern.training import Interrupted, Progress, Snapshot, train
 from tests.support.networks import images, resnet8
 
 
@@ -164,3 +164,62 @@ def test_a_file_that_is_no_snapshot_is_refused(damage: Callable[[bytes], bytes],
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(BadSnapshot, match=reason):
         Snapshot.read(file)
+
+
+class Interrupting:
+    """An `on_progress` and a cancellation, one of which interrupts: at its call with the number `at`, counted over both."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self.steps: list[int] = []
+
+    def cancellation(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Interrupted
+
+    def on_progress(self, progress: Progress) -> None:
+        if not self.steps or progress.step != self.steps[-1]:
+            self.steps.append(progress.step)
+        self.cancellation()
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"hidden": 8, "bits": 4, "compression_steps": 3}, {"target": AccuracyTarget(drop=1.0)}],
+    ids=["one training", "a search"],
+)
+def test_an_interrupted_training_loses_no_step_wherever_it_was(wanted: dict[str, Any], tmp_path: Path) -> None:
+    request = DecoupledRequest(steps=8, reconstruction_steps=4, image_batch=4, kernel_batch=3000, **wanted)
+    network, data, file = Network(resnet8(), "cifar/resnet8"), images(), tmp_path / "snapshot"
+    with patch("nern.training.loop.MIN_EVALUATION_STEPS", 2):
+        watch = Interrupting(at=0)
+        whole = train(network, request, data=data, on_progress=watch.on_progress, cancellation=watch.cancellation)
+        taken, snapshot, interruptions, at = 0, None, 0, 3
+        trained = None
+        while trained is None:
+            watch = Interrupting(at)
+            try:
+                trained = train(
+                    network,
+                    request,
+                    data=data,
+                    on_progress=watch.on_progress,
+                    cancellation=watch.cancellation,
+                    snapshot=snapshot,
+                )
+            except Interrupted as interruption:
+                interruptions += 1
+                if interruption.snapshot is not None:
+                    interruption.snapshot.write(file)
+                    snapshot = Snapshot.read(file)
+            taken += len(watch.steps)
+            # What comes before the first step of an attempt calls the cancellation too.
+            at = 3 + interruptions % 4 if watch.steps else at + 2
+    assert interruptions > 5
+    assert taken <= whole.steps + interruptions  # an evaluation that was interrupted is reported after its step
+    assert (trained.best, trained.last, trained.steps) == (whole.best, whole.last, whole.steps)
+    for name, tensor in whole.representation.predictor.state_dict().items():
+        assert torch.equal(trained.representation.predictor.state_dict()[name], tensor)
+    again = train(network, request, data=data, snapshot=whole.snapshot)
+    assert (again.best, again.steps) == (whole.best, whole.steps)
