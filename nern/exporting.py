@@ -41,6 +41,8 @@ def export(module: nn.Module, example_inputs: Sequence[Tensor] | Tensor, path: s
     BadProgram if torch can't export the network, if the service does not support one of its operators, or if the outputs
     differ.
     """
+    if not isinstance(module, nn.Module):
+        raise BadProgram(f"{type(module).__name__} is no network; give the module itself, not its state_dict or its class")
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     if not inputs or not all(isinstance(value, Tensor) for value in inputs):
         raise BadProgram("the example inputs are not tensors; give a tensor, or a tuple of tensors as the network takes them")
@@ -48,7 +50,7 @@ def export(module: nn.Module, example_inputs: Sequence[Tensor] | Tensor, path: s
     module.eval()
     try:
         with torch.no_grad():
-            expected = _flat(module(*inputs))
+            expected = _outputs(module, inputs)
         content, written = _exported(module, inputs, expected)
     finally:
         for part, training in modes:
@@ -75,7 +77,18 @@ def _exported(module: nn.Module, inputs: tuple[Tensor, ...], expected: Sequence[
         except Exception as error:  # torch.export raises whatever the network's code raises
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             refused.append(BadProgram(f"torch can't export the network: {reason}"))
-    raise refused[-1]
+    # The context is the trace of torch.export, which hides the message below many lines.
+    raise refused[-1] from None
+
+
+def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    try:
+        return _flat(module(*inputs))
+    except Exception as error:  # the network's code raises what it likes
+        shapes = ", ".join(str(list(value.shape)) for value in inputs)
+        raise BadProgram(
+            f"the network can't take example inputs of the shape {shapes}: {error}. Has every input a batch axis in front?"
+        ) from error
 
 
 def _saved(module: nn.Module, inputs: tuple[Tensor, ...], *, any_batch: bool) -> bytes:

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -28,9 +28,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import Tensor, nn
 
-from nern import architectures
 from nern.architectures.cifar import ResNet
+from nern.errors import NernError
+from nern.facts import GRAPH
+from nern.graph.program import Program
+from nern.layers import StateDict
+from nern.network import Network
 from nern.state_dicts import find_state_dict
+from nern.teachers import call
+from service.inspection import checkpoints
+from service.inspection.refusal import Refusal
+from service.jobs.planning import program_of
 
 SEED = 0
 POLL_SECONDS = 0.5
@@ -93,7 +101,13 @@ def parse() -> argparse.Namespace:
     """The arguments of the command line. Raises SystemExit if they are wrong."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the service running and print its address")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a network to represent (needs --dataset)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="a network to represent: a file of torch.save or safetensors, a .pt2 file of nern.export, or an ONNX file (needs "
+        "--dataset)",
+    )
     parser.add_argument(
         "--dataset", type=Path, metavar="FILE", help="images for this network: an .npz file with `images` and `labels`"
     )
@@ -203,12 +217,16 @@ def run(client: httpx.Client, task: Task, options: argparse.Namespace) -> dict[s
 
     console.rule("Training")
     wanted = {"checkpoint_id": checkpoint["id"], "data": {"dataset_id": dataset["id"]}, **task.job}
-    job = follow(client, answer(client.post("/v1/jobs", json=wanted)))
+    job = answer(client.post("/v1/jobs", json=wanted))
+    for note in [*checkpoint["notes"], *dataset["notes"], *job["notes"]]:
+        console.print(f"[bold]Note:[/] {note}", markup=True)
+    tensors, program = opened(task.checkpoint, checkpoint["key"])
+    original = network_of(tensors, job, program)
+    job = follow(client, job)
     predictor = answer(client.get(f"/v1/predictors/{job['predictor_id']}"))
 
-    original = find_state_dict(torch.load(task.checkpoint, map_location="cpu", weights_only=True)).state_dict
     console.rule("Three kernels by coordinate")
-    show_kernels(client, predictor["id"], original)
+    show_kernels(client, predictor["id"], original.weights)
 
     console.rule("The whole network")
     started = time.monotonic()
@@ -218,9 +236,30 @@ def run(client: httpx.Client, task: Task, options: argparse.Namespace) -> dict[s
     rebuilt = safetensors.torch.load(content.content)
     console.print(f"{len(content.content):,} bytes, {len(rebuilt)} tensors in {seconds:.1f} seconds.")
     report = predictor["report"]
-    measured = evaluate(checkpoint["architecture"], original, rebuilt, task, dataset)
+    measured = evaluate(original, replace(original, state_dict=rebuilt), task, dataset)
+    if task.images is not None and measured is None:
+        console.print("The images of --test were not used: nothing can compute this network. See docs/graphs.md.")
     console.print(table(report, measured, checkpoint, seconds))
     return {"predictor_id": predictor["id"], "report": report, "measured": measured, "rebuilding_seconds": seconds}
+
+
+def opened(path: Path, key: str) -> tuple[StateDict, Program | None]:
+    """The tensors of a checkpoint, and its graph if it has one, read as the service reads it. Raises Failure."""
+    try:
+        with path.open("rb") as file:
+            _, content = checkpoints.read(file, path.stat().st_size)
+        if content.program is not None:
+            return cast(StateDict, content.tree), content.program
+        return find_state_dict(content.tree, key).state_dict, None
+    except (Refusal, NernError) as error:
+        raise Failure(str(error)) from error
+
+
+def network_of(tensors: StateDict, job: dict[str, Any], program: Program | None) -> Network:
+    """A network with these tensors, computed as the job computes it."""
+    if job["network"] is not None:
+        program = program_of(job["network"], Network(tensors).facts.plain)
+    return Network(tensors, None if job["architecture"] == GRAPH else job["architecture"], program)
 
 
 def answer(response: httpx.Response) -> Any:
@@ -266,7 +305,7 @@ def quality(metrics: dict[str, Any]) -> str:
     return "  ".join(f"{short} {metrics[name]:.4f}" for name, short in names.items() if metrics.get(name) is not None)
 
 
-def show_kernels(client: httpx.Client, predictor_id: str, original: dict[str, Tensor]) -> None:
+def show_kernels(client: httpx.Client, predictor_id: str, original: Mapping[str, Tensor]) -> None:
     """Fetches one kernel each of the first, the middle and the last layer, and prints them beside the original kernels."""
     layers = answer(client.get(f"/v1/predictors/{predictor_id}/layers"))
     chosen = [layers[0], layers[len(layers) // 2], layers[-1]]
@@ -283,24 +322,28 @@ def show_kernels(client: httpx.Client, predictor_id: str, original: dict[str, Te
     console.print(shown)
 
 
-def matrix(rows: list[list[float]]) -> str:
-    """A kernel, as text."""
-    return "\n".join(" ".join(f"{value:+.3f}" for value in row) for row in rows)
+def matrix(kernel: Any) -> str:
+    """A kernel of any number of dimensions, as text with the last dimension in a line."""
+    rows = np.atleast_2d(np.asarray(kernel))
+    return "\n".join(" ".join(f"{value:+.2f}" for value in row) for row in rows.reshape(-1, rows.shape[-1]))
 
 
 @torch.inference_mode()
-def evaluate(
-    architecture: str | None, original: dict[str, Tensor], rebuilt: dict[str, Tensor], task: Task, dataset: dict[str, Any]
-) -> dict[str, float] | None:
-    """Compares the original and the rebuilt network on images that the service never got. None without such images."""
-    if architecture is None or task.images is None or task.labels is None:
+def evaluate(original: Network, rebuilt: Network, task: Task, dataset: dict[str, Any]) -> dict[str, float] | None:
+    """Compares the original and the rebuilt network on images that the service never got.
+
+    None without such images, or if nothing can compute the network.
+    """
+    if not original.facts.can_be_computed or task.images is None or task.labels is None:
         return None
     answers = []
-    for state_dict in (original, rebuilt):
-        network = architectures.build(architecture, state_dict)
+    for network in (original, rebuilt):
+        module = network.build()
         batches = (task.images[rows].float() / 255 for rows in torch.arange(len(task.images)).split(EVALUATION_IMAGES))
         mean, std = torch.tensor(dataset["mean"]), torch.tensor(dataset["std"])
-        logits = [network(((batch - mean) / std).movedim(-1, 1).contiguous()) for batch in batches]
+        logits = [
+            next(iter(call(module, {}, (((batch - mean) / std).movedim(-1, 1).contiguous(),)).values())) for batch in batches
+        ]
         answers.append(torch.cat(logits).argmax(1))
     return {
         "images": len(task.images),

@@ -42,6 +42,11 @@ def _called(file: Path, function: str) -> tuple[nn.Module, Any]:
     made = getattr(loaded, function, None)
     if not callable(made):
         sys.exit(f"nern export: {file} has no function {function}")
+    if isinstance(made, type):
+        sys.exit(
+            f"nern export: {function} is a class; write a function that returns a network and example inputs, such as "
+            f"`def network(): return {function}(), torch.zeros(1, 3, 32, 32)`"
+        )
     match made():
         case (nn.Module() as module, inputs):
             return module, inputs

@@ -204,7 +204,8 @@ def _linear(builder: _Builder, group: Group | None, fields: Fields) -> None:
     assert group is not None
     filters, channels = group.weight
     if builder.shape is not None and builder.shape[-1] != channels:
-        raise Misfit(f"{group} takes {channels} numbers, but the step gets the shape {list(builder.shape)}")
+        missing = ": a flatten is missing before it" if math.prod(builder.shape) == channels else ""
+        raise Misfit(f"{group} takes {channels} numbers, but the step gets the shape {list(builder.shape)}{missing}")
     shape = None if builder.shape is None else (*builder.shape[:-1], filters)
     builder.call("linear.default", builder.tensor(group, "weight"), builder.tensor(group, "bias"), shape=shape)
 

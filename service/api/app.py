@@ -7,7 +7,7 @@ from importlib.metadata import version
 from threading import Event
 
 import torch
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.routing import Route
 
 from service.access.keys import ApiKeys, parse_keys
@@ -16,6 +16,7 @@ from service.api.context import Context
 from service.clock import Clock, utc_now
 from service.http import errors
 from service.http.bodies import BodyLimit
+from service.http.fields import validate_parameters
 from service.http.policy import Policies, policy
 from service.http.tus import TusMiddleware
 from service.inspection.pool import Inspectors
@@ -95,7 +96,9 @@ def create_app(
         assert isinstance(route, Route)
         policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
     for module in (checkpoints, datasets, uploads, jobs, events, predictors, operations):
-        app.include_router(module.router)
+        # Probes may add parameters of their own.
+        validated = [] if module is operations else [Depends(validate_parameters)]
+        app.include_router(module.router, dependencies=validated)
         routes += module.router.routes
     # A request passes the middleware that is added last first.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

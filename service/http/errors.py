@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
 from service import problems
+from service.http.fields import object_at, unknown_field
 from service.problems import Problem
 from service.store.blobs import Unreachable
 
@@ -84,10 +85,15 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     if found[0]["type"] == "json_invalid":
         reason = found[0].get("ctx", {}).get("error", "the parser failed")
         return respond(request, problems.BadRequest(f"the body is not JSON: {reason}"))
-    errors = [_describe(item, error.body) for item in found[:DESCRIBED_ERRORS]]
+    details: dict[str, list[str]] = {}
+    for item in found[:DESCRIBED_ERRORS]:
+        pointer, detail = _describe(request, item, error.body)
+        details.setdefault(pointer, []).append(detail)
+    # A value that none of the members of a union can take has an error for each member.
+    errors = [{"pointer": pointer, "detail": "; or: ".join(dict.fromkeys(each))} for pointer, each in details.items()]
     first = f"{errors[0]['pointer'] or 'the body'}: {errors[0]['detail']}"
-    detail = first if len(found) == 1 else f"{first} (and {len(found) - 1} more)"
-    return respond(request, problems.Invalid(detail, errors=errors))
+    others = len(errors) - 1 + len(found[DESCRIBED_ERRORS:])
+    return respond(request, problems.Invalid(f"{first} (and {others} more)" if others else first, errors=errors))
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
@@ -110,17 +116,20 @@ async def _on_fault(request: Request, error: Exception) -> Response:
     return respond(request, problems.Broken("the service has a fault, which has been logged"))
 
 
-def _describe(item: Any, body: Any) -> dict[str, str]:
-    """The member of `errors` for one error of pydantic: a pointer into the body or to a parameter, and a detail."""
+def _describe(request: Request, item: Any, body: Any) -> tuple[str, str]:
+    """A pointer into the body or to a parameter, and a detail, for one error of pydantic."""
     source, *path = item["loc"]
     detail = item["msg"].removeprefix("Value error, ")
     if source != "body":
-        return {"pointer": f"{source}:{'/'.join(str(part) for part in path)}", "detail": detail}
+        return f"{source}:{'/'.join(str(part) for part in path)}", detail
     fields = list(_fields(path, body, missing=item["type"] == "missing"))
     if item["type"] == "extra_forbidden":
         # The parts of the path that are not fields of the body name the member of the union: the recipe, or the data source.
-        detail = f"{path[-2]} has no such field" if path[:-1] != fields[:-1] else "there is no such field"
-    return {"pointer": "".join(f"/{_escaped(part)}" for part in fields), "detail": detail}
+        place = f"in {path[-2]}" if path[:-1] != fields[:-1] else "here"
+        detail = unknown_field(request, fields[:-1], fields[-1], place)
+    elif item["type"] in ("model_attributes_type", "model_type", "dict_type"):
+        detail = object_at(request, fields)
+    return "".join(f"/{_escaped(part)}" for part in fields), detail
 
 
 def _fields(path: list[Any], body: Any, *, missing: bool) -> Iterator[Any]:

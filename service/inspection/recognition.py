@@ -14,6 +14,8 @@ START_BYTES = 512
 UNPACK = "unpack it, and upload the file inside"
 CONVERT = "convert it to a state_dict of torch or to a safetensors file"
 
+FORGOTTEN = "to send a file with curl, write an @ before its name: -F file=@FILE"
+
 # Bytes at an offset of the file: what the file is, and what to do.
 MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS, not the file itself",
@@ -58,8 +60,16 @@ def refuse_unknown(start: bytes) -> Refusal:
             "not-a-checkpoint",
             "the file is a web page, such as an error message in place of a download; download the checkpoint again",
         )
+    if text.startswith((b"import ", b"from ")) or b"\nimport " in text or b"\nfrom " in text:
+        return Refusal(
+            "not-a-checkpoint",
+            "the file is source code of Python, which the service does not run; upload the weights of the network, or the file "
+            "that nern.export writes",
+        )
     if text.startswith((b"{", b"[")):
         return Refusal("not-a-checkpoint", "the file is JSON text, such as an index or a configuration; upload the weights")
+    if text.isascii() and len(start) < START_BYTES:
+        return Refusal("not-a-checkpoint", f"the file is the text {start[:60].decode(errors='replace')!r}; {FORGOTTEN}")
     return Refusal("not-a-checkpoint", f"the file was written by neither torch.save nor safetensors; {ADVICE}")
 
 

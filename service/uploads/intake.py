@@ -124,6 +124,8 @@ class Intake:
             return datasets.with_identity(session, identity)
 
         row = describe_dataset(file, name, facts, normalisation, identity)
+        if normalisation and given is None:
+            row.notes = [*(row.notes or []), _note_on_default(normalisation)]
         return await self._keep(row, {blobs.dataset_tensors(row.id): tensors}, known)
 
     async def _keep(
@@ -317,6 +319,15 @@ def normalise(facts: DatasetFacts, given: Normalisation | None) -> Normalisation
             errors=[{"pointer": "query:mean", "detail": f"mean and std must have {channels} numbers each"}],
         )
     return given
+
+
+def _note_on_default(normalisation: Normalisation) -> str:
+    numbers = "; ".join(",".join(f"{value:.4g}" for value in values) for values in (normalisation.mean, normalisation.std))
+    whose = "ImageNet's" if normalisation.mean == IMAGENET_MEAN else "those of the images"
+    return (
+        f"No mean and std were given, so {whose} were taken ({numbers}). If the network was trained with others, upload the "
+        "images with ?mean= and ?std=: its accuracy depends on them."
+    )
 
 
 def describe_dataset(

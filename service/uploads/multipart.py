@@ -30,6 +30,7 @@ class _Parts:
         self._name, self._value = b"", b""
         self._headers: dict[bytes, bytes] = {}
         self._others = self._header_bytes = self._other_bytes = 0
+        self.other = ""
 
     def on_part_begin(self) -> None:
         self._headers, self._header_bytes = {}, 0
@@ -55,6 +56,7 @@ class _Parts:
             self.content.append(unquote(options.get(b"filename", b"").decode(errors="replace")))
         else:
             self._others += 1
+            self.other = self.other or options.get(b"name", b"").decode(errors="replace")[:100]
             if self._others > MAX_OTHER_PARTS:
                 raise problems.BadRequest(f"the form has more than {MAX_OTHER_PARTS} other parts; send the part `file` alone")
 
@@ -64,7 +66,9 @@ class _Parts:
             return
         self._other_bytes += end - start
         if self._other_bytes > MAX_OTHER_BYTES:
-            raise problems.BadRequest(f"the other parts have more than {MAX_OTHER_BYTES} bytes; send the part `file` alone")
+            raise problems.BadRequest(
+                f"the part `{self.other}` has more than {MAX_OTHER_BYTES} bytes; the part with the file must be called `file`"
+            )
 
     def on_end(self) -> None:
         self.ended = True
@@ -101,7 +105,8 @@ async def file_parts(request: Request) -> AsyncIterator[str | bytes]:
             yield parsed
         parts.content.clear()
     if not parts.files:
-        raise problems.BadRequest("the form has no part `file`")
+        others = f", but a part `{parts.other}`" if parts.other else ""
+        raise problems.BadRequest(f"the form has no part `file`{others}")
     if not parts.ended:
         raise problems.BadRequest("the form ends before its last boundary; send the form again")
 

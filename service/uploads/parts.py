@@ -119,7 +119,11 @@ class Writer:
         data, replaced = bytes(self._buffer), []
         while self._tail and self._tail[-1].size < PART_BYTES and self._tail[-1].size <= 2 * len(data):
             part = self._tail.pop()
-            data = await run_in_threadpool(_read, self._store, part) + data
+            try:
+                data = await run_in_threadpool(_read, self._store, part) + data
+            except FileNotFoundError:
+                # Another request has taken the upload over, and has replaced the part.
+                raise another_request() from None
             replaced.append(part)
         return data, replaced
 

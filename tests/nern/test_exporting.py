@@ -28,6 +28,9 @@ def network():
 
 def nothing():
     return 3
+
+class Net(nn.Module):
+    pass
 """
 
 
@@ -78,6 +81,10 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
         nern.export(Branching(), torch.zeros(1, 3), path)
     with pytest.raises(BadProgram, match="the example inputs are not tensors"):
         nern.export(nn.ReLU(), [3], path)
+    with pytest.raises(BadProgram, match="give the module itself, not its state_dict"):
+        nern.export(nn.ReLU().state_dict(), torch.zeros(1, 3), path)
+    with pytest.raises(BadProgram, match=r"of the shape \[3, 8, 8\].*batch axis"):
+        nern.export(nn.Sequential(nn.Conv2d(3, 6, 5), nn.Flatten(), nn.Linear(96, 2)), torch.zeros(3, 8, 8), path)
     assert not path.exists()
 
 
@@ -102,6 +109,7 @@ def test_the_command_writes_what_a_function_returns(tmp_path: Path, capsys: pyte
     [
         ("own_network.py", "does not name a function; write FILE.py:function"),
         ("own_network.py:missing", "has no function missing"),
+        ("own_network.py:Net", "Net is a class; write a function"),
         ("own_network.py:nothing", "nothing returned something else; it should return the module and example inputs"),
     ],
 )

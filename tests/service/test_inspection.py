@@ -202,7 +202,7 @@ WHOLE, LEGACY, SAFE = saved(NETWORK), saved(NETWORK, legacy=True), safetensors.t
 
 
 REFUSED: list[tuple[str, bytes, type[problems.Problem], str]] = [
-    ("text", b"hello, world", problems.NotACheckpoint, "neither"),
+    ("bytes", b"\xa5" * 600, problems.NotACheckpoint, "neither"),
     ("truncated zip", WHOLE[: len(WHOLE) // 2], problems.TruncatedFile, "again"),
     ("truncated legacy", LEGACY[: len(LEGACY) // 2], problems.TruncatedFile, "again"),
     ("truncated safetensors", SAFE[: len(SAFE) // 2], problems.TruncatedFile, "again"),

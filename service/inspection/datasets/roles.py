@@ -60,7 +60,7 @@ def assign(names: list[str]) -> Roles | None:
             labels = _labels(found, split)
             return Roles(name, role in SAMPLES, labels=labels, class_names=class_names, split=split)
     numbered = sorted(name for name in names if NUMBERED.fullmatch(name))
-    if numbered or len(names) == 1:
+    if numbered or (len(names) == 1 and _parse(names[0])[1] not in LABELS):
         first, *others = numbered or names
         return Roles(first, True, labels=others, class_names=class_names)
     return None

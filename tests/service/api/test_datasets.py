@@ -45,7 +45,9 @@ def test_images(client: httpx.Client, settings: Settings) -> None:
     assert found["labels"] == {"kind": "classes", "dtype": "I64", "shape": [4]}
     assert (found["images"], found["height"], found["width"], found["channels"]) == (4, 8, 6, 3)
     assert (found["classes"], found["class_names"]) == (3, ["a", "b", "c"])
-    assert found["notes"] == ["`labels` of shape [4, 1] was read as 4 labels."]
+    shape, default = found["notes"]
+    assert shape == "`labels` of shape [4, 1] was read as 4 labels."
+    assert "ImageNet's were taken (0.485,0.456,0.406; 0.229,0.224,0.225)" in default
     assert stored(settings, found["id"])["images"].tolist() == IMAGES.tolist()
 
 

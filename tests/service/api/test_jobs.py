@@ -212,10 +212,41 @@ def test_an_objective_is_a_word_or_one_for_each_output(client: httpx.Client) -> 
 
 
 def test_an_option_of_another_recipe_is_said_to_be_missing_in_this_one(client: httpx.Client) -> None:
-    assert "decoupled has no such field" in new_job(client, weight_decay=0.1).json()["detail"]
-    assert "paper has no such field" in new_job(client, recipe="paper", bits=8).json()["detail"]
+    assert "there is no field 'weight_decay' in decoupled" in new_job(client, weight_decay=0.1).json()["detail"]
+    assert "there is no field 'bits' in paper" in new_job(client, recipe="paper", bits=8).json()["detail"]
     both = new_job(client, data={"noise": "normal", "dataset_id": "1"})
-    assert "noise source has no such field" in both.json()["detail"]
+    assert "there is no field 'dataset_id' in noise source" in both.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "detail"),
+    [
+        ({"layer": "all"}, "/layer", "there is no field 'layer' in decoupled; did you mean `layers`?"),
+        ({"dataset_id": "1"}, "/dataset_id", "there is no field 'dataset_id' in decoupled; it belongs into `data`"),
+        ({"data": {"datset_id": "1"}}, "/data", "did you mean `dataset_id`?"),
+        ({"data": "1"}, "/data", "this must be a JSON object; possible: dataset_id, noise"),
+        ({"layers": "evrything"}, "/layers", "'everything'; or: "),
+    ],
+)
+def test_a_misspelt_option_is_answered_with_what_was_meant(
+    client: httpx.Client, fields: dict[str, Any], pointer: str, detail: str
+) -> None:
+    answer = new_job(client, **fields)
+    assert is_problem(answer, 422, "invalid")
+    found = {error["pointer"]: error["detail"] for error in answer.json()["errors"]}
+    assert any(each.startswith(pointer) and detail in found[each] for each in found), found
+    assert "more)" not in answer.json()["detail"] or len(found) > 1
+
+
+def test_a_misspelt_parameter_is_not_ignored(client: httpx.Client) -> None:
+    files = {"file": ("images.npz", dataset_file())}
+    answer = client.post("/v1/datasets?maen=0.5,0.5,0.5", files=files)
+    assert is_problem(answer, 422, "invalid", "there is no parameter 'maen' here; did you mean `mean`?")
+    assert answer.json()["errors"][0]["pointer"] == "query:maen"
+    assert client.get("/v1/datasets").json()["items"] == []
+    assert is_problem(client.get("/v1/jobs?states=failed"), 422, "invalid", "did you mean `state`?")
+    assert client.get("/v1/jobs?state=failed&limit=3").status_code == 200
+    assert client.get("/readyz?probe=1").status_code == 200
 
 
 def test_a_job_for_what_does_not_exist(client: httpx.Client) -> None:

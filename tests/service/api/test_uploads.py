@@ -183,7 +183,7 @@ FILE, OTHER = 'Content-Disposition: form-data; name="file"; filename="a"', 'Cont
     [
         ([part(FILE), part(FILE)], "two files of the name"),
         ([part(OTHER)] * (MAX_OTHER_PARTS + 1) + [part(FILE)], "more than 16 other parts"),
-        ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "the other parts have more than"),
+        ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "the part `other` has more than"),
         ([part("\r\n".join([f"X-Long: {'a' * 4000}"] * 5))], "the headers of a part of the form have more than"),
     ],
     ids=["two files of one name", "many parts", "a large part", "long headers"],
@@ -192,6 +192,11 @@ def test_forms_with_more_than_a_file_are_bounded(client: httpx.Client, parts: li
     body = "".join(parts) + "--x--\r\n"
     answer = client.post("/v1/checkpoints", content=body, headers={"content-type": "multipart/form-data; boundary=x"})
     assert is_problem(answer, 400, "bad-request", detail)
+
+
+def test_a_part_of_another_name_is_named(client: httpx.Client) -> None:
+    answer = client.post("/v1/checkpoints", files={"files": ("net.pt", NETWORK[:1000])})
+    assert is_problem(answer, 400, "bad-request", "the form has no part `file`, but a part `files`")
 
 
 def test_a_form_may_have_other_parts_beside_its_file(client: httpx.Client) -> None:

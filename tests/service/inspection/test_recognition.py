@@ -45,7 +45,9 @@ NAMED: list[tuple[str, bytes, list[str]]] = [
     ("a method beside", saved({"epoch": 1, "net": nn.Linear(2, 3).state_dict}), ["parentheses are missing"]),
     ("a LoRA", saved(ADAPTER), ["LoRA", "merge_and_unload"]),
     ("a LoRA in safetensors", safetensors.torch.save(ADAPTER), ["LoRA"]),
-    ("anything else", b"hello, world", ["neither torch.save nor safetensors"]),
+    ("source code", b'"""Net."""\nimport torch\n' + bytes(range(256)), ["Python", "nern.export"]),
+    ("the name of a file", b"network.pth", ["the text 'network.pth'", "-F file=@FILE"]),
+    ("anything else", b"\xa5" * 600, ["neither torch.save nor safetensors"]),
 ]
 
 
