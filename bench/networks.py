@@ -1,6 +1,6 @@
 """Does a network of any kind come back? Networks whose code the service does not know, each as three kinds of files.
 
-python -m bench.networks [--only NAME ...] [--ratio 0.7] [--steps N] [--network-steps N] [--quick]
+python -m bench.networks [--only NAME ...] [--ratio 0.72] [--steps N] [--distillation-steps N] [--quick]
 
 The networks of bench/zoo are trained on data that packages carry. Each is written as a state_dict, as an ONNX file and as
 a .pt2 file of torch.export, and each file is read as the service reads it. "state_dict" says what the names and shapes
@@ -13,6 +13,7 @@ was lost. Bytes are fractions of the float32 bytes of the represented weights: "
 whole file with kept tensors and header.
 """
 
+import argparse
 import io
 import statistics
 import time
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 import nern
 from bench.tables import Row, parser, progress, show
-from bench.zoo.networks import EXAMPLES, Example
+from bench.zoo.networks import EXAMPLES, LARGE, Example
 from bench.zoo.tasks import Task
 from bench.zoo.training import fit, measure, outputs
 from nern import architectures, artefact
@@ -49,9 +50,13 @@ COMPARED_INPUTS = 8
 
 def main() -> None:
     arguments = parser(__doc__ or "")
-    arguments.add_argument("--only", nargs="+", choices=EXAMPLES, default=list(EXAMPLES), metavar="NAME")
+    examples = EXAMPLES | LARGE
+    arguments.add_argument("--only", nargs="+", choices=examples, default=list(EXAMPLES), metavar="NAME")
     arguments.add_argument("--ratio", type=float, default=RATIO, help="parameters of the predictor for each weight")
     arguments.add_argument("--steps", type=int, default=STEPS, help="steps of the training of a predictor")
+    arguments.add_argument(
+        "--distillation-steps", type=int, help="how many of these steps distil (default: the recipe's share)"
+    )
     arguments.add_argument("--network-steps", type=int, default=NETWORK_STEPS, help="steps of the training of a network")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
@@ -60,12 +65,12 @@ def main() -> None:
     failed: list[str] = []
     for number, name in enumerate(names):
         progress.print(f"{number + 1} of {len(names)}: {name}")
-        example = EXAMPLES[name]
+        example = examples[name]
         torch.manual_seed(options.seed)
         task, network = example.task(), example.build()
         fit(network, task, steps=options.network_steps, learning_rate=example.learning_rate, seed=options.seed)
         try:
-            row = represent(name, example, task, network, options.ratio, options.steps, options.seed)
+            row = represent(name, example, task, network, options)
             progress.print(f"  {row['original']:.2f} -> {row['rebuilt']:.2f} {row['unit']}, {row['minutes']:.1f} minutes")
             rows.append(row)
         except (nern.errors.NernError, RuntimeError) as error:
@@ -73,14 +78,14 @@ def main() -> None:
             failed.append(f"{name}: {error}")
     show(rows, "Networks of any kind", options)
     losses = [float(row["loss, %"]) for row in rows]
-    kinds = {EXAMPLES[str(row["network"])].kind for row in rows}
+    kinds = {examples[str(row["network"])].kind for row in rows}
     if losses:
         progress.print(f"{len(rows)} networks of {len(kinds)} kinds; the median loss is {statistics.median(losses):.2f}%")
     for failure in failed:
         progress.print(f"failed: {failure}")
 
 
-def represent(name: str, example: Example, task: Task, network: nn.Module, ratio: float, steps: int, seed: int) -> Row:
+def represent(name: str, example: Example, task: Task, network: nn.Module, options: argparse.Namespace) -> Row:
     """Reads the three files of a trained network, distils a predictor, and returns the row of the table."""
     state_dict = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
     original, inputs = measure(network, task), tuple(part[:COMPARED_INPUTS] for part in task.inputs)
@@ -89,10 +94,11 @@ def represent(name: str, example: Example, task: Task, network: nn.Module, ratio
     ports = [port.name for port in program.program.inputs] if program.program else []
     data = Inputs(dict(zip(ports, task.inputs, strict=True)), task.targets)
     request = DecoupledRequest(
-        ratio=ratio,
-        steps=steps,
+        ratio=options.ratio,
+        steps=options.steps,
+        reconstruction_steps=None if options.distillation_steps is None else options.steps - options.distillation_steps,
         layers="everything" if example.everything else "all",
-        seed=seed,
+        seed=options.seed,
         objective=task.objective if len(outputs(network, *inputs)) == 1 else None,
     )
     started = time.monotonic()

@@ -115,10 +115,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--mean", help="mean of each channel, separated by commas (default: ImageNet's for RGB)")
     parser.add_argument("--std", help="standard deviation of each channel, separated by commas")
     parser.add_argument("--job", type=json.loads, default={}, metavar="JSON", help='more options of the job, as {"ratio": 0.3}')
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="a new folder for the rebuilt weights, the artefact and the report"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     options = parser.parse_args()
     if (options.checkpoint is None) != (options.dataset is None):
         parser.error("give both --checkpoint and --dataset, or neither of them")
+    if options.output:
+        try:
+            options.output.mkdir(parents=True)
+        except OSError as error:
+            parser.error(f"--output: {error.strerror}: {options.output}")
     for path in (options.checkpoint, options.dataset, options.test):
         if path is not None and not path.is_file():
             parser.error(f"there is no file {path}")
@@ -236,6 +244,13 @@ def run(client: httpx.Client, task: Task, options: argparse.Namespace) -> dict[s
     rebuilt = safetensors.torch.load(content.content)
     console.print(f"{len(content.content):,} bytes, {len(rebuilt)} tensors in {seconds:.1f} seconds.")
     report = predictor["report"]
+    if options.output:
+        artefact = client.get(f"/v1/predictors/{predictor['id']}/file")
+        answer(artefact)
+        (options.output / "rebuilt.safetensors").write_bytes(content.content)
+        (options.output / "artefact.safetensors").write_bytes(artefact.content)
+        (options.output / "report.json").write_text(json.dumps(report, indent=1))
+        console.print(f"The rebuilt weights, the artefact and the report are in {options.output}.")
     measured = evaluate(original, replace(original, state_dict=rebuilt), task, dataset)
     if task.images is not None and measured is None:
         console.print("The images of --test were not used: nothing can compute this network. See docs/graphs.md.")

@@ -556,6 +556,21 @@ def _timm(name: str) -> Callable[[], nn.Module]:
     return build
 
 
+def _vit_tiny() -> nn.Module:
+    """The layers of ViT-Tiny (Touvron et al., 2020), for patches of 8 x 8 pixels."""
+    from torchvision.models import VisionTransformer as Vit  # slow to import
+
+    network: nn.Module = Vit(32, 8, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=CLASSES)
+    return network
+
+
+def _swin_t() -> nn.Module:
+    from torchvision.models import swin_t  # slow to import
+
+    network: nn.Module = swin_t(num_classes=CLASSES)
+    return network
+
+
 def _cifar() -> nn.Module:
     from nern.architectures.cifar import ResNet
 
@@ -615,4 +630,10 @@ EXAMPLES: dict[str, Example] = {
     "(2+1)-D": Example("3-D", factorised, tasks.video),
     "two inputs": Example("several ends", TwoInputs, tasks.halves),
     "two outputs": Example("several ends", TwoHeads, tasks.digits),
+}
+
+# Networks of millions of weights, which take far longer than a minute. They are trained and represented only if named.
+LARGE: dict[str, Example] = {
+    "vit-tiny": Example("transformer", _vit_tiny, lambda: tasks.digits(32, 3), everything=True, learning_rate=5e-4),
+    "swin-t": Example("transformer", _swin_t, lambda: tasks.digits(32, 3), everything=True, learning_rate=5e-4),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -44,16 +45,8 @@ def demo(folder: Path, name: str, **job: Any) -> tuple[dict[str, Any], str]:
     (folder / "images.npz").write_bytes(dataset_file())
     command = [sys.executable, str(DEMO), "--json", "--checkpoint", str(folder / name), "--dataset", str(folder / "images.npz")]
     wanted = {"steps": 5, "hidden": 4, "layers": "everything", **job}
-    command += [
-        "--test",
-        str(folder / "images.npz"),
-        "--mean",
-        "0.5,0.5,0.5",
-        "--std",
-        "0.5,0.5,0.5",
-        "--job",
-        json.dumps(wanted),
-    ]
+    command += ["--test", str(folder / "images.npz"), "--output", str(folder / "result"), "--job", json.dumps(wanted)]
+    command += ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout), ended.stderr
@@ -78,6 +71,13 @@ def test_a_network_of_ones_own_is_compared_with_what_came_back(tmp_path: Path, n
     assert result["measured"]["original"] == pytest.approx(right.float().mean().item())
     assert result["measured"]["images"] == len(labels)
     assert "6.weight" in shown
+    rebuilt = network()
+    rebuilt.load_state_dict(safetensors.torch.load_file(tmp_path / "result" / "rebuilt.safetensors"))
+    right = rebuilt((pixels.float() / 255 - 0.5).div(0.5).movedim(-1, 1)).argmax(1) == labels
+    assert result["measured"]["rebuilt"] == pytest.approx(right.float().mean().item())
+    assert json.loads((tmp_path / "result" / "report.json").read_text()) == result["report"]
+    content = (tmp_path / "result" / "artefact.safetensors").read_bytes()
+    assert len(content) == result["report"]["bytes"]["total"]
 
 
 def test_the_demo_says_why_it_can_compare_nothing(tmp_path: Path) -> None:
