@@ -244,6 +244,16 @@ def test_many_requests_at_once_never_mix(replicas: Replicas) -> None:
     assert replicas.blobs() == 0
 
 
+def test_a_request_whose_last_part_another_request_has_replaced_ends(replicas: Replicas) -> None:
+    async def run() -> None:
+        id = await replicas.begin()
+        await replicas.one.append(id, 0, these([CONTENT[:100]]))
+        with patch.object(parts, "_read", side_effect=FileNotFoundError), pytest.raises(problems.Locked):
+            await replicas.two.append(id, 100, these([CONTENT[100:200]]))
+
+    asyncio.run(run())
+
+
 def test_with_a_checksum_nothing_is_kept_of_a_body_that_is_cut_off(replicas: Replicas) -> None:
     right = Checksum("sha256", hashlib.sha256(CONTENT).digest())
 
