@@ -1,4 +1,4 @@
-"""The heartbeat: extends the lease of a running job, and learns that the job is to be cancelled."""
+"""The heartbeat: extends the lease of a running job, and learns that the job is to be cancelled or paused."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -23,28 +23,35 @@ class Cancelled(Exception):
     """A client has asked to cancel the job."""
 
 
+class Paused(Exception):
+    """A client has asked to pause the job."""
+
+
 class Stopped(Exception):
     """The worker has been told to stop."""
 
 
 class Pulse:
-    """What the heartbeat has learned about the job: whether the job is to be cancelled, or the lease is lost.
+    """What the heartbeat has learned about the job: whether the job is to be cancelled or paused, or the lease is lost.
 
-    The training calls `cancellation` again and again, and so ends soon after the heartbeat has learned one of the two. If the
+    The training calls `cancellation` again and again, and so ends soon after the heartbeat has learned one of these. If the
     database does not answer for a while, the job goes on until its lease has expired.
     """
 
     def __init__(self, stopping: Event) -> None:
         self._stopping = stopping
         self.cancelled = Event()
+        self.paused = Event()
         self.lost = Event()
 
     def cancellation(self) -> None:
-        """Raises LeaseLost, Cancelled or Stopped if the training must end."""
+        """Raises LeaseLost, Cancelled, Paused or Stopped if the training must end."""
         if self.lost.is_set():
             raise LeaseLost("the heartbeat found that the worker has lost its lease")
         if self.cancelled.is_set():
             raise Cancelled
+        if self.paused.is_set():
+            raise Paused
         if self._stopping.is_set():
             raise Stopped
 
@@ -79,8 +86,11 @@ def _beat(database: Database, settings: Settings, lease: Lease, pulse: Pulse, do
         now = clock()
         try:
             with database.write() as session:
-                if jobs.heartbeat(session, lease, now=now, extend=extend):
-                    pulse.cancelled.set()
+                wish = jobs.heartbeat(session, lease, now=now, extend=extend)
+            if wish == "cancel":
+                pulse.cancelled.set()
+            # A client may have asked to go on before the training has noticed that it is to pause.
+            (pulse.paused.set if wish == "pause" else pulse.paused.clear)()
             expires = now + extend
         except LeaseLost:
             pulse.lost.set()

@@ -32,7 +32,7 @@ from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Checkpoint, Dataset, Graph, Job, Json, Predictor
 from worker.failures import failure_type
 from worker.inputs import load_data, load_network
-from worker.lease import Cancelled, Pulse, Stopped, kept_alive
+from worker.lease import Cancelled, Paused, Pulse, Stopped, kept_alive
 from worker.onnx import skeleton_of
 from worker.reporting import Reporter
 
@@ -94,8 +94,9 @@ class Worker:
             log.info("job %s: succeeded", lease.job_id)
         except Cancelled:
             self._finish(lease, "cancelled")
-        except Stopped:
-            log.info("job %s: given back, because this worker stops", lease.job_id)
+        except (Paused, Stopped) as reason:
+            why = "a client has paused it" if isinstance(reason, Paused) else "this worker stops"
+            log.info("job %s: given back, because %s", lease.job_id, why)
             with self._database.write() as session:
                 jobs.give_back(session, lease, now=self._clock())
         except NernError as error:

@@ -111,12 +111,49 @@ def cancel_job(id: str, context: Ctx, session: Writing) -> JobOut:
 
     A job that is cancelled already stays cancelled. The answer is 409 for a job that has succeeded or failed.
     """
+    return _changed(session, find(session, id), jobs.request_cancel(session, id, context.clock()), "cancelled")
+
+
+@router.post("/{id}/pause", status_code=202)
+@policy("write")
+def pause_job(id: str, context: Ctx, session: Writing) -> JobOut:
+    """Pauses a job. A queued job is paused at once. A running job is paused after its current step, and holds no worker then.
+
+    A job that is paused already stays paused. The answer is 409 for a job that is over.
+    """
+    return _changed(session, find(session, id), jobs.request_pause(session, id, context.clock()), "paused")
+
+
+@router.post("/{id}/resume", status_code=202)
+@policy("write")
+def resume_job(id: str, context: Ctx, session: Writing) -> JobOut:
+    """Queues a paused job again. It starts from its first step. A running job that was to be paused goes on.
+
+    A job that is queued or runs stays as it is. The answer is 409 for a job that is over.
+    """
+    job = _changed(session, find(session, id), jobs.resume(session, id, context.clock()), "resumed")
+    context.waker.wake(id)
+    return job
+
+
+@router.post("/{id}/retry", status_code=202)
+@policy("write")
+def retry_job(id: str, context: Ctx, session: Writing) -> JobOut:
+    """Queues a job that has failed or was cancelled again. It starts from its first step, and its attempts are counted anew.
+
+    A job that is queued or runs stays as it is. The answer is 409 for a job that has succeeded or is paused, and for one whose
+    checkpoint or dataset was deleted.
+    """
     job = find(session, id)
-    if not jobs.request_cancel(session, id, context.clock()):
-        session.refresh(job)
-        raise problems.Impossible(f"job {id} has {job.state}, so it can't be cancelled")
-    session.refresh(job)
-    return out(job)
+    try:
+        checkpoints.find(session, job.checkpoint_id, lock=True)
+        if job.dataset_id:
+            datasets.find(session, job.dataset_id, lock=True)
+    except problems.NotFound as problem:
+        raise problems.Impossible(f"job {id} can't be retried: {problem.detail}") from None
+    answer = _changed(session, job, jobs.retry(session, id, context.clock()), "retried")
+    context.waker.wake(id)
+    return answer
 
 
 def find(session: Session, id: str) -> Job:
@@ -131,6 +168,15 @@ def out(job: Job) -> JobOut:
     data = {"dataset_id": job.dataset_id} if job.dataset_id else {"noise": job.noise} if job.noise else None
     values = {name: getattr(job, name) for name in JobOut.model_fields if name != "data"}
     return JobOut.model_validate({**values, "data": data})
+
+
+def _changed(session: Session, job: Job, happened: bool, done: str) -> JobOut:
+    """The job after a change that a client asked for. Raises Impossible if the change did not happen."""
+    session.refresh(job)
+    if not happened:
+        is_or_has = "has" if job.state in ("succeeded", "failed") else "is"
+        raise problems.Impossible(f"job {job.id} {is_or_has} {job.state}, so it can't be {done}")
+    return out(job)
 
 
 def _create(context: Context, body: JobRequest, key: str | None, digest: str) -> Job:

@@ -51,6 +51,7 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, graph: Graph | None, da
         attempt=0,
         fence=0,
         cancel_requested=False,
+        pause_requested=False,
         created_at=now,
         woken_at=now,
     )

@@ -17,6 +17,9 @@ from service.store.tables import Job, JobEvent, Json
 
 End = Literal["succeeded", "failed", "cancelled"]
 
+# What a client may ask the worker of a running job to do.
+Wish = Literal["cancel", "pause"]
+
 # The action with which a worker ends a job, by the final state.
 ENDING: dict[End, Action] = {"succeeded": "succeed", "failed": "fail", "cancelled": "acknowledge"}
 
@@ -74,9 +77,36 @@ def request_cancel(session: Session, id: str, now: datetime) -> bool:
 
     Returns False if the job has succeeded or failed. A job that is cancelled already stays cancelled.
     """
-    # `_take` tries one state after the other. Without this lock, the job could change to a state that has been tried already.
-    session.execute(select(Job.id).where(Job.id == id).with_for_update())
+    _lock(session, id)
     return _take(session, "cancel", Job.id == id, id=id, now=now, cancel_requested=True)
+
+
+def request_pause(session: Session, id: str, now: datetime) -> bool:
+    """Pauses a queued job at once, and asks the worker of a running job to give the job back.
+
+    Returns False for a job that is over.
+    """
+    _lock(session, id)
+    running = Job.state.in_(sources("extend"))
+    asked = _take(session, "pause", running, id=id, now=now, pause_requested=True)
+    return asked or _take(session, "pause", ~running, id=id, now=now)
+
+
+def resume(session: Session, id: str, now: datetime) -> bool:
+    """Queues a paused job again. A running job that was to be paused goes on. Returns False for a job that is over."""
+    _lock(session, id)
+    return _take(session, "resume", Job.id == id, id=id, now=now, pause_requested=False)
+
+
+def retry(session: Session, id: str, now: datetime) -> bool:
+    """Queues a job that has failed or was cancelled again. A job that is queued or runs stays as it is.
+
+    Attempts are counted anew. Returns False for a job that has succeeded or is paused.
+    """
+    _lock(session, id)
+    anew = {"attempt": 0, "cancel_requested": False, "error": None, "finished_at": None}
+    over = Job.state.in_(("failed", "cancelled"))
+    return _take(session, "retry", over, id=id, now=now, **anew) or _take(session, "retry", ~over, id=id, now=now)
 
 
 def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, prefer: str | None = None) -> Lease | None:
@@ -103,10 +133,10 @@ def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, pref
     return None
 
 
-def heartbeat(session: Session, lease: Lease, *, now: datetime, extend: timedelta) -> bool:
-    """Extends the lease until `now` + `extend`. Returns whether a client has asked to cancel the job. Raises LeaseLost."""
+def heartbeat(session: Session, lease: Lease, *, now: datetime, extend: timedelta) -> Wish | None:
+    """Extends the lease until `now` + `extend`. Returns what a client has asked for. Raises LeaseLost."""
     _take_held(session, "extend", lease, now=now, lease_expires_at=now + extend)
-    return bool(session.scalar(select(Job.cancel_requested).where(Job.id == lease.job_id)))
+    return _wish(session, lease.job_id)
 
 
 def report_progress(
@@ -134,20 +164,21 @@ def finish(
 
 
 def give_back(session: Session, lease: Lease, *, now: datetime) -> None:
-    """Returns the job to the queue because the worker stops, and does not count the attempt. Raises LeaseLost.
+    """Returns the job to the queue, and does not count the attempt. Raises LeaseLost.
 
-    A job that a client has asked to cancel becomes cancelled in place of queued.
+    A job that a client has asked to cancel or to pause becomes cancelled or paused in place of queued.
     """
-    # This write locks the row, so that no client can ask to cancel the job between the query below and the next write.
+    # This write locks the row, so that no client can ask for anything between the query below and the next write.
     _take_held(session, "report", lease, now=now, attempt=Job.attempt - 1)
-    if session.scalar(select(Job.cancel_requested).where(Job.id == lease.job_id)):
+    wish = _wish(session, lease.job_id)
+    if wish == "cancel":
         finish(session, lease, "cancelled", now=now)
     else:
-        _take_held(session, "give_back", lease, now=now)
+        _take_held(session, "suspend" if wish == "pause" else "give_back", lease, now=now)
 
 
 def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
-    """Returns each job whose lease has expired to the queue, or ends the job. Safe to run in several processes at once.
+    """Returns each job whose lease has expired to the queue, or ends or pauses it. Safe to run in several processes at once.
 
     The job ends if a client has asked to cancel it, or if it has been started `max_attempts` times.
     """
@@ -160,6 +191,8 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
         elif job.attempt >= max_attempts:
             action = "give_up"
             error = {"type": "worker-lost", "detail": f"the worker went silent in each of {job.attempt} attempts"}
+        elif job.pause_requested:
+            action = "suspend"
         still_expired = (Job.fence == job.fence, Job.lease_expires_at < now)
         _take(session, action, *still_expired, id=job.id, now=now, error=error)
 
@@ -179,6 +212,17 @@ def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence
     """At most `limit` events of a job with numbers greater than `after`, in ascending order."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.number > after)
     return session.scalars(query.order_by(JobEvent.number).limit(limit)).all()
+
+
+def _lock(session: Session, id: str) -> None:
+    """Locks the row of a job. `_take` tries one state after the other, and the job must not change to one that was tried."""
+    session.execute(select(Job.id).where(Job.id == id).with_for_update())
+
+
+def _wish(session: Session, id: str) -> Wish | None:
+    """What a client has asked the worker of a job to do."""
+    cancel, pause = session.execute(select(Job.cancel_requested, Job.pause_requested).where(Job.id == id)).one()
+    return "cancel" if cancel else "pause" if pause else None
 
 
 def _take_held(session: Session, action: Action, lease: Lease, *, now: datetime, **values: Any) -> None:
@@ -208,7 +252,7 @@ def _on_entering(state: State, now: datetime) -> dict[str, Any]:
     """Values that the row of a job takes when the job enters a state, whichever action led there."""
     if state in sources("extend"):  # a worker holds the lease
         return {}
-    without_lease = {"lease_owner": None, "lease_expires_at": None, "estimated_finish_at": None}
+    without_lease = {"lease_owner": None, "lease_expires_at": None, "estimated_finish_at": None, "pause_requested": False}
     return {**without_lease, "finished_at": now} if state in FINAL else {**without_lease, "woken_at": None}
 
 

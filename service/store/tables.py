@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     String,
     TypeDecorator,
+    false,
     text,
     true,
 )
@@ -184,7 +185,11 @@ class Job(Base):
     """
 
     __tablename__ = "job"
-    __table_args__ = (Index("job_state", "state", "id"),)
+    __table_args__ = (
+        Index("job_state", "state", "id"),
+        Index("job_checkpoint_id", "checkpoint_id", "id"),
+        Index("job_dataset_id", "dataset_id"),
+    )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     state: Mapped[str] = mapped_column(String(16))
@@ -207,6 +212,7 @@ class Job(Base):
     lease_owner: Mapped[str | None] = mapped_column(String(36))
     lease_expires_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     woken_at: Mapped[datetime | None]
 
     created_at: Mapped[datetime]

@@ -43,6 +43,39 @@ def test_a_running_job_is_cancelled_soon(place: Place) -> None:
 
 
 @pytest.mark.usefixtures("_quick_pulse")
+def test_a_running_job_is_paused_soon_and_holds_no_worker(place: Place) -> None:
+    id, thread = working(place)
+    with place.database.write() as session:
+        assert jobs.request_pause(session, id, NOW)
+    thread.join(DEADLINE_SECONDS)
+    job = place.job(id)
+    assert (job.state, job.attempt, job.lease_owner, job.pause_requested) == ("paused", 0, None, False)
+    assert not place.worker.work()
+    with place.database.write() as session:
+        assert jobs.resume(session, id, NOW)
+    assert place.job(id).state == "queued"
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_pause_that_was_taken_back_in_time_does_nothing(place: Place) -> None:
+    held = Event()
+    with (
+        patch.object(lease.Pulse, "cancellation", lambda pulse: held.wait(DEADLINE_SECONDS)),
+        patch.object(reporting, "REPORT_SECONDS", inf),
+    ):
+        id = place.add(resnet8(), architecture=None)
+        thread = Thread(target=place.worker.work)
+        thread.start()
+        until(lambda: place.job(id).state == "running", what="the claim")
+        for change in (jobs.request_pause, jobs.resume):
+            with place.database.write() as session:
+                assert change(session, id, NOW)
+        held.set()
+        thread.join(DEADLINE_SECONDS)
+    assert place.job(id).state == "succeeded"
+
+
+@pytest.mark.usefixtures("_quick_pulse")
 def test_a_worker_that_stops_gives_its_job_back(place: Place) -> None:
     id, thread = working(place)
     place.stopping.set()

@@ -1,5 +1,6 @@
 """The HTTP contract: jobs."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -305,6 +306,40 @@ def test_text_that_is_no_unicode_is_refused(client: httpx.Client) -> None:
         assert answer.status_code in (400, 404, 422), answer.text
         assert answer.headers["content-type"] == "application/problem+json"
     assert is_problem(client.post("/v1/jobs", json={}, headers={"Idempotency-Key": ""}), 422, "invalid")
+
+
+def test_pausing_resuming_and_retrying(client: httpx.Client, database: Database) -> None:
+    id = new_job(client).json()["id"]
+
+    def asked(action: str) -> tuple[int, str]:
+        answer = client.post(f"/v1/jobs/{id}/{action}")
+        return answer.status_code, answer.json().get("state", answer.json().get("detail"))
+
+    for action, state in (("resume", "queued"), ("retry", "queued"), ("pause", "paused"), ("pause", "paused")):
+        assert asked(action) == (202, state), action
+    assert asked("retry") == (409, f"job {id} is paused, so it can't be retried")
+    assert asked("resume") == (202, "queued")
+    with database.write() as session:
+        lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
+    assert lease is not None
+    for action in ("pause", "resume", "retry"):
+        assert asked(action) == (202, "running"), action
+    with database.write() as session:
+        jobs.finish(session, lease, "failed", now=datetime.now(UTC), error={"type": "internal", "detail": "d"})
+    assert asked("pause") == (409, f"job {id} has failed, so it can't be paused")
+    assert asked("resume") == (409, f"job {id} has failed, so it can't be resumed")
+    assert asked("retry") == (202, "queued")
+    assert (client.get(f"/v1/jobs/{id}").json()["error"], client.get(f"/v1/jobs/{id}").json()["attempt"]) == (None, 0)
+    assert is_problem(client.post("/v1/jobs/nope/pause"), 404, "not-found")
+
+
+def test_a_job_without_its_inputs_cannot_be_retried(client: httpx.Client) -> None:
+    job = new_job(client).json()
+    client.post(f"/v1/jobs/{job['id']}/cancel")
+    assert client.delete(f"/v1/checkpoints/{job['checkpoint_id']}").status_code == 204
+    answer = client.post(f"/v1/jobs/{job['id']}/retry")
+    assert is_problem(answer, 409, "impossible-in-this-state", f"there is no checkpoint {job['checkpoint_id']}")
+    assert client.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
 
 
 def test_cancelling(client: httpx.Client, database: Database) -> None:

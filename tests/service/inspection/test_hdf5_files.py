@@ -119,6 +119,15 @@ def test_a_file_that_was_cut_off_is_called_so() -> None:
         tensors(content[:-1])
 
 
+@pytest.mark.parametrize("group", ["optimizer", "optimizer_weights"])
+def test_the_state_of_an_optimizer_is_left_out(group: str) -> None:
+    def fill(file: h5py.File) -> None:
+        file["conv/weight"] = WEIGHT
+        file[f"{group}/conv/weight"] = WEIGHT
+
+    assert tensors(written(fill)).keys() == {"conv/weight"}
+
+
 def test_an_array_that_is_not_in_the_file_is_named() -> None:
     def fill(file: h5py.File) -> None:
         file["weight"] = WEIGHT

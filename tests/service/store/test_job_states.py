@@ -36,6 +36,12 @@ def sweeps(session: Session, job: Job, *, max_attempts: int) -> bool:
     return bool(jobs.events(session, job.id, after=0, limit=1))
 
 
+def suspends(session: Session, job: Job) -> bool:
+    job.pause_requested = True
+    session.flush()
+    return happens(lambda: jobs.give_back(session, held(job), now=LATER))
+
+
 def held(job: Job) -> Lease:
     assert job.lease_owner is not None
     return Lease(job.id, job.lease_owner, job.fence)
@@ -52,6 +58,10 @@ ASK: Mapping[Action, Callable[[Session, Job], bool]] = {
     "fail": lambda session, job: happens(lambda: jobs.finish(session, held(job), "failed", now=LATER, error=ERROR)),
     "cancel": lambda session, job: jobs.request_cancel(session, job.id, LATER),
     "acknowledge": lambda session, job: happens(lambda: jobs.finish(session, held(job), "cancelled", now=LATER)),
+    "pause": lambda session, job: jobs.request_pause(session, job.id, LATER),
+    "suspend": lambda session, job: suspends(session, job),
+    "resume": lambda session, job: jobs.resume(session, job.id, LATER),
+    "retry": lambda session, job: jobs.retry(session, job.id, LATER),
     "give_back": lambda session, job: happens(lambda: jobs.give_back(session, held(job), now=LATER)),
     "take_back": lambda session, job: sweeps(session, job, max_attempts=3),
     "give_up": lambda session, job: sweeps(session, job, max_attempts=1),

@@ -152,6 +152,53 @@ def test_a_job_whose_workers_all_go_silent_fails_with_the_reason(database: Datab
     assert claim(database) is None
 
 
+def test_a_job_that_is_to_pause_is_paused_when_its_worker_goes_silent(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    held(database)
+    with database.write() as session:
+        assert jobs.request_pause(session, id, NOW)
+    assert job(database, id).state == "running"
+    sweep(database)
+    assert (job(database, id).state, job(database, id).pause_requested) == ("paused", False)
+    assert claim(database) is None
+
+
+def test_cancelling_comes_before_pausing(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    lease = held(database)
+    with database.write() as session:
+        jobs.request_pause(session, id, NOW)
+        jobs.request_cancel(session, id, NOW)
+        assert jobs.heartbeat(session, lease, now=NOW, extend=LEASE) == "cancel"
+        jobs.give_back(session, lease, now=NOW)
+    assert job(database, id).state == "cancelled"
+
+
+def test_a_retried_job_begins_anew(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    for _ in range(2):
+        held(database)
+        sweep(database, max_attempts=2)
+    with database.write() as session:
+        assert jobs.retry(session, id, NOW)
+        assert jobs.retry(session, id, NOW)
+    retried = job(database, id)
+    assert (retried.state, retried.attempt, retried.error, retried.finished_at) == ("queued", 0, None, None)
+    lease = held(database)
+    with database.write() as session:
+        assert jobs.heartbeat(session, lease, now=NOW, extend=LEASE) is None
+        jobs.request_cancel(session, id, NOW)
+        jobs.give_back(session, lease, now=NOW)
+        assert jobs.retry(session, id, NOW)
+    again = held(database)
+    with database.write() as session:
+        assert jobs.heartbeat(session, again, now=NOW, extend=LEASE) is None
+        jobs.finish(session, again, "succeeded", now=NOW)
+        assert not jobs.retry(session, id, NOW)
+        states = [event.data["state"] for event in jobs.events(session, id, after=0, limit=99) if event.kind == "state"]
+    assert states[-6:] == ["queued", "running", "cancelled", "queued", "running", "succeeded"]
+
+
 def test_a_cancelled_job_whose_worker_goes_silent_is_cancelled(database: Database, add_job: Callable[[], str]) -> None:
     id = add_job()
     held(database)
