@@ -57,6 +57,7 @@ def main() -> None:
     arguments.add_argument(
         "--distillation-steps", type=int, help="how many of these steps distil (default: the recipe's share)"
     )
+    arguments.add_argument("--permutation", choices=("cross-filter", "in-filter", "none"), default="cross-filter")
     arguments.add_argument("--network-steps", type=int, default=NETWORK_STEPS, help="steps of the training of a network")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
@@ -98,6 +99,7 @@ def represent(name: str, example: Example, task: Task, network: nn.Module, optio
         steps=options.steps,
         reconstruction_steps=None if options.distillation_steps is None else options.steps - options.distillation_steps,
         layers="everything" if example.everything else "all",
+        permutation=options.permutation,
         seed=options.seed,
         objective=task.objective if len(outputs(network, *inputs)) == 1 else None,
     )

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from service import problems
 
@@ -20,11 +21,15 @@ SIMILARITY = 0.7
 Schema = Mapping[str, Any]
 
 
-def validate_parameters(request: Request) -> None:
+async def validate_parameters(request: Request) -> None:
     """Raises Invalid for a parameter of the URL that the route does not have. A dependency of all routes of resources."""
     if not request.query_params:
         return
-    known = [each["name"] for each in _operation(request).get("parameters", []) if each["in"] == "query"]
+    # The document is made when it is first asked for, which takes a while.
+    await run_in_threadpool(request.app.openapi)
+    if not (operation := _operation(request)):
+        return
+    known = [each["name"] for each in operation.get("parameters", []) if each["in"] == "query"]
     for name in request.query_params:
         if name not in known:
             detail = f"there is no parameter {name[:100]!r} here{_suggestion(name, known)}"
@@ -53,7 +58,7 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def _operation(request: Request) -> Schema:
-    """The description of the route that answers the request."""
+    """The description of the route that answers the request, or nothing for a route that is not documented."""
     route = request.scope["route"]
     methods = request.app.openapi()["paths"].get(route.path, {})
     # A route for GET may answer HEAD too.
