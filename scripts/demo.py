@@ -216,8 +216,8 @@ def run(client: httpx.Client, task: Task, options: argparse.Namespace) -> dict[s
     with task.checkpoint.open("rb") as file:
         checkpoint = answer(client.post("/v1/checkpoints", files={"file": (task.checkpoint.name, file)}))
     console.print(
-        f"Checkpoint {checkpoint['id']}: {checkpoint['architecture'] or 'unknown architecture'}, "
-        f"{len(checkpoint['layers'])} convolutions, {checkpoint['weights']:,} weights."
+        f"Checkpoint {checkpoint['id']}: {checkpoint['architecture'] or 'unknown architecture'}, {checkpoint['parameters']:,} "
+        f"parameters, {checkpoint['weights']:,} of them in {len(checkpoint['layers'])} convolutions."
     )
     with task.dataset.open("rb") as file:
         dataset = answer(client.post("/v1/datasets", files={"file": (task.dataset.name, file)}, params=task.normalisation))
@@ -371,7 +371,10 @@ def evaluate(original: Network, rebuilt: Network, task: Task, dataset: dict[str,
 def table(report: dict[str, Any], measured: dict[str, float] | None, checkpoint: dict[str, Any], seconds: float) -> Table:
     """A table that compares the original network with the rebuilt one."""
     sizes, accuracy = report["bytes"], report["accuracy"]
-    shown = Table("", "original", "rebuilt", title=f"{checkpoint['filename']} as a neural representation")
+    how = "distilled" if report["distilled"] else "reconstructed without distillation"
+    caption = "Agreement: how many images get the same class from both networks."
+    title = f"{checkpoint['filename']} as a neural representation, {how}"
+    shown = Table("", "original", "rebuilt", title=title, caption=caption)
     if measured:
         name = f"accuracy on {measured['images']:,} images that were not uploaded"
         shown.add_row(name, f"{measured['original']:.2%}", f"{measured['rebuilt']:.2%}")
