@@ -179,7 +179,8 @@ def _flatten(node: object, prefix: str, found: dict[str, Tensor], walk: Walk) ->
     for name, value in entries.items():
         if (tensor := as_tensor(value)) is not None:
             found[prefix + name] = tensor
-        elif not _flatten(value, f"{prefix}{name}.", found, walk):
+        # A name may have megabytes, so it is not made for a number or a text.
+        elif walk.enters(value) and not _flatten(value, f"{prefix}{name}.", found, walk):
             return False
         if listed and found:
             return False

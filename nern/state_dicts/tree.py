@@ -38,6 +38,11 @@ class Walk:
         self._met.add(id(node))
         return first
 
+    @staticmethod
+    def enters(node: object) -> bool:
+        """Whether an object has entries: whether it is a dict, a list, a tuple or an object."""
+        return isinstance(node, Mapping | list | tuple | Stub)
+
     def entries(self, node: object) -> dict[str, object] | None:
         """The entries of a dict, a list, a tuple or an object, by key, number or attribute; None for anything else.
 
