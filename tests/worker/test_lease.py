@@ -58,19 +58,27 @@ def test_a_running_job_is_paused_soon_and_holds_no_worker(place: Place) -> None:
 
 @pytest.mark.usefixtures("_quick_pulse")
 def test_a_pause_that_was_taken_back_in_time_does_nothing(place: Place) -> None:
-    held = Event()
-    with (
-        patch.object(lease.Pulse, "cancellation", lambda pulse: held.wait(DEADLINE_SECONDS)),
-        patch.object(reporting, "REPORT_SECONDS", inf),
-    ):
+    pulses: list[lease.Pulse] = []
+    go_on = Event()
+
+    def cancellation(pulse: lease.Pulse) -> None:
+        pulses.append(pulse)
+        go_on.wait(DEADLINE_SECONDS)
+        real(pulse)
+
+    real = lease.Pulse.cancellation
+    with patch.object(lease.Pulse, "cancellation", cancellation):
         id = place.add(resnet8(), architecture=None)
         thread = Thread(target=place.worker.work)
         thread.start()
-        until(lambda: place.job(id).state == "running", what="the claim")
-        for change in (jobs.request_pause, jobs.resume):
-            with place.database.write() as session:
-                assert change(session, id, NOW)
-        held.set()
+        until(lambda: pulses, what="the training")
+        with place.database.write() as session:
+            assert jobs.request_pause(session, id, NOW)
+        until(pulses[0].paused.is_set, what="the pause")
+        with place.database.write() as session:
+            assert jobs.resume(session, id, NOW)
+        until(lambda: not pulses[0].paused.is_set(), what="the end of the pause")
+        go_on.set()
         thread.join(DEADLINE_SECONDS)
     assert place.job(id).state == "succeeded"
 

@@ -15,6 +15,7 @@ from nern.errors import UnusableImages
 from nern.facts import NetworkFacts, NoiseFacts
 from nern.planning import make_plan
 from nern.request import DecoupledRequest
+from service.jobs.wakeups import Polling
 from service.store import jobs
 from service.store.database import Database
 from service.store.tables import Job
@@ -318,7 +319,9 @@ def test_pausing_resuming_and_retrying(client: httpx.Client, database: Database)
     for action, state in (("resume", "queued"), ("retry", "queued"), ("pause", "paused"), ("pause", "paused")):
         assert asked(action) == (202, state), action
     assert asked("retry") == (409, f"job {id} is paused, so it can't be retried")
-    assert asked("resume") == (202, "queued")
+    with patch.object(Polling, "wake") as woken:
+        assert asked("resume") == (202, "queued")
+        woken.assert_called_once_with(id)
     with database.write() as session:
         lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
     assert lease is not None
@@ -328,7 +331,9 @@ def test_pausing_resuming_and_retrying(client: httpx.Client, database: Database)
         jobs.finish(session, lease, "failed", now=datetime.now(UTC), error={"type": "internal", "detail": "d"})
     assert asked("pause") == (409, f"job {id} has failed, so it can't be paused")
     assert asked("resume") == (409, f"job {id} has failed, so it can't be resumed")
-    assert asked("retry") == (202, "queued")
+    with patch.object(Polling, "wake") as woken:
+        assert asked("retry") == (202, "queued")
+        woken.assert_called_once_with(id)
     assert (client.get(f"/v1/jobs/{id}").json()["error"], client.get(f"/v1/jobs/{id}").json()["attempt"]) == (None, 0)
     assert is_problem(client.post("/v1/jobs/nope/pause"), 404, "not-found")
 
