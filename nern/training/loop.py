@@ -92,7 +92,7 @@ class Training:
             meter.begin()
             last = first + phase.plan.steps
             if self._evaluation_was_interrupted(phase.plan, first):
-                on_progress(meter.evaluated(phase.plan, self._evaluate(), self.snapshot))
+                on_progress(meter.step(phase.plan, {}, self._evaluate(), self.snapshot, made=0))
             while self._step < last:
                 losses = self._make_step(phase, self._step - first)
                 self._step += 1

@@ -74,23 +74,15 @@ class Meter:
         losses: Mapping[str, float],
         evaluation: Evaluation | None,
         snapshot: Callable[[], Snapshot],
+        *,
+        made: int = 1,
     ) -> Progress:
-        """The progress after one more step of `phase`. To be called after every step."""
-        self._step += 1
-        self._phase_steps += 1
-        return self._progress(phase, losses, evaluation, snapshot)
+        """The progress after one more step of `phase`. To be called after every step.
 
-    def evaluated(self, phase: PhasePlan, evaluation: Evaluation, snapshot: Callable[[], Snapshot]) -> Progress:
-        """The progress after an evaluation that follows the step before the snapshot."""
-        return self._progress(phase, {}, evaluation, snapshot)
-
-    def _progress(
-        self,
-        phase: PhasePlan,
-        losses: Mapping[str, float],
-        evaluation: Evaluation | None,
-        snapshot: Callable[[], Snapshot],
-    ) -> Progress:
+        `made` is 0 for an evaluation that follows the last step before a snapshot.
+        """
+        self._step += made
+        self._phase_steps += made
         now = monotonic()
         pace = (now - self._phase_started) / max(self._phase_steps, 1)
         left = (self._plan.steps - self._step) * pace

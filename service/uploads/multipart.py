@@ -56,7 +56,7 @@ class _Parts:
             self.content.append(unquote(options.get(b"filename", b"").decode(errors="replace")))
         else:
             self._others += 1
-            self.other = self.other or options.get(b"name", b"").decode(errors="replace")[:100]
+            self.other = options.get(b"name", b"").decode(errors="replace")[:100]
             if self._others > MAX_OTHER_PARTS:
                 raise problems.BadRequest(f"the form has more than {MAX_OTHER_PARTS} other parts; send the part `file` alone")
 
@@ -67,7 +67,8 @@ class _Parts:
         self._other_bytes += end - start
         if self._other_bytes > MAX_OTHER_BYTES:
             raise problems.BadRequest(
-                f"the part `{self.other}` has more than {MAX_OTHER_BYTES} bytes; the part with the file must be called `file`"
+                f"the other parts have more than {MAX_OTHER_BYTES} bytes up to `{self.other}`; "
+                "the part with the file must be called `file`"
             )
 
     def on_end(self) -> None:

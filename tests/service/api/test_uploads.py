@@ -183,7 +183,7 @@ FILE, OTHER = 'Content-Disposition: form-data; name="file"; filename="a"', 'Cont
     [
         ([part(FILE), part(FILE)], "two files of the name"),
         ([part(OTHER)] * (MAX_OTHER_PARTS + 1) + [part(FILE)], "more than 16 other parts"),
-        ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "the part `other` has more than"),
+        ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "the other parts have more than 65536 bytes up to `other`"),
         ([part("\r\n".join([f"X-Long: {'a' * 4000}"] * 5))], "the headers of a part of the form have more than"),
     ],
     ids=["two files of one name", "many parts", "a large part", "long headers"],

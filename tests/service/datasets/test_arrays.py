@@ -87,6 +87,7 @@ def test_names_of_classes_are_kept() -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("labels alone", {"labels": LABELS}, "labels"),
     ("other arrays", {"foo": IMAGES, "bar": IMAGES}, "foo, bar"),
     ("no arrays", {}, "no files"),
     ("objects", {"images": np.array([OrderedDict(a=1)], dtype=object)}, r"`images` \(object of shape \[1\]\) holds Python obj"),

@@ -128,6 +128,27 @@ def test_the_state_of_an_optimizer_is_left_out(group: str) -> None:
     assert tensors(written(fill)).keys() == {"conv/weight"}
 
 
+def nested(file: h5py.File) -> None:
+    group = file
+    for _ in range(40):
+        group = group.create_group("a")
+    group["weight"] = WEIGHT
+
+
+def many(file: h5py.File) -> None:
+    for number in range(8001):
+        file[str(number)] = np.float32(0)
+
+
+@pytest.mark.parametrize(
+    ("fill", "detail"), [(nested, "more than 32 groups inside each other"), (many, "more than 8000 arrays")]
+)
+def test_a_file_of_very_many_parts_is_refused(fill: Callable[[h5py.File], object], detail: str) -> None:
+    with pytest.raises(Refusal, match=detail) as refusal:
+        tensors(written(fill))
+    assert refusal.value.slug == "too-demanding"
+
+
 def test_an_array_that_is_not_in_the_file_is_named() -> None:
     def fill(file: h5py.File) -> None:
         file["weight"] = WEIGHT
