@@ -1,12 +1,15 @@
 """Does a network of any kind come back? Networks whose code the service does not know, each as three kinds of files.
 
 python -m bench.networks [--only NAME ...] [--ratio 0.72] [--steps N] [--distillation-steps N] [--quick]
+                         [--checkpoints FOLDER --images FOLDER]
 
 The networks of bench/zoo are trained on data that packages carry. Each is written as a state_dict, as an ONNX file and as
 a .pt2 file of torch.export, and each file is read as the service reads it. "state_dict" says what the names and shapes
 alone tell: an architecture by name, a proposed description of a plain sequence, or nothing. "onnx" and "pt2" are the largest
 difference of the graph's outputs from those of the module, relative to the largest output. The predictor is distilled from
 the .pt2 file, and the rebuilt weights are loaded into the module itself.
+
+With --checkpoints and --images, the folders of bench.fidelity, the published networks for CIFAR-10 come first.
 
 "original" and "rebuilt" are the quality on the test set, which is used for nothing else; "loss" is the part of the quality that
 was lost. Bytes are fractions of the float32 bytes of the represented weights: "bytes" is predictor and permutation, "file" the
@@ -24,7 +27,9 @@ import torch
 from torch import Tensor, nn
 
 import nern
+from bench.fidelity import FILES
 from bench.tables import Row, parser, progress, show
+from bench.zoo import cifar
 from bench.zoo.networks import EXAMPLES, LARGE, Example
 from bench.zoo.tasks import Task
 from bench.zoo.training import fit, measure, outputs
@@ -50,8 +55,9 @@ COMPARED_INPUTS = 8
 
 def main() -> None:
     arguments = parser(__doc__ or "")
-    examples = EXAMPLES | LARGE
-    arguments.add_argument("--only", nargs="+", choices=examples, default=list(EXAMPLES), metavar="NAME")
+    arguments.add_argument("--only", nargs="+", metavar="NAME", help=", ".join([*FILES, *EXAMPLES, *LARGE]))
+    arguments.add_argument("--checkpoints", type=Path, metavar="FOLDER", help=f"holds {' and '.join(FILES.values())}")
+    arguments.add_argument("--images", type=Path, metavar="FOLDER", help="holds CIFAR-10")
     arguments.add_argument("--ratio", type=float, default=RATIO, help="parameters of the predictor for each weight")
     arguments.add_argument("--steps", type=int, default=STEPS, help="steps of the training of a predictor")
     arguments.add_argument(
@@ -61,7 +67,13 @@ def main() -> None:
     arguments.add_argument("--network-steps", type=int, default=NETWORK_STEPS, help="steps of the training of a network")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
-    names = [name for name in QUICK if name in options.only] if options.quick else options.only
+    if (options.checkpoints is None) != (options.images is None):
+        arguments.error("--checkpoints and --images belong together")
+    published = cifar.examples(options.checkpoints, options.images) if options.checkpoints else {}
+    examples = published | EXAMPLES | LARGE
+    if unknown := set(options.only or ()) - examples.keys():
+        arguments.error(f"not known here: {', '.join(sorted(unknown))}; the names are {', '.join(examples)}")
+    names = options.only or (QUICK if options.quick else [*published, *EXAMPLES])
     rows: list[Row] = []
     failed: list[str] = []
     for number, name in enumerate(names):
@@ -69,7 +81,8 @@ def main() -> None:
         example = examples[name]
         torch.manual_seed(options.seed)
         task, network = example.task(), example.build()
-        fit(network, task, steps=options.network_steps, learning_rate=example.learning_rate, seed=options.seed)
+        if not example.trained:
+            fit(network, task, steps=options.network_steps, learning_rate=example.learning_rate, seed=options.seed)
         try:
             row = represent(name, example, task, network, options)
             progress.print(f"  {row['original']:.2f} -> {row['rebuilt']:.2f} {row['unit']}, {row['minutes']:.1f} minutes")

@@ -1,7 +1,7 @@
 """The networks: more than forty, of more than a dozen kinds. Each is small enough to be trained in about a minute."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -537,13 +537,19 @@ class TwoHeads(nn.Module):
 
 @dataclass(frozen=True)
 class Example:
-    """A network to train: its kind, how it is built, and its task. `everything`: linear layers are represented too."""
+    """A network: its kind, how it is built, and its task.
+
+    everything: linear layers are represented too.
+    learning_rate: of the training of the network.
+    trained: the network is built with trained weights, and is not trained again.
+    """
 
     kind: str
     build: Callable[[], nn.Module]
     task: Callable[[], Task]
     everything: bool = False
-    learning_rate: float = field(default=2e-3)
+    learning_rate: float = 2e-3
+    trained: bool = False
 
 
 def _timm(name: str) -> Callable[[], nn.Module]:
