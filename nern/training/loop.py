@@ -74,6 +74,7 @@ class Training:
         return Snapshot(
             training=self._identity,
             step=self._step,
+            steps=self._step,
             seconds=self._seconds(),
             positions=[targets.representation.positions(number) for number in range(len(self._plan.layers))],
             weights=[weight.detach() for weight in targets.weights] if targets.changed else None,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from nern.errors import OtherTraining, TrainingDiverged
 from nern.plan import Plan, SearchPlan
@@ -36,10 +36,11 @@ def search(plan: SearchPlan, run: RunTrial, on_progress: OnProgress, snapshot: S
         started = time.monotonic()
         try:
             meter = Meter(candidate, trials=TRIALS, trials_before=len(state.trials), steps_before=inner.step if inner else 0)
-            with _searching(state, before):
-                trained = run(candidate, meter, _with_state(on_progress, state), inner)
+            within = _Within(state, candidate.steps)
+            with within.completed(before):
+                trained = run(candidate, meter, within.reporting_to(on_progress), inner)
             final = trained.snapshot
-            before = replace(final, search=state)
+            before = within.search(final)
             trial = Trial(ratio, candidate.predictor.hidden, drop_of(trained), trained.seconds)
         except TrainingDiverged:
             if low + 1 == high and state.best is None:
@@ -53,35 +54,50 @@ def search(plan: SearchPlan, run: RunTrial, on_progress: OnProgress, snapshot: S
     finished = [trial.ratio for trial in state.trials if trial.drop is not None]
     meeting = [trial.ratio for trial in state.trials if trial.meets(plan.drop)]
     chosen = dict(plan.candidates)[min(meeting, default=max(finished))]
-    with _searching(state, before):
+    assert state.best is not None
+    steps = TRIALS * chosen.steps
+    end = replace(state.best, search=state, steps=steps)
+    try:
         trained = run(chosen, Meter(chosen), silently, state.best)
+    except Interrupted as interruption:
+        interruption.snapshot = end
+        raise
     return replace(
         trained,
-        snapshot=replace(trained.snapshot, search=state),
-        steps=TRIALS * trained.steps,
+        snapshot=end,
+        steps=steps,
         seconds=sum(trial.seconds for trial in state.trials),
         search=SearchResult(plan.drop, bool(meeting), state.trials),
     )
 
 
-@contextmanager
-def _searching(state: SearchState, before: Snapshot | None) -> Iterator[None]:
-    """Gives the snapshot of a trial that is interrupted the state of the search."""
-    try:
-        yield
-    except Interrupted as interruption:
-        snapshot = interruption.snapshot
-        interruption.snapshot = before if snapshot is None else replace(snapshot, search=state)
-        raise
+@dataclass(frozen=True)
+class _Within:
+    """Makes snapshots of the search out of the snapshots of one trial: adds the state of the search before the trial.
 
+    steps: the number of steps of each trial.
+    """
 
-def _with_state(on_progress: OnProgress, state: SearchState) -> OnProgress:
-    """An `on_progress` for one trial, which adds the state of the search to the snapshots."""
+    state: SearchState
+    steps: int
 
-    def with_state(progress: Progress) -> None:
-        on_progress(replace(progress, snapshot=lambda: replace(progress.snapshot(), search=state)))
+    def search(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot of the search."""
+        return replace(snapshot, search=self.state, steps=len(self.state.trials) * self.steps + snapshot.step)
 
-    return with_state
+    @contextmanager
+    def completed(self, before: Snapshot | None) -> Iterator[None]:
+        """Completes the snapshot of a trial that is interrupted. If the trial has made no step, it is `before`."""
+        try:
+            yield
+        except Interrupted as interruption:
+            snapshot = interruption.snapshot
+            interruption.snapshot = before if snapshot is None else self.search(snapshot)
+            raise
+
+    def reporting_to(self, on_progress: OnProgress) -> OnProgress:
+        """An `on_progress` for the trial, which completes the snapshots."""
+        return lambda progress: on_progress(replace(progress, snapshot=lambda: self.search(progress.snapshot())))
 
 
 def drop_of(trained: Trained) -> float:

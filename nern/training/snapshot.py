@@ -18,7 +18,7 @@ from nern.measures import OutputComparison, Quality
 from nern.training.selection import Evaluation, SelectionState
 from nern.training.trial import Trial
 
-VERSION = 1
+VERSION = 2
 
 # The name of a tensor in the file is the path to the tensor in the snapshot, such as /predictor/trunk.0.weight.
 SEPARATOR = "/"
@@ -46,6 +46,7 @@ class Snapshot:
     """The state of a training after `step` steps. The training may change the tensors in place; see `detached`.
 
     training: the identity of the training, a hash of the plan and of the inputs.
+    steps: the number of steps that were made, in all trials of a search.
     seconds: the time that the training has taken.
     positions: the permutation of each layer, int64 (tiles of the layer,).
     weights: the target weights, in the shapes of the layers, or None if they are the original weights.
@@ -58,6 +59,7 @@ class Snapshot:
 
     training: str
     step: int
+    steps: int
     seconds: float
     positions: Sequence[Tensor]
     weights: Sequence[Tensor] | None

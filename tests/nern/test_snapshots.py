@@ -153,7 +153,7 @@ def test_a_detached_snapshot_does_not_change_with_the_training() -> None:
         (lambda content: content[:-1], "damaged"),
         (lambda content: content[:100], "damaged"),
         (lambda content: b"", "damaged"),
-        (lambda content: content.replace(b'\\"version\\": 1', b'\\"version\\": 9'), "version 9"),
+        (lambda content: content.replace(b'\\"version\\": 2', b'\\"version\\": 9'), "version 9"),
         (lambda content: content.replace(b'\\"step\\"', b'\\"pets\\"'), "damaged"),
     ],
     ids=["short", "header", "empty", "version", "field"],
@@ -179,6 +179,7 @@ class Interrupting:
             raise Interrupted
 
     def on_progress(self, progress: Progress) -> None:
+        assert progress.snapshot().steps == progress.step
         if not self.steps or progress.step != self.steps[-1]:
             self.steps.append(progress.step)
         self.cancellation()
@@ -211,6 +212,7 @@ def test_an_interrupted_training_loses_no_step_wherever_it_was(wanted: dict[str,
             except Interrupted as interruption:
                 interruptions += 1
                 if interruption.snapshot is not None:
+                    assert 0 <= interruption.snapshot.steps - max(watch.steps, default=interruption.snapshot.steps) <= 1
                     interruption.snapshot.write(file)
                     snapshot = Snapshot.read(file)
             taken += len(watch.steps)
@@ -223,3 +225,4 @@ def test_an_interrupted_training_loses_no_step_wherever_it_was(wanted: dict[str,
         assert torch.equal(trained.representation.predictor.state_dict()[name], tensor)
     again = train(network, request, data=data, snapshot=whole.snapshot)
     assert (again.best, again.steps) == (whole.best, whole.steps)
+    assert whole.snapshot.steps == again.snapshot.steps == whole.steps
