@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from nern.errors import OtherTraining, TrainingDiverged
 from nern.plan import Plan, SearchPlan
 from nern.planning import SEARCHED_RATIOS
-from nern.training.progress import Meter, OnProgress, Progress, silently
+from nern.training.progress import Meter, OnProgress, silently
 from nern.training.snapshot import Interrupted, SearchState, Snapshot
 from nern.training.trained import SearchResult, Trained
 from nern.training.trial import Trial
