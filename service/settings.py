@@ -68,7 +68,17 @@ class Settings(BaseSettings):
         "file arrives, which takes two seconds",
     )
     lease_seconds: float = Field(30, gt=0, description="How long a worker that has gone silent keeps its job")
-    max_attempts: int = Field(3, gt=0, description="How often a job is started before it fails, if its workers go silent")
+    max_attempts: int = Field(
+        3,
+        gt=0,
+        description="A job fails after so many attempts in a row without progress that was stored, whose workers went silent",
+    )
+    snapshot_seconds: float = Field(
+        10,
+        ge=0,
+        description="How many seconds of work a job loses at most when its worker dies: the time between two snapshots of a "
+        "training. It is longer where snapshots would take more than 2% of the time",
+    )
     poll_seconds: float = Field(
         0.5, gt=0, description="How often local workers look for jobs, and event streams look for events"
     )

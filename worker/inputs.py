@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from nern import tensorfile
+from nern.cancellation import Cancellation
 from nern.graph.program import Program
 from nern.images import Images, Noise
 from nern.inputs import Inputs
@@ -17,25 +18,27 @@ from service.store.blobs import Blobs
 from service.store.tables import Dataset, Graph, Job
 
 
-def load_network(store: Blobs, job: Job, graph: Graph | None) -> Network:
+def load_network(store: Blobs, job: Job, graph: Graph | None, cancellation: Cancellation) -> Network:
     """The network of a job: the tensors of its checkpoint in the order of the uploaded file, and what computes the outputs.
 
-    This is the only place where a worker reads a checkpoint. Raises FileNotFoundError, Unreachable, BadProgram and
-    BadDescription.
+    This is the only place where a worker reads a checkpoint. Raises FileNotFoundError, Unreachable, BadProgram, BadDescription
+    and what the cancellation raises.
     """
-    state_dict = _load(store, blobs.checkpoint_tensors(job.checkpoint_id))
+    state_dict = _load(store, blobs.checkpoint_tensors(job.checkpoint_id), cancellation)
     if job.network is not None:
         return Network(state_dict, job.architecture, program_of(job.network, Network(state_dict).facts.plain))
     return Network(state_dict, job.architecture, Program.from_json(graph.program) if graph else None)
 
 
-def load_data(store: Blobs, job: Job, dataset: Dataset | None, network: Network) -> Images | Inputs | Noise | None:
+def load_data(
+    store: Blobs, job: Job, dataset: Dataset | None, network: Network, cancellation: Cancellation
+) -> Images | Inputs | Noise | None:
     """The images, other inputs or noise that a job distils from, or None for a job without data.
 
-    Raises FileNotFoundError, Unreachable and ImpossibleRequest.
+    Raises FileNotFoundError, Unreachable, ImpossibleRequest and what the cancellation raises.
     """
     if dataset is not None:
-        tensors = _load(store, blobs.dataset_tensors(dataset.id))
+        tensors = _load(store, blobs.dataset_tensors(dataset.id), cancellation)
         labels = tensors.get("labels", tensors.get("targets"))
         if dataset.mean is not None and dataset.std is not None:
             return Images(tensors["images"], labels, tuple(dataset.mean), tuple(dataset.std))
@@ -48,8 +51,8 @@ def load_data(store: Blobs, job: Job, dataset: Dataset | None, network: Network)
     return None
 
 
-def _load(store: Blobs, key: str) -> StateDict:
+def _load(store: Blobs, key: str, cancellation: Cancellation) -> StateDict:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tensors.safetensors"
-        store.download(key, path)
+        store.download(key, path, cancellation)
         return tensorfile.load(path)

@@ -8,6 +8,7 @@ from threading import Event, Thread
 
 from sqlalchemy.exc import OperationalError
 
+from nern.training import Interrupted
 from service.clock import Clock
 from service.settings import Settings
 from service.store import jobs
@@ -19,15 +20,15 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 1.0
 
 
-class Cancelled(Exception):
+class Cancelled(Interrupted):
     """A client has asked to cancel the job."""
 
 
-class Paused(Exception):
+class Paused(Interrupted):
     """A client has asked to pause the job."""
 
 
-class Stopped(Exception):
+class Stopped(Interrupted):
     """The worker has been told to stop."""
 
 

@@ -2,10 +2,12 @@
 
 import logging
 import time
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from nern.report import finite, output_figures
 from nern.training import Evaluation, Progress
@@ -13,6 +15,7 @@ from service.clock import Clock
 from service.store import jobs
 from service.store.database import Database
 from service.store.jobs import Lease
+from service.store.tables import JobSnapshot, Json
 from worker.lease import Pulse
 
 log = logging.getLogger(__name__)
@@ -34,47 +37,80 @@ class Reporter:
         self._clock = clock
         self._written = 0.0
         self._percent = -1
-        self._metrics: dict[str, Any] = {}
-        # Kinds of the events that are due. They stay here while the database does not answer.
+        self._progress: Json | None = None
+        self._metrics: Json = {}
+        # The events that are due: kinds, or the resumption. They stay here while the database does not answer.
         self._kinds: list[Literal["progress", "metrics"]] = []
+        self._resumed: Json | None = None
 
     def __call__(self, progress: Progress) -> None:
         self._pulse.cancellation()
+        self._progress = _as_json(progress)
+        self._metrics = {**self._metrics, **progress.losses, **(_flat(progress.evaluation) if progress.evaluation else {})}
         due = time.monotonic() - self._written >= REPORT_SECONDS
-        if not (due or progress.evaluation or progress.step == progress.steps):
+        if not (due or progress.evaluation or progress.step == progress.steps or self._resumed):
             return
         self._written = time.monotonic()
-        self._metrics |= progress.losses
         if progress.evaluation:
-            self._metrics |= _flat(progress.evaluation)
             self._kinds.append("metrics")
         if (percent := 100 * progress.step // progress.steps) != self._percent:
             self._percent = percent
             self._kinds.append("progress")
+        self._try(lambda session, now: self._report(session, now, progress))
+
+    def shown_at(self, step: int) -> tuple[Json | None, Json]:
+        """What the job shows after a step that was made: its progress, or None if nothing was reported yet, and its metrics."""
+        if self._progress is None:
+            return None, self._metrics
+        return self._progress | {"step": step, "fraction": step / self._progress["steps"]}, self._metrics
+
+    def resume(self, snapshot: JobSnapshot | None, refused: Sequence[Json]) -> None:
+        """To be called before a training goes on from a snapshot, or from its first step because all snapshots were refused.
+
+        An event tells that when the training has made its next step. `refused` has the step of each refused snapshot, and why.
+        """
+        self._resumed = {"step": snapshot.step if snapshot else 0, "refused": list(refused)}
+        self._progress, self._metrics = (snapshot.progress, snapshot.metrics) if snapshot else (None, {})
+
+    def finish_resumption(self) -> None:
+        """To be called after the training: records the event if the training had no step to make."""
+        if self._resumed:
+            self._try(self._report_resumption)
+
+    def _report(self, session: Session, now: datetime, progress: Progress) -> None:
+        self._report_resumption(session, now)
+        assert self._progress is not None
+        jobs.report_progress(
+            session,
+            self._lease,
+            now=now,
+            progress=self._progress,
+            metrics=self._metrics,
+            estimated_finish_at=now + timedelta(seconds=progress.seconds_left),
+            kinds=self._kinds,
+        )
+
+    def _report_resumption(self, session: Session, now: datetime) -> None:
+        if self._resumed:
+            jobs.report_resumption(session, self._lease, now=now, resumed=self._resumed)
+
+    def _try(self, write: Callable[[Session, datetime], None]) -> None:
         try:
-            self._write(progress)
+            with self._database.write() as session:
+                write(session, self._clock())
+            self._kinds, self._resumed = [], None
         except OperationalError:
             log.warning("the database does not answer; the training goes on", exc_info=True)
 
-    def _write(self, progress: Progress) -> None:
-        now = self._clock()
-        with self._database.write() as session:
-            jobs.report_progress(
-                session,
-                self._lease,
-                now=now,
-                progress={
-                    "phase": progress.phase,
-                    "step": progress.step,
-                    "steps": progress.steps,
-                    "fraction": progress.step / progress.steps,
-                    "steps_per_second": progress.steps_per_second,
-                },
-                metrics=self._metrics,
-                estimated_finish_at=now + timedelta(seconds=progress.seconds_left),
-                kinds=self._kinds,
-            )
-        self._kinds = []
+
+def _as_json(progress: Progress) -> Json:
+    return {
+        "phase": progress.phase,
+        "step": progress.step,
+        "steps": progress.steps,
+        "fraction": progress.step / progress.steps,
+        "steps_per_second": progress.steps_per_second,
+    }
 
 
 def _flat(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,44 +1,28 @@
-"""One attempt at a job, from the claim to the stored predictor."""
+"""A worker: claims one job after the other, and ends or gives back what it has claimed."""
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Literal
 
 import torch
 from sqlalchemy.exc import OperationalError
 
-from nern import artefact, training
-from nern.artefact import Artefact
 from nern.errors import NernError
 from nern.faults import is_device_fault, is_out_of_memory
-from nern.graph.onnx_writer import Skeleton
-from nern.network import Network
-from nern.report import make_report
-from nern.request import read_request
-from nern.training import Trained
 from service.clock import Clock, utc_now
 from service.settings import Settings
-from service.store import graphs, ids, jobs, predictors
+from service.store import ids, jobs
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Database
 from service.store.failures import FailureType
 from service.store.jobs import Lease, LeaseLost
-from service.store.tables import Checkpoint, Dataset, Graph, Job, Json, Predictor
+from service.store.tables import Json
+from worker.attempt import Attempt
 from worker.failures import failure_type
-from worker.inputs import load_data, load_network
 from worker.lease import Cancelled, Paused, Pulse, Stopped, kept_alive
-from worker.onnx import skeleton_of
-from worker.reporting import Reporter
 
 log = logging.getLogger(__name__)
-
-COPIED_BYTES = 2**20
 
 
 class DeviceFailed(Exception):
@@ -90,7 +74,7 @@ class Worker:
 
     def _run(self, lease: Lease, pulse: Pulse) -> None:
         try:
-            self._train(lease, pulse)
+            Attempt(self._settings, self._database, self._blobs, self._device, lease, pulse, self._clock).run()
             log.info("job %s: succeeded", lease.job_id)
         except Cancelled:
             self._finish(lease, "cancelled")
@@ -114,67 +98,6 @@ class Worker:
             else:
                 self._finish(lease, "failed", "internal", "the service has a fault, which the worker has logged")
 
-    def _train(self, lease: Lease, pulse: Pulse) -> None:
-        job, checkpoint, graph, dataset = self._read(lease.job_id)
-        network = load_network(self._blobs, job, graph)
-        reporter = Reporter(self._database, lease, pulse, self._clock)
-        trained = training.train(
-            network,
-            read_request(job.config),
-            data=load_data(self._blobs, job, dataset, network),
-            inputs_hash=_hash_of_inputs(job, checkpoint, network, dataset),
-            device=self._device,
-            on_progress=reporter,
-            cancellation=pulse.cancellation,
-        )
-        onnx = skeleton_of(job, graph, network, trained.evaluator)
-        self._store(lease, pulse, job, network, trained, onnx, reporter)
-
-    def _store(
-        self,
-        lease: Lease,
-        pulse: Pulse,
-        job: Job,
-        network: Network,
-        trained: Trained,
-        onnx: Skeleton | None,
-        reporter: Reporter,
-    ) -> None:
-        """Writes the artefact to a file, makes the report from that file, and stores artefact and report in one transaction."""
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "artefact.safetensors"
-            pieces, nbytes = artefact.write(
-                trained.representation, network.state_dict, architecture=job.architecture, onnx=onnx
-            )
-            hash = hashlib.sha256()
-            with path.open("wb") as file:
-                for piece in pieces:
-                    hash.update(piece)
-                    file.write(piece)
-            stored = Artefact(lambda start, stop: _slice(path, start, stop))
-            predictor = Predictor(
-                id=ids.new_id(),
-                job_id=job.id,
-                checkpoint_id=job.checkpoint_id,
-                architecture=job.architecture,
-                config=trained.plan.request.model_dump(mode="json"),
-                layers=[
-                    {"index": index, "name": layer.name, "shape": list(layer.shape), "kernel_size": list(layer.kernel_size)}
-                    for index, layer in enumerate(stored.representation.layers)
-                ],
-                report=make_report(trained, stored, nbytes, network.state_dict, reporter),
-                size=nbytes.total,
-                sha256=hash.hexdigest(),
-                created_at=self._clock(),
-            )
-
-            def write() -> None:
-                with self._database.write() as session:
-                    predictors.add(session, predictor, _pieces(path))
-                    jobs.finish(session, lease, "succeeded", now=self._clock(), predictor_id=predictor.id)
-
-            pulse.persist(write)
-
     def _finish(
         self,
         lease: Lease,
@@ -187,13 +110,6 @@ class Worker:
         with self._database.write() as session:
             jobs.finish(session, lease, state, now=self._clock(), error=error)
 
-    def _read(self, job_id: str) -> tuple[Job, Checkpoint, Graph | None, Dataset | None]:
-        with self._database.read() as session:
-            job = session.get_one(Job, job_id)
-            checkpoint = session.get_one(Checkpoint, job.checkpoint_id)
-            dataset = session.get_one(Dataset, job.dataset_id) if job.dataset_id else None
-            return job, checkpoint, graphs.of(session, checkpoint.id), dataset
-
 
 def device(setting: str) -> torch.device:
     """The device that a value of `NERN_DEVICE` stands for. Raises SystemExit if this machine has no such device."""
@@ -203,25 +119,3 @@ def device(setting: str) -> torch.device:
     if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
         raise SystemExit(f"NERN_DEVICE is {setting}, but torch finds {torch.cuda.device_count()} CUDA devices on this machine")
     return asked
-
-
-def _hash_of_inputs(job: Job, checkpoint: Checkpoint, network: Network, dataset: Dataset | None) -> str:
-    """A text that names the network and the data of a training, from hashes that exist already."""
-    named = [checkpoint.sha256, job.architecture, dataset.identity if dataset else job.noise]
-    if checkpoint.key:
-        named.append(checkpoint.key)
-    if network.facts.program is not None:
-        named.append(hashlib.sha256(json.dumps(network.facts.program.to_json()).encode()).hexdigest())
-    return " ".join(map(str, named))
-
-
-def _slice(path: Path, start: int, stop: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(stop - start)
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(COPIED_BYTES):
-            yield piece

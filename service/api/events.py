@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.context import Context, Ctx
 from service.api.jobs import find
-from service.api.reports import Metrics, Progress, StateChange
+from service.api.reports import Metrics, Progress, Resumption, StateChange
 from service.http.lists import EVENT_NUMBER, Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.negotiation import choose
 from service.http.policy import policy
@@ -63,7 +63,14 @@ class StateEvent(Event):
     data: StateChange
 
 
-EventOut = Annotated[ProgressEvent | MetricsEvent | StateEvent, Field(discriminator="kind")]
+class ResumedEvent(Event):
+    """A worker has taken the training up again."""
+
+    kind: Literal["resumed"]
+    data: Resumption
+
+
+EventOut = Annotated[ProgressEvent | MetricsEvent | StateEvent | ResumedEvent, Field(discriminator="kind")]
 
 EVENTS: TypeAdapter[list[EventOut]] = TypeAdapter(list[EventOut])
 

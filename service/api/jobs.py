@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,6 +49,16 @@ class JobOut(BaseModel):
     progress: Progress | None
     metrics: Metrics | None
     error: JobError | None = Field(description="Why the job failed; null unless it has failed")
+
+
+class RetryRequest(BaseModel):
+    """Where a job that is retried starts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_: Literal["snapshot", "start"] = Field(
+        "snapshot", alias="from", description="From its newest snapshot, or from its first step"
+    )
 
 
 IdempotencyKey = Annotated[
@@ -127,7 +137,7 @@ def pause_job(id: str, context: Ctx, session: Writing) -> JobOut:
 @router.post("/{id}/resume", status_code=202)
 @policy("write")
 def resume_job(id: str, context: Ctx, session: Writing) -> JobOut:
-    """Queues a paused job again. It starts from its first step. A running job that was to be paused goes on.
+    """Queues a paused job again. It goes on from where it was paused. A running job that was to be paused goes on.
 
     A job that is queued or runs stays as it is. The answer is 409 for a job that is over.
     """
@@ -138,20 +148,22 @@ def resume_job(id: str, context: Ctx, session: Writing) -> JobOut:
 
 @router.post("/{id}/retry", status_code=202)
 @policy("write")
-def retry_job(id: str, context: Ctx, session: Writing) -> JobOut:
-    """Queues a job that has failed or was cancelled again. It starts from its first step, and its attempts are counted anew.
+def retry_job(id: str, context: Ctx, session: Writing, body: RetryRequest | None = None) -> JobOut:
+    """Queues a job that has failed or was cancelled again. Its attempts are counted anew.
 
+    The job goes on from its newest snapshot, or from its first step if it has no snapshot or the body says `{"from": "start"}`.
     A job that is queued or runs stays as it is. The answer is 409 for a job that has succeeded or is paused, and for one whose
     checkpoint or dataset was deleted.
     """
     job = find(session, id)
+    from_start = body is not None and body.from_ == "start"
     try:
         checkpoints.find(session, job.checkpoint_id, lock=True)
         if job.dataset_id:
             datasets.find(session, job.dataset_id, lock=True)
     except problems.NotFound as problem:
         raise problems.Impossible(f"job {id} can't be retried: {problem.detail}") from None
-    answer = _changed(session, job, jobs.retry(session, id, context.clock()), "retried")
+    answer = _changed(session, job, jobs.retry(session, id, context.clock(), from_start=from_start), "retried")
     context.waker.wake(id)
     return answer
 

@@ -290,3 +290,21 @@ class StateChange(TypedDict):
     state: Annotated[State, Field(description="The new state")]
     error: NotRequired[Annotated[JobError, Field(description="Why the job failed; absent otherwise")]]
     predictor_id: NotRequired[Annotated[str, Field(description="The new predictor, if the job succeeded; absent otherwise")]]
+
+
+@as_stored
+class RefusedSnapshot(TypedDict):
+    """A snapshot from which the training could not go on."""
+
+    step: Annotated[int, Field(description="The step after which the snapshot was taken")]
+    reason: Annotated[str, Field(description="Why it was refused")]
+
+
+@as_stored
+class Resumption(TypedDict):
+    """Where an attempt takes up the training of the attempt before."""
+
+    step: Annotated[
+        int, Field(description="The training goes on after this step. 0: it begins anew, as no snapshot could be used")
+    ]
+    refused: Annotated[list[RefusedSnapshot], Field(description="The snapshots that could not be used, newest first")]

@@ -1,13 +1,17 @@
-"""The blob store: uploaded files, the tensors that were read out of them, and the parts of uploads in progress.
+"""The blob store: uploaded files, the tensors that were read out of them, parts of uploads in progress, snapshots of jobs.
 
 The key of a blob holds the id of one row of the database. If the key were a hash of the content, two rows could share a blob,
 and deleting one row would remove the bytes of the other.
 """
 
-from collections.abc import Generator, Iterator
+import asyncio
+import shutil
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import obstore
 from obstore.exceptions import GenericError
@@ -35,8 +39,10 @@ class Blobs:
     """A folder or a bucket, by its URL (file:///… or s3://…). All methods but `probe` raise Unreachable."""
 
     def __init__(self, url: str) -> None:
-        options: dict[str, Any] = {"mkdir": True} if url.startswith("file:") else {}
+        local = url.startswith("file:")
+        options: dict[str, Any] = {"mkdir": True} if local else {}
         self._store: ObjectStore = from_url(url, **options)
+        self._folder = Path(url2pathname(urlsplit(url).path)) if local else None
 
     async def put(self, key: str, path: Path) -> None:
         """Stores the content of the file `path`. The blob appears under its key with all of its bytes, or not at all."""
@@ -58,11 +64,25 @@ class Blobs:
                 for piece in obstore.get(self._store, key, options={"range": (start, stop)}).stream(min_chunk_size=READ_BYTES):
                     yield bytes(piece)
 
-    def download(self, key: str, path: Path) -> None:
-        """Writes the content of a blob to the file `path`. Raises FileNotFoundError."""
+    def download(self, key: str, path: Path, cancellation: Callable[[], None] = lambda: None) -> None:
+        """Writes the content of a blob to the file `path`. Raises FileNotFoundError, and what `cancellation` raises.
+
+        `cancellation` is called before each piece of about READ_BYTES.
+        """
         with path.open("wb") as file, _reached():
             for piece in obstore.get(self._store, key).stream(min_chunk_size=READ_BYTES):
+                cancellation()
                 file.write(piece)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Like `put`, for a caller that is no coroutine."""
+        with _reached():
+            obstore.put(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=2)
+
+    def remove(self, key: str) -> None:
+        """Like `delete`, for a caller that is no coroutine."""
+        with suppress(FileNotFoundError), _reached():
+            obstore.delete(self._store, key)
 
     async def delete(self, key: str) -> None:
         """Removes a blob, if it exists."""
@@ -70,11 +90,19 @@ class Blobs:
             await obstore.delete_async(self._store, key)
 
     async def delete_folder(self, prefix: str) -> None:
-        """Removes all blobs whose keys begin with `prefix` and a slash."""
+        """Removes all blobs whose keys begin with `prefix` and a slash, and what a killed process has left unfinished there."""
+        await asyncio.to_thread(self.remove_folder, prefix)
+
+    def remove_folder(self, prefix: str) -> None:
+        """Like `delete_folder`, for a caller that is no coroutine."""
+        if self._folder:
+            # A listing does not have unfinished blobs.
+            shutil.rmtree(self._folder / prefix, ignore_errors=True)
+            return
         with _reached():
-            async for found in obstore.list(self._store, prefix):
+            for found in obstore.list(self._store, prefix):
                 for blob in found:
-                    await self.delete(blob["path"])
+                    self.remove(blob["path"])
 
     async def probe(self) -> None:
         """Raises an exception if the blob store does not answer."""
@@ -105,3 +133,13 @@ def upload_folder(id: str) -> str:
 def upload_part(id: str, blob: str) -> str:
     """The key of a part of an upload."""
     return f"{upload_folder(id)}/{blob}"
+
+
+def snapshot_folder(job_id: str) -> str:
+    """What the keys of all snapshots of a job begin with."""
+    return f"snapshots/{job_id}"
+
+
+def snapshot(job_id: str, fence: int, step: int) -> str:
+    """The key of a snapshot, a safetensors file."""
+    return f"{snapshot_folder(job_id)}/{fence}-{step}.safetensors"

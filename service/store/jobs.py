@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, CursorResult, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, CursorResult, ScalarSelect, case, delete, func, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.store.job_states import FINAL, INITIAL, TRANSITIONS, Action, State, sources
 from service.store.pages import Page, newest_first
-from service.store.tables import Job, JobEvent, Json
+from service.store.tables import Job, JobEvent, JobSnapshot, Json
 
 End = Literal["succeeded", "failed", "cancelled"]
 
 # What a client may ask the worker of a running job to do.
 Wish = Literal["cancel", "pause"]
+
+# What is shown of the progress of a job, and what the job shows when it goes on from a snapshot.
+SHOWN = {"progress": JobSnapshot.progress, "metrics": JobSnapshot.metrics}
 
 # The action with which a worker ends a job, by the final state.
 ENDING: dict[End, Action] = {"succeeded": "succeed", "failed": "fail", "cancelled": "acknowledge"}
@@ -98,14 +101,17 @@ def resume(session: Session, id: str, now: datetime) -> bool:
     return _take(session, "resume", Job.id == id, id=id, now=now, pause_requested=False)
 
 
-def retry(session: Session, id: str, now: datetime) -> bool:
+def retry(session: Session, id: str, now: datetime, *, from_start: bool = False) -> bool:
     """Queues a job that has failed or was cancelled again. A job that is queued or runs stays as it is.
 
-    Attempts are counted anew. Returns False for a job that has succeeded or is paused.
+    Attempts are counted anew. The job goes on from its newest snapshot, or `from_start`: its snapshots are forgotten then.
+    Returns False for a job that has succeeded or is paused.
     """
     _lock(session, id)
-    anew = {"attempt": 0, "cancel_requested": False, "error": None, "finished_at": None}
+    anew = {"attempt": 0, "fruitless": 0, "cancel_requested": False, "error": None, "finished_at": None}
     over = Job.state.in_(("failed", "cancelled"))
+    if from_start:
+        session.execute(delete(JobSnapshot).where(JobSnapshot.job_id.in_(select(Job.id).where(Job.id == id, over))))
     return _take(session, "retry", over, id=id, now=now, **anew) or _take(session, "retry", ~over, id=id, now=now)
 
 
@@ -126,6 +132,7 @@ def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, pref
             lease_owner=owner,
             lease_expires_at=now + lease,
             attempt=Job.attempt + 1,
+            fruitless=Job.fruitless + 1,
             fence=Job.fence + 1,
             started_at=func.coalesce(Job.started_at, now),
         ):
@@ -156,6 +163,20 @@ def report_progress(
         _record(session, lease.job_id, kind, progress if kind == "progress" else metrics, now)
 
 
+def report_resumption(session: Session, lease: Lease, *, now: datetime, resumed: Json) -> None:
+    """Records as an event from which snapshot the attempt goes on, and which ones were refused. Raises LeaseLost."""
+    _take_held(session, "report", lease, now=now, fence=lease.fence)
+    _record(session, lease.job_id, "resumed", resumed, now)
+
+
+def report_snapshot(session: Session, lease: Lease, *, now: datetime, further: bool) -> None:
+    """Locks the row of the job for a new snapshot. Raises LeaseLost.
+
+    `further`: no earlier snapshot has as many steps, so that the attempt counts as one that made progress.
+    """
+    _take_held(session, "report", lease, now=now, fruitless=0 if further else Job.fruitless)
+
+
 def finish(
     session: Session, lease: Lease, end: End, *, now: datetime, error: Json | None = None, predictor_id: str | None = None
 ) -> None:
@@ -169,7 +190,8 @@ def give_back(session: Session, lease: Lease, *, now: datetime) -> None:
     A job that a client has asked to cancel or to pause becomes cancelled or paused in place of queued.
     """
     # This write locks the row, so that no client can ask for anything between the query below and the next write.
-    _take_held(session, "report", lease, now=now, attempt=Job.attempt - 1)
+    fruitless = case((Job.fruitless > 0, Job.fruitless - 1), else_=0)
+    _take_held(session, "report", lease, now=now, attempt=Job.attempt - 1, fruitless=fruitless)
     wish = _wish(session, lease.job_id)
     if wish == "cancel":
         finish(session, lease, "cancelled", now=now)
@@ -180,7 +202,7 @@ def give_back(session: Session, lease: Lease, *, now: datetime) -> None:
 def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
     """Returns each job whose lease has expired to the queue, or ends or pauses it. Safe to run in several processes at once.
 
-    The job ends if a client has asked to cancel it, or if it has been started `max_attempts` times.
+    The job ends if a client has asked to cancel it, or after `max_attempts` attempts in a row without progress that was stored.
     """
     expired = select(Job).where(Job.state.in_(sources("take_back")), Job.lease_expires_at < now)
     for job in session.scalars(expired).all():
@@ -188,9 +210,9 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
         error: Json | None = None
         if job.cancel_requested:
             action = "acknowledge"
-        elif job.attempt >= max_attempts:
+        elif job.fruitless >= max_attempts:
             action = "give_up"
-            error = {"type": "worker-lost", "detail": f"the worker went silent in each of {job.attempt} attempts"}
+            error = {"type": "worker-lost", "detail": _silent_workers(job)}
         elif job.pause_requested:
             action = "suspend"
         still_expired = (Job.fence == job.fence, Job.lease_expires_at < now)
@@ -253,7 +275,23 @@ def _on_entering(state: State, now: datetime) -> dict[str, Any]:
     if state in sources("extend"):  # a worker holds the lease
         return {}
     without_lease = {"lease_owner": None, "lease_expires_at": None, "estimated_finish_at": None, "pause_requested": False}
-    return {**without_lease, "finished_at": now} if state in FINAL else {**without_lease, "woken_at": None}
+    if state in FINAL:
+        return {**without_lease, "finished_at": now}
+    # The steps after the newest snapshot will be made again.
+    stored = {name: _newest_snapshot(column) for name, column in SHOWN.items()}
+    return {**without_lease, "woken_at": None, **stored}
+
+
+def _newest_snapshot(column: InstrumentedAttribute[Any]) -> ScalarSelect[Any]:
+    """A column of the newest snapshot of a job, null without a snapshot. Part of an update of the job."""
+    of_job = select(column).where(JobSnapshot.job_id == Job.id).correlate(Job)
+    return of_job.order_by(JobSnapshot.fence.desc(), JobSnapshot.step.desc()).limit(1).scalar_subquery()
+
+
+def _silent_workers(job: Job) -> str:
+    """What was seen of the attempts of a job whose workers went silent."""
+    seen = f"at step {job.progress['step']} of {job.progress['steps']}" if job.progress else "before its first step"
+    return f"the worker went silent in each of the last {job.fruitless} attempts, the last time {seen}"
 
 
 def _change(session: Session, *conditions: ColumnElement[bool], **values: Any) -> bool:

@@ -182,6 +182,7 @@ class Job(Base):
     """One training that a client asked for.
 
     A worker may write to the row only while owner and fence in the row are those of its lease; see docs/jobs.md.
+    `attempt` counts the attempts, `fruitless` those since the training made progress that was stored.
     """
 
     __tablename__ = "job"
@@ -208,6 +209,7 @@ class Job(Base):
     request_digest: Mapped[str | None] = mapped_column(String(64))
 
     attempt: Mapped[int] = mapped_column(default=0)
+    fruitless: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     fence: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(36))
     lease_expires_at: Mapped[datetime | None]
@@ -230,6 +232,24 @@ class JobEvent(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
     data: Mapped[Json]
+    created_at: Mapped[datetime]
+
+
+class JobSnapshot(Base):
+    """A snapshot of a job's training, after `step` steps of the attempt under `fence`. Its bytes are a blob.
+
+    `progress` and `metrics` are those of the job at that step. `progress` is null if nothing was reported before that step.
+    """
+
+    __tablename__ = "job_snapshot"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int]
+    progress: Mapped[Json | None]
+    metrics: Mapped[Json]
     created_at: Mapped[datetime]
 
 

@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -55,14 +57,64 @@ def test_it_stops_cleanly_its_worker_with_it_and_goes_on_later(tmp_path: Path, n
         until(lambda: ok(client.get(f"/v1/jobs/{job}"))["state"] == "cancelled", what="cancellation")
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_job_goes_on(tmp_path: Path) -> None:
-    settings = {"NERN_LEASE_SECONDS": "10", "NERN_SWEEP_SECONDS": "0.5"}
-    with serving(tmp_path, settings) as (url, process), httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client:
-        job = long_job(client)
-        for child in children(process):
-            child.kill()
-        until(lambda: ok(client.get(f"/v1/jobs/{job}"))["attempt"] == 2, what="a second attempt")
-        ok(client.post(f"/v1/jobs/{job}/cancel"))
+def test_a_job_outlives_its_worker_and_the_service(tmp_path: Path) -> None:
+    """Killed again and again, and the artefact is that of a job that nothing has happened to."""
+    settings = {"NERN_LEASE_SECONDS": "3", "NERN_SWEEP_SECONDS": "0.5", "NERN_SNAPSHOT_SECONDS": "0.2"}
+    steps = 3000
+    with ExitStack() as running:
+
+        def serve() -> tuple[httpx.Client, subprocess.Popen[bytes]]:
+            url, process = running.enter_context(serving(tmp_path, settings))
+            return running.enter_context(httpx.Client(base_url=url, timeout=DEADLINE_SECONDS)), process
+
+        client, process = serve()
+        checkpoint = ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))
+        body = {"checkpoint_id": checkpoint["id"], "steps": steps, "hidden": 8, "kernel_batch": 256}
+        undisturbed = finished(client, str(ok(client.post("/v1/jobs", json=body))["id"]))
+        job = str(ok(client.post("/v1/jobs", json=body))["id"])
+        for part in (0.2, 0.4, 0.6):
+            assert reached(client, job, part * steps) < steps, "the job was too short to be killed"
+            workers = children(process)
+            if part == 0.4:
+                process.kill()
+                process.wait()
+            for child in workers:
+                child.kill()
+            if part == 0.4:
+                client, process = serve()
+        ended = finished(client, job)
+        resumed = [event["data"] for event in events(client, job) if event["kind"] == "resumed"]
+        assert ended["attempt"] == len(resumed) + 1 == 4
+        assert all(event["step"] > 0 and not event["refused"] for event in resumed)
+        files = [client.get(f"/v1/predictors/{each['predictor_id']}/file").content for each in (ended, undisturbed)]
+        assert files[0] == files[1]
+        assert not list((tmp_path / "data" / "blobs" / "snapshots").iterdir())
+
+
+def reached(client: httpx.Client, job: str, step: float) -> int:
+    """Waits until a job has made so many steps. Returns how many it has made."""
+
+    def made() -> int:
+        return int((ok(client.get(f"/v1/jobs/{job}"))["progress"] or {}).get("step", 0))
+
+    return until(lambda: (found := made()) >= step and found, what=f"step {step}")
+
+
+def finished(client: httpx.Client, job: str) -> dict[str, Any]:
+    until(lambda: ok(client.get(f"/v1/jobs/{job}"))["finished_at"], what="the end of the job")
+    ended: dict[str, Any] = ok(client.get(f"/v1/jobs/{job}"))
+    assert ended["state"] == "succeeded", ended["error"]
+    return ended
+
+
+def events(client: httpx.Client, job: str) -> list[dict[str, Any]]:
+    """All events of a job."""
+    found, page = [], {"items": [], "next_cursor": ""}
+    while page["next_cursor"] is not None:
+        page = ok(client.get(f"/v1/jobs/{job}/events", params={"limit": 100, "cursor": page["next_cursor"] or None}))
+        found += page["items"]
+    assert [event["number"] for event in found] == list(range(1, len(found) + 1))
+    return found
 
 
 def test_a_worker_ends_when_the_service_is_killed(tmp_path: Path) -> None:

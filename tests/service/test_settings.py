@@ -51,6 +51,7 @@ EFFECTS = {
     "inspect_seconds": "service/test_settings.py::test_inspect_seconds_limit_the_reading_of_a_file",
     "inspectors": "service/test_settings.py::test_inspectors_are_the_processes_that_wait",
     "lease_seconds": "worker/test_run.py::test_a_blob_store_that_is_away_costs_an_attempt_and_not_the_job",
+    "snapshot_seconds": "worker/test_snapshots.py::test_snapshots_are_ten_seconds_apart_or_take_two_percent_of_the_time",
     "max_attempts": "service/test_settings.py::test_max_attempts_end_a_job",
     "poll_seconds": "service/test_settings.py::test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream",
     "sweep_seconds": "service/test_settings.py::test_sweep_seconds_are_the_pause_between_sweeps",

@@ -16,7 +16,7 @@ from nern.facts import NetworkFacts, NoiseFacts
 from nern.planning import make_plan
 from nern.request import DecoupledRequest
 from service.jobs.wakeups import Polling
-from service.store import jobs
+from service.store import jobs, snapshots
 from service.store.database import Database
 from service.store.tables import Job
 from tests.support.calls import DATASET, finish, is_problem, new_job, upload
@@ -336,6 +336,36 @@ def test_pausing_resuming_and_retrying(client: httpx.Client, database: Database)
         woken.assert_called_once_with(id)
     assert (client.get(f"/v1/jobs/{id}").json()["error"], client.get(f"/v1/jobs/{id}").json()["attempt"]) == (None, 0)
     assert is_problem(client.post("/v1/jobs/nope/pause"), 404, "not-found")
+
+
+def test_where_a_retry_starts_is_in_the_body(client: httpx.Client, database: Database) -> None:
+    id = new_job(client).json()["id"]
+    url = f"/v1/jobs/{id}/retry"
+
+    def fail() -> None:
+        with database.write() as session:
+            lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
+            assert lease is not None
+            snapshots.add(
+                session,
+                lease,
+                step=5,
+                sha256="",
+                size=1,
+                progress={"phase": "reconstruction", "step": 5, "steps": 9, "fraction": 0.5, "steps_per_second": 1.0},
+                metrics={},
+                now=datetime.now(UTC),
+            )
+            jobs.finish(session, lease, "cancelled", now=datetime.now(UTC))
+
+    for body, step in ((None, 5), ({}, 5), ({"from": "snapshot"}, 5), ({"from": "start"}, None)):
+        fail()
+        answer = client.post(url, json=body) if body is not None else client.post(url)
+        assert answer.status_code == 202
+        shown = answer.json()["progress"]
+        assert (shown and shown["step"]) == step, body
+    assert is_problem(client.post(url, json={"from": "here"}), 422, "invalid")
+    assert is_problem(client.post(url, json={"form": "start"}), 422, "invalid", "did you mean `from`?")
 
 
 def test_a_job_without_its_inputs_cannot_be_retried(client: httpx.Client) -> None:

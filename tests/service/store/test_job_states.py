@@ -78,7 +78,7 @@ def tried(database: Database, state: State, action: Action) -> tuple[State | Non
     The job has a lease that has expired, whatever its state, so that its state alone decides. Nothing of it is kept.
     """
     checkpoint = rows.checkpoint()
-    job = rows.job(checkpoint.id, state=state, lease_owner="worker", lease_expires_at=NOW, attempt=1, fence=1)
+    job = rows.job(checkpoint.id, state=state, lease_owner="worker", lease_expires_at=NOW, attempt=1, fruitless=1, fence=1)
     with suppress(Undone), database.write() as session:
         session.add(checkpoint)
         session.flush()

@@ -7,7 +7,7 @@ from threading import Barrier, Thread
 import pytest
 from sqlalchemy.orm import Session
 
-from service.store import jobs
+from service.store import jobs, snapshots
 from service.store.database import Database
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Job
@@ -271,3 +271,116 @@ def test_of_a_long_queue_only_the_front_is_announced(database: Database, add_job
     for expected in ([front], []):
         with database.write() as session:
             assert jobs.to_wake(session, now=NOW, again_after=timedelta(seconds=60), limit=1) == expected
+
+
+def store(database: Database, lease: Lease, step: int) -> list[tuple[int, int]]:
+    """Adds the row of a snapshot. Returns fence and step of the rows that were removed."""
+    progress = {"step": step, "steps": 99}
+    with database.write() as session:
+        old = snapshots.add(
+            session, lease, step=step, sha256="0" * 64, size=1, progress=progress, metrics={"loss": step}, now=NOW
+        )
+        return [(row.fence, row.step) for row in old]
+
+
+def rows_of(database: Database, id: str) -> list[tuple[int, int]]:
+    with database.read() as session:
+        return [(row.fence, row.step) for row in snapshots.newest_first(session, id)]
+
+
+def test_the_two_newest_snapshots_are_kept(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    first = held(database)
+    assert [store(database, first, step) for step in (10, 20, 30)] == [[], [], [(1, 10)]]
+    sweep(database)
+    # The second attempt could use no snapshot, and began anew.
+    assert store(database, held(database), 5) == [(1, 20)]
+    assert rows_of(database, id) == [(2, 5), (1, 30)]
+
+
+def test_a_snapshot_without_a_lease_is_refused(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    late = held(database)
+    sweep(database)
+    held(database)
+    with pytest.raises(LeaseLost):
+        store(database, late, 10)
+    assert rows_of(database, id) == []
+
+
+def test_attempts_that_make_progress_do_not_count(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    for step in range(1, 8):
+        store(database, held(database), step)
+        sweep(database, max_attempts=2)
+    assert (job(database, id).state, job(database, id).attempt) == ("queued", 7)
+    for state in ("queued", "failed"):
+        # As far as before, and no further.
+        store(database, held(database), 7)
+        sweep(database, max_attempts=2)
+        assert job(database, id).state == state
+    error = job(database, id).error
+    assert error is not None
+    assert error["detail"] == "the worker went silent in each of the last 2 attempts, the last time at step 7 of 99"
+
+
+def test_a_stop_counts_no_attempt_and_forgives_none(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    held(database)
+    sweep(database, max_attempts=2)
+    for _ in range(3):
+        lease = held(database)
+        with database.write() as session:
+            jobs.give_back(session, lease, now=NOW)
+    assert (job(database, id).attempt, job(database, id).fruitless) == (1, 1)
+    held(database)
+    sweep(database, max_attempts=2)
+    error = job(database, id).error
+    assert error is not None
+    assert error["detail"] == "the worker went silent in each of the last 2 attempts, the last time before its first step"
+
+
+def test_a_job_that_returns_to_the_queue_shows_what_is_stored(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+
+    def report(lease: Lease, step: int) -> None:
+        with database.write() as session:
+            jobs.report_progress(
+                session,
+                lease,
+                now=NOW,
+                progress={"step": step, "steps": 99},
+                metrics={"loss": step},
+                estimated_finish_at=NOW,
+                kinds=[],
+            )
+
+    report(held(database), 9)
+    sweep(database)
+    assert (job(database, id).progress, job(database, id).metrics) == (None, None)
+    lease = held(database)
+    store(database, lease, 20)
+    store(database, lease, 30)
+    report(lease, 35)
+    assert (job(database, id).progress or {})["step"] == 35
+    with database.write() as session:
+        jobs.give_back(session, lease, now=NOW)
+    shown = job(database, id)
+    assert (shown.progress, shown.metrics, shown.estimated_finish_at) == ({"step": 30, "steps": 99}, {"loss": 30}, None)
+
+
+def test_a_retry_goes_on_from_the_snapshot_or_from_the_start(database: Database, add_job: Callable[[], str]) -> None:
+    id = add_job()
+    store(database, held(database), 20)
+    with database.write() as session:
+        # A job that runs keeps its snapshots.
+        assert jobs.retry(session, id, NOW, from_start=True)
+    assert rows_of(database, id) == [(1, 20)]
+    for from_start, step in ((False, 20), (True, None)):
+        sweep(database)
+        with database.write() as session:
+            assert jobs.request_cancel(session, id, NOW)
+            assert jobs.retry(session, id, NOW, from_start=from_start)
+        shown = job(database, id)
+        assert (shown.progress and shown.progress["step"]) == step
+    assert rows_of(database, id) == []

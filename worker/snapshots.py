@@ -1,0 +1,127 @@
+"""Snapshots of one attempt: stored while the training goes on, so that the next attempt loses seconds and not hours."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+
+from sqlalchemy.exc import OperationalError
+
+from nern.errors import BadSnapshot
+from nern.training import Snapshot
+from service.clock import Clock
+from service.store import blobs, snapshots
+from service.store.blobs import Blobs, Unreachable
+from service.store.database import Database
+from service.store.jobs import Lease, LeaseLost
+from service.store.tables import JobSnapshot, Json
+from worker.reporting import Reporter
+
+log = logging.getLogger(__name__)
+
+# The largest part of a training's time that its snapshots take.
+MAX_SHARE = 0.02
+
+# Progress and metrics of the job.
+Shown = tuple[Json | None, Json]
+
+
+class SnapshotWriter:
+    """Stores snapshots of a training in the blob store, each with a row in the database.
+
+    A thread writes while the training goes on; the training waits only for the copy of its tensors. At least `seconds` lie
+    between two snapshots, or more if they would take a larger part of the time than MAX_SHARE. A snapshot that can't be stored
+    is logged, and the training goes on.
+
+    step: the number of steps of the latest stored snapshot, of this attempt or of an earlier one.
+    """
+
+    def __init__(
+        self, store: Blobs, database: Database, lease: Lease, reporter: Reporter, clock: Clock, *, seconds: float
+    ) -> None:
+        self._store = store
+        self._database = database
+        self._lease = lease
+        self._reporter = reporter
+        self._clock = clock
+        self._seconds = seconds
+        self.step = 0
+        self._due = time.monotonic() + seconds
+        self._writing: Thread | None = None
+
+    def offer(self, steps: int, snapshot: Callable[[], Snapshot]) -> None:
+        """Stores the snapshot after so many steps if one is due. Returns before it is stored."""
+        if steps <= self.step or time.monotonic() < self._due or (self._writing and self._writing.is_alive()):
+            return
+        started = time.perf_counter()
+        taken, shown = snapshot().detached(), self._reporter.shown_at(steps)
+        copying = time.perf_counter() - started
+        self._writing = Thread(target=self._write_in_background, args=(taken, shown, copying), name="snapshot")
+        self._writing.start()
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Stores a detached snapshot now, unless it is stored already."""
+        self.close()
+        if snapshot.steps > self.step:
+            self._try_to_write(snapshot, self._reporter.shown_at(snapshot.steps))
+
+    def close(self) -> None:
+        """Waits until the snapshot that is being stored is stored."""
+        if self._writing:
+            self._writing.join()
+
+    def _write_in_background(self, snapshot: Snapshot, shown: Shown, copying: float) -> None:
+        self._try_to_write(snapshot, shown)
+        # The time of this thread alone: while it waits for the blob store, the training goes on.
+        cost = copying + time.thread_time()
+        self._due = time.monotonic() + max(self._seconds, cost / MAX_SHARE - cost)
+
+    def _try_to_write(self, snapshot: Snapshot, shown: Shown) -> None:
+        try:
+            self._write(snapshot, shown)
+            self.step = snapshot.steps
+        except LeaseLost:
+            log.warning("job %s: the lease was lost before a snapshot was stored", self._lease.job_id)
+        except (Unreachable, OperationalError, OSError):
+            log.warning("job %s: a snapshot could not be stored; the training goes on", self._lease.job_id, exc_info=True)
+
+    def _write(self, snapshot: Snapshot, shown: Shown) -> None:
+        job_id, step = self._lease.job_id, snapshot.steps
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "snapshot.safetensors"
+            snapshot.write(path)
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            self._store.upload(blobs.snapshot(job_id, self._lease.fence, step), path)
+            size = path.stat().st_size
+        progress, metrics = shown
+        with self._database.write() as session:
+            old = snapshots.add(
+                session,
+                self._lease,
+                step=step,
+                sha256=sha256,
+                size=size,
+                progress=progress,
+                metrics=metrics,
+                now=self._clock(),
+            )
+        for row in old:
+            self._store.remove(blobs.snapshot(job_id, row.fence, row.step))
+
+
+def read_snapshot(store: Blobs, row: JobSnapshot) -> Snapshot:
+    """The snapshot of a row. Raises BadSnapshot if its blob is lost, damaged or of another release, and Unreachable."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "snapshot.safetensors"
+        try:
+            store.download(blobs.snapshot(row.job_id, row.fence, row.step), path)
+        except FileNotFoundError:
+            raise BadSnapshot("the snapshot is not in the blob store") from None
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != row.sha256:
+                raise BadSnapshot("the snapshot is damaged: it has another SHA-256 hash than when it was stored")
+        return Snapshot.read(path)
