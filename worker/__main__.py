@@ -10,9 +10,9 @@ import sys
 from threading import Event, Thread
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from service.settings import Settings
+from service.store.database import Away
 from worker.openmp import spin_little
 
 log = logging.getLogger("worker")
@@ -30,12 +30,15 @@ def main() -> None:
     # This import loads torch, which must happen after `spin_little`.
     from worker.run import Worker
 
-    worker = Worker(settings, stopping)
+    try:
+        worker = Worker(settings, stopping)
+    except OSError as error:
+        sys.exit(f"nern worker: {error}")
     log.info("the worker looks for jobs in %s", make_url(settings.database))
     while not stopping.is_set():
         try:
             idle = not worker.work()
-        except SQLAlchemyError:
+        except Away:
             log.exception("the database does not answer; the worker tries again")
             idle = True
         if idle:

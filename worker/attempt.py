@@ -17,11 +17,10 @@ from nern.network import Network
 from nern.report import make_report
 from nern.request import read_request
 from nern.training import Interrupted, Progress, Snapshot, Trained
-from service.clock import Clock
 from service.settings import Settings
 from service.store import blobs, graphs, ids, jobs, predictors, snapshots
 from service.store.blobs import Blobs, Unreachable
-from service.store.database import Database
+from service.store.database import Database, now
 from service.store.jobs import Lease
 from service.store.tables import Checkpoint, Dataset, Graph, Job, JobSnapshot, Json, Predictor
 from worker.inputs import load_data, load_network
@@ -46,22 +45,20 @@ class Attempt:
         device: torch.device,
         lease: Lease,
         pulse: Pulse,
-        clock: Clock,
     ) -> None:
         self._database = database
         self._blobs = store
         self._device = device
         self._lease = lease
         self._pulse = pulse
-        self._clock = clock
-        self._reporter = Reporter(database, lease, pulse, clock)
-        self._writer = SnapshotWriter(store, database, lease, self._reporter, clock, seconds=settings.snapshot_seconds)
+        self._reporter = Reporter(database, lease, pulse)
+        self._writer = SnapshotWriter(store, database, lease, self._reporter, seconds=settings.snapshot_seconds)
 
     def run(self) -> None:
         """Trains a predictor and stores it, which ends the job.
 
         Raises Interrupted, after a snapshot of the last step was stored; LeaseLost, NernError, FileNotFoundError, Unreachable
-        and OperationalError.
+        and Away.
         """
         trained: Trained | None = None
         try:
@@ -148,14 +145,14 @@ class Attempt:
                 report=make_report(trained, stored, nbytes, network.state_dict, after_measurement),
                 size=nbytes.total,
                 sha256=hash.hexdigest(),
-                created_at=self._clock(),
             )
             self._writer.close()
 
             def write() -> None:
                 with self._database.write() as session:
+                    predictor.created_at = now(session)
                     predictors.add(session, predictor, self._pieces(path))
-                    jobs.finish(session, self._lease, "succeeded", now=self._clock(), predictor_id=predictor.id)
+                    jobs.finish(session, self._lease, "succeeded", now=now(session), predictor_id=predictor.id)
                     snapshots.forget(session, job.id)
 
             self._pulse.persist(write)

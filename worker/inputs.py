@@ -1,7 +1,9 @@
 """The inputs of a job, read from the blob store."""
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import cast
 
 from nern import tensorfile
@@ -16,6 +18,9 @@ from service.jobs.planning import program_of
 from service.store import blobs
 from service.store.blobs import Blobs
 from service.store.tables import Dataset, Graph, Job
+
+# How often a download looks for cancellation.
+CANCELLATION_SECONDS = 0.2
 
 
 def load_network(store: Blobs, job: Job, graph: Graph | None, cancellation: Cancellation) -> Network:
@@ -51,8 +56,27 @@ def load_data(
     return None
 
 
+def while_waiting(work: Callable[[], None], cancellation: Cancellation) -> None:
+    """Works in a thread, and raises what `cancellation` raises meanwhile. The thread is left to itself then."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # the caller raises it
+            errors.append(error)
+
+    thread = Thread(target=run, name="download", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        cancellation()
+        thread.join(CANCELLATION_SECONDS)
+    if errors:
+        raise errors[0]
+
+
 def _load(store: Blobs, key: str, cancellation: Cancellation) -> StateDict:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tensors.safetensors"
-        store.download(key, path, cancellation)
+        while_waiting(lambda: store.download(key, path), cancellation)
         return tensorfile.load(path)

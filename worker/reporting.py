@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from nern.report import finite, output_figures
 from nern.training import Evaluation, Progress
-from service.clock import Clock
 from service.store import jobs
-from service.store.database import Database
+from service.store.database import Away, Database, now
 from service.store.jobs import Lease
 from service.store.tables import JobSnapshot, Json
 from worker.lease import Pulse
@@ -30,11 +28,10 @@ class Reporter:
     `metrics` at each evaluation, so that the number of events does not grow with the length of a training.
     """
 
-    def __init__(self, database: Database, lease: Lease, pulse: Pulse, clock: Clock) -> None:
+    def __init__(self, database: Database, lease: Lease, pulse: Pulse) -> None:
         self._database = database
         self._lease = lease
         self._pulse = pulse
-        self._clock = clock
         self._written = 0.0
         self._percent = -1
         self._progress: Json | None = None
@@ -97,9 +94,9 @@ class Reporter:
     def _try(self, write: Callable[[Session, datetime], None]) -> None:
         try:
             with self._database.write() as session:
-                write(session, self._clock())
+                write(session, now(session))
             self._kinds, self._resumed = [], None
-        except OperationalError:
+        except Away:
             log.warning("the database does not answer; the training goes on", exc_info=True)
 
 

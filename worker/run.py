@@ -6,20 +6,19 @@ from threading import Event
 from typing import Literal
 
 import torch
-from sqlalchemy.exc import OperationalError
 
 from nern.errors import NernError
 from nern.faults import is_device_fault, is_out_of_memory
-from service.clock import Clock, utc_now
 from service.settings import Settings
 from service.store import ids, jobs
 from service.store.blobs import Blobs, Unreachable
-from service.store.database import Database
+from service.store.database import Away, Database, now
 from service.store.failures import FailureType
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Json
 from worker.attempt import Attempt
 from worker.failures import failure_type
+from worker.fitness import Fitness
 from worker.lease import Cancelled, Paused, Pulse, Stopped, kept_alive
 
 log = logging.getLogger(__name__)
@@ -32,13 +31,13 @@ class DeviceFailed(Exception):
 class Worker:
     """A worker, one for each process. Its owner id, which is new for each worker, marks its leases."""
 
-    def __init__(self, settings: Settings, stopping: Event, *, clock: Clock = utc_now) -> None:
+    def __init__(self, settings: Settings, stopping: Event) -> None:
         self._settings = settings
         self._stopping = stopping
-        self._clock = clock
         self._owner = ids.new_id()
         self._database = Database(settings.database)
-        self._blobs = Blobs(settings.blobs)
+        self._blobs = Blobs(settings.blobs, make=settings.blob_url is None)
+        self._fitness = Fitness(self._blobs)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._device = device(settings.device)
@@ -46,14 +45,16 @@ class Worker:
     def work(self, prefer: str | None = None) -> bool:
         """Claims one job and works on it until it ends: the job `prefer` if it is queued, or else the oldest queued job.
 
-        Returns False if no job was claimed. Raises DeviceFailed; the sweep returns the job to the queue when its lease has
-        expired.
+        Returns False if no job was claimed, for example because something is wrong with this machine. Raises DeviceFailed; the
+        sweep returns the job to the queue when its lease has expired. Raises Away.
         """
+        if not self._fitness.check():
+            return False
         with self._database.write() as session:
             lease = jobs.claim(
                 session,
                 owner=self._owner,
-                now=self._clock(),
+                now=now(session),
                 lease=timedelta(seconds=self._settings.lease_seconds),
                 prefer=prefer,
             )
@@ -61,20 +62,17 @@ class Worker:
             return False
         log.info("job %s: claimed under fence %d", lease.job_id, lease.fence)
         try:
-            with kept_alive(self._database, self._settings, lease, self._stopping, self._clock) as pulse:
+            with kept_alive(self._database, self._settings, lease, self._stopping) as pulse:
                 self._run(lease, pulse)
         except LeaseLost:
             log.warning("job %s: another worker holds the job, or the job is over; this worker leaves it", lease.job_id)
-        except (OperationalError, Unreachable):
-            log.exception(
-                "job %s: the database or the blob store does not answer; the job is queued again when its lease has expired",
-                lease.job_id,
-            )
+        except Away:
+            log.exception("job %s: the database does not answer; the job is queued again when it does", lease.job_id)
         return True
 
     def _run(self, lease: Lease, pulse: Pulse) -> None:
         try:
-            Attempt(self._settings, self._database, self._blobs, self._device, lease, pulse, self._clock).run()
+            Attempt(self._settings, self._database, self._blobs, self._device, lease, pulse).run()
             log.info("job %s: succeeded", lease.job_id)
         except Cancelled:
             self._finish(lease, "cancelled")
@@ -82,12 +80,19 @@ class Worker:
             why = "a client has paused it" if isinstance(reason, Paused) else "this worker stops"
             log.info("job %s: given back, because %s", lease.job_id, why)
             with self._database.write() as session:
-                jobs.give_back(session, lease, now=self._clock())
+                jobs.give_back(session, lease, now=now(session))
         except NernError as error:
             self._finish(lease, "failed", failure_type(error), str(error))
         except FileNotFoundError:
-            self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset is not in the blob store")
-        except (LeaseLost, OperationalError, Unreachable):
+            if (fault := self._fitness.look()) is None:
+                self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset is not in the blob store")
+            else:
+                self._return(lease, fault)
+        except Unreachable as error:
+            self._return(lease, f"the blob store does not answer: {error}")
+        except OSError as error:
+            self._return(lease, f"the worker can't use its files: {error.strerror or error}")
+        except (LeaseLost, Away):
             raise
         except Exception as error:  # a fault in one job must not end the worker
             if is_device_fault(error):
@@ -97,6 +102,13 @@ class Worker:
                 self._finish(lease, "failed", "out-of-memory", "the training needs more memory than the worker has")
             else:
                 self._finish(lease, "failed", "internal", "the service has a fault, which the worker has logged")
+
+    def _return(self, lease: Lease, fault: str) -> None:
+        """Gives back a job because something is wrong with this machine."""
+        log.error("job %s: given back: %s", lease.job_id, fault)
+        self._fitness.doubt()
+        with self._database.write() as session:
+            jobs.give_back(session, lease, now=now(session), fault=fault)
 
     def _finish(
         self,
@@ -108,7 +120,7 @@ class Worker:
         log.info("job %s: %s %s", lease.job_id, state, detail or "")
         error: Json | None = {"type": type, "detail": detail} if type else None
         with self._database.write() as session:
-            jobs.finish(session, lease, state, now=self._clock(), error=error)
+            jobs.finish(session, lease, state, now=now(session), error=error)
 
 
 def device(setting: str) -> torch.device:

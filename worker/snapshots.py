@@ -8,14 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 
-from sqlalchemy.exc import OperationalError
-
 from nern.errors import BadSnapshot
 from nern.training import Snapshot
-from service.clock import Clock
 from service.store import blobs, snapshots
 from service.store.blobs import Blobs, Unreachable
-from service.store.database import Database
+from service.store.database import Away, Database, now
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import JobSnapshot, Json
 from worker.reporting import Reporter
@@ -39,14 +36,11 @@ class SnapshotWriter:
     step: the number of steps of the latest stored snapshot, of this attempt or of an earlier one.
     """
 
-    def __init__(
-        self, store: Blobs, database: Database, lease: Lease, reporter: Reporter, clock: Clock, *, seconds: float
-    ) -> None:
+    def __init__(self, store: Blobs, database: Database, lease: Lease, reporter: Reporter, *, seconds: float) -> None:
         self._store = store
         self._database = database
         self._lease = lease
         self._reporter = reporter
-        self._clock = clock
         self._seconds = seconds
         self.step = 0
         self._due = time.monotonic() + seconds
@@ -85,7 +79,7 @@ class SnapshotWriter:
             self.step = snapshot.steps
         except LeaseLost:
             log.warning("job %s: the lease was lost before a snapshot was stored", self._lease.job_id)
-        except (Unreachable, OperationalError, OSError):
+        except (Unreachable, Away, OSError):
             log.warning("job %s: a snapshot could not be stored; the training goes on", self._lease.job_id, exc_info=True)
 
     def _write(self, snapshot: Snapshot, shown: Shown) -> None:
@@ -107,7 +101,7 @@ class SnapshotWriter:
                 size=size,
                 progress=progress,
                 metrics=metrics,
-                now=self._clock(),
+                now=now(session),
             )
         for row in old:
             self._store.remove(blobs.snapshot(job_id, row.fence, row.step))

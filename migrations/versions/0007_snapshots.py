@@ -1,4 +1,4 @@
-"""Snapshots of trainings, and attempts that made no progress."""
+"""Snapshots of trainings, attempts that made no progress, and faults of machines."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,6 +14,8 @@ depends_on = None
 def upgrade() -> None:
     with op.batch_alter_table("job") as table:
         table.add_column(sa.Column("fruitless", sa.BigInteger(), nullable=False, server_default=sa.text("0")))
+        table.add_column(sa.Column("faults", sa.BigInteger(), nullable=False, server_default=sa.text("0")))
+        table.add_column(sa.Column("not_before", UtcDateTime(), nullable=True))
     # Every attempt of an earlier release began with the first step.
     op.execute("UPDATE job SET fruitless = attempt")
     op.create_table(
@@ -32,4 +34,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("job_snapshot")
     with op.batch_alter_table("job") as table:
+        table.drop_column("not_before")
+        table.drop_column("faults")
         table.drop_column("fruitless")

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from threading import Event
 
 import torch
 from fastapi import Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
 from service.access.keys import ApiKeys, parse_keys
@@ -25,12 +27,15 @@ from service.jobs.wakeups import make_waker
 from service.serving.predictors import Predictors
 from service.serving.renderer import Renderer
 from service.settings import Settings
-from service.store.blobs import Blobs
-from service.store.database import Database
+from service.store.blobs import Blobs, Unreachable
+from service.store.database import Away, Database
+from service.store.marking import WrongBlobStore, mark
 from service.uploads.intake import Intake
 from service.uploads.resumable import Uploads
 from service.uploads.resumable import sweep_forever as sweep_uploads
 from service.uploads.staging import clear_abandoned
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """
 NeRN turns a pretrained convolutional network into a neural representation: a small predictor that computes the weights of the
@@ -57,7 +62,7 @@ def create_app(
     torch.set_num_threads(1)
     release = version("nern")
     database = Database(settings.database)
-    blobs = Blobs(settings.blobs)
+    blobs = Blobs(settings.blobs, make=settings.blob_url is None)
     inspectors = Inspectors(settings.inspectors)
     stopping = stopping or Event()
     intake = Intake(settings, database, blobs, inspectors)
@@ -78,8 +83,9 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         clear_abandoned(settings)
+        await run_in_threadpool(_mark, database, blobs)
         async with inspectors:
-            sweeps = [sweep_forever(database, context.waker, settings, clock), sweep_uploads(context.uploads, settings)]
+            sweeps = [sweep_forever(database, context.waker, settings), sweep_uploads(context.uploads, settings)]
             sweeping = [asyncio.create_task(sweep) for sweep in sweeps]
             yield
             for task in sweeping:
@@ -106,3 +112,11 @@ def create_app(
     app.add_middleware(Policies, routes=routes)
     app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)
     return app
+
+
+def _mark(database: Database, blobs: Blobs) -> None:
+    """Marks the blob store for the workers. If that fails, the readiness probe says so and tries again."""
+    try:
+        mark(database, blobs)
+    except (WrongBlobStore, Unreachable, Away) as error:
+        log.error("the blob store can't be used: %s", error)

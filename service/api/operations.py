@@ -5,13 +5,13 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
-from sqlalchemy import text
 from starlette.concurrency import run_in_threadpool
 
 from service import problems
-from service.api.context import Context, Ctx
+from service.api.context import Ctx
 from service.http.policy import policy
 from service.store import migrate
+from service.store.marking import mark
 
 router = APIRouter(tags=["operations"])
 
@@ -48,16 +48,12 @@ async def readyz(context: Ctx) -> dict[str, str]:
     else 503.
     """
     checks = {
-        "database": await _probe(lambda: _database(context)),
+        "database": await _probe(context.database.probe),
         "schema": await _probe(lambda: migrate.probe(context.database)),
+        "blobs": await _probe(lambda: mark(context.database, context.blobs)),
         "broker": await _probe(context.waker.probe),
         **{name: await _probe(probe) for name, probe in context.probes.items()},
     }
-    try:
-        await context.blobs.probe()
-        checks["blobs"] = "ok"
-    except Exception as error:  # whatever a dependency raises, it is not ready
-        checks["blobs"] = type(error).__name__
     if failing := sorted(name for name, state in checks.items() if state != "ok"):
         raise problems.Unavailable(f"the service is not ready, because these probes fail: {', '.join(failing)}", checks=checks)
     return checks
@@ -77,11 +73,6 @@ def problem_kind(slug: str) -> ProblemKind:
     if slug not in problems.KINDS:
         raise problems.NotFound(f"there is no kind of problem {slug!r}; /problems lists all kinds")
     return _describe(problems.KINDS[slug])
-
-
-def _database(context: Context) -> None:
-    with context.database.read() as session:
-        session.execute(text("SELECT 1"))
 
 
 async def _probe(probe: Callable[[], Any]) -> str:

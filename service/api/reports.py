@@ -290,6 +290,9 @@ class StateChange(TypedDict):
     state: Annotated[State, Field(description="The new state")]
     error: NotRequired[Annotated[JobError, Field(description="Why the job failed; absent otherwise")]]
     predictor_id: NotRequired[Annotated[str, Field(description="The new predictor, if the job succeeded; absent otherwise")]]
+    reason: NotRequired[
+        Annotated[str, Field(description="Why a worker has given the job back, if something was wrong with its machine")]
+    ]
 
 
 @as_stored

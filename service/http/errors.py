@@ -9,13 +9,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic_core import PydanticSerializationError
-from sqlalchemy.exc import DataError, OperationalError, TimeoutError
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from service import problems
 from service.http.fields import object_at, unknown_field
 from service.problems import Problem
 from service.store.blobs import Unreachable
+from service.store.database import Away, WrongSchema
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
-    for away in (OperationalError, TimeoutError):
-        app.add_exception_handler(away, _on_database_error)
+    app.add_exception_handler(Away, _on_database_error)
     app.add_exception_handler(Unreachable, _on_blobs_away)
     for kind in (DataError, UnicodeEncodeError, PydanticSerializationError):
         app.add_exception_handler(kind, _on_bad_text)
@@ -97,8 +97,10 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
-    log.error("the database does not answer", exc_info=error)
-    return respond(request, problems.Unavailable("the database does not answer; try again", headers={"Retry-After": "5"}))
+    log.error("the database can't be used", exc_info=error)
+    wrong = "the database has another schema than this release needs; run `nern migrate`"
+    detail = wrong if isinstance(error, WrongSchema) else "the database does not answer; try again"
+    return respond(request, problems.Unavailable(detail, headers={"Retry-After": "5"}))
 
 
 async def _on_blobs_away(request: Request, error: Exception) -> Response:

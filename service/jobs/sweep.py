@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from starlette.concurrency import run_in_threadpool
 
-from service.clock import Clock
 from service.jobs.wakeups import AGAIN_AFTER_SECONDS, Waker
 from service.settings import Settings
 from service.store import jobs
-from service.store.database import Database
+from service.store.database import Database, now
 
 log = logging.getLogger(__name__)
 
@@ -19,20 +18,39 @@ log = logging.getLogger(__name__)
 WOKEN_JOBS = 4
 
 
-def sweep(database: Database, waker: Waker, settings: Settings, *, now: datetime) -> None:
+def sweep(database: Database, waker: Waker, settings: Settings) -> None:
     """Sweeps once. Any number of processes may sweep at the same time."""
     with database.write() as session:
-        jobs.sweep(session, now=now, max_attempts=settings.max_attempts)
-        waiting = jobs.to_wake(session, now=now, again_after=timedelta(seconds=AGAIN_AFTER_SECONDS), limit=WOKEN_JOBS)
+        moment = now(session)
+        jobs.sweep(session, now=moment, max_attempts=settings.max_attempts)
+        waiting = jobs.to_wake(session, now=moment, again_after=timedelta(seconds=AGAIN_AFTER_SECONDS), limit=WOKEN_JOBS)
     for job_id in waiting:
         waker.wake(job_id)
 
 
-async def sweep_forever(database: Database, waker: Waker, settings: Settings, clock: Clock) -> None:
-    """Sweeps every `settings.sweep_seconds` until the task is cancelled. Goes on after a sweep that failed."""
+async def sweep_forever(database: Database, waker: Waker, settings: Settings) -> None:
+    """Sweeps every `settings.sweep_seconds` until the task is cancelled. Goes on after a sweep that failed.
+
+    When the database answers again after it did not, leases may have expired because no worker could extend them. So the
+    first sweep comes after the time of a lease, in which the workers extend theirs.
+    """
     while True:
+        pause = settings.sweep_seconds
         try:
-            await run_in_threadpool(lambda: sweep(database, waker, settings, now=clock()))
+            await run_in_threadpool(lambda: sweep(database, waker, settings))
         except Exception:  # for example, the database does not answer; the service must go on until it does
-            log.exception("the sweep failed; the next one is in %g s", settings.sweep_seconds)
+            log.exception("the sweep failed; the next one is in %g s", pause)
+            pause = await _until_it_answers(database, settings)
+        await asyncio.sleep(pause)
+
+
+async def _until_it_answers(database: Database, settings: Settings) -> float:
+    """Waits until the database answers. Returns how long to wait before the next sweep."""
+    while True:
         await asyncio.sleep(settings.sweep_seconds)
+        try:
+            await run_in_threadpool(database.probe)
+        except Exception:
+            log.warning("the database does not answer", exc_info=True)
+        else:
+            return settings.lease_seconds

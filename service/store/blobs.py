@@ -6,18 +6,28 @@ and deleting one row would remove the bytes of the other.
 
 import asyncio
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import obstore
-from obstore.exceptions import GenericError
+from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
 READ_BYTES = 2**20
+
+# The key of a blob that tells the blob store from an empty one, such as a folder where nothing is mounted.
+MARK = "nern-blobs.txt"
+
+# The bytes that a download asks for in one request.
+PIECE_BYTES = 16 * 2**20
+
+# How a request to a bucket is repeated. The deadline of one request is 30 s.
+RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 
 # The smallest part that S3 accepts in a multipart upload. Two parts are in memory at a time.
 PART_BYTES = 5 * 2**20
@@ -31,18 +41,30 @@ class Unreachable(Exception):
 def _reached() -> Iterator[None]:
     try:
         yield
-    except GenericError as error:
+    except FileNotFoundError:
+        raise
+    except BaseError as error:
         raise Unreachable(str(error)) from error
 
 
 class Blobs:
-    """A folder or a bucket, by its URL (file:///… or s3://…). All methods but `probe` raise Unreachable."""
+    """A folder or a bucket, by its URL (file:///… or s3://…). All methods raise Unreachable.
 
-    def __init__(self, url: str) -> None:
-        local = url.startswith("file:")
-        options: dict[str, Any] = {"mkdir": True} if local else {}
+    A folder is made if `make` says so. If not, a missing folder is an error (FileNotFoundError): perhaps a file system is not
+    mounted.
+    """
+
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        options: dict[str, Any] = {}
+        self._folder: Path | None = None
+        if url.startswith("file:"):
+            self._folder = Path(url2pathname(urlsplit(url).path))
+            options = {"mkdir": make}
+            if not make and not self._folder.is_dir():
+                raise FileNotFoundError(f"the blob folder {self._folder} does not exist; mount or make it")
+        else:
+            options = {"retry_config": RETRIES}
         self._store: ObjectStore = from_url(url, **options)
-        self._folder = Path(url2pathname(urlsplit(url).path)) if local else None
 
     async def put(self, key: str, path: Path) -> None:
         """Stores the content of the file `path`. The blob appears under its key with all of its bytes, or not at all."""
@@ -64,15 +86,15 @@ class Blobs:
                 for piece in obstore.get(self._store, key, options={"range": (start, stop)}).stream(min_chunk_size=READ_BYTES):
                     yield bytes(piece)
 
-    def download(self, key: str, path: Path, cancellation: Callable[[], None] = lambda: None) -> None:
-        """Writes the content of a blob to the file `path`. Raises FileNotFoundError, and what `cancellation` raises.
+    def download(self, key: str, path: Path) -> None:
+        """Writes the content of a blob to the file `path`. Raises FileNotFoundError.
 
-        `cancellation` is called before each piece of about READ_BYTES.
+        Each request asks for PIECE_BYTES, so that the deadline of a request does not limit the size of a blob.
         """
         with path.open("wb") as file, _reached():
-            for piece in obstore.get(self._store, key).stream(min_chunk_size=READ_BYTES):
-                cancellation()
-                file.write(piece)
+            size = obstore.head(self._store, key)["size"]
+            for start in range(0, size, PIECE_BYTES):
+                file.write(obstore.get_range(self._store, key, start=start, end=min(start + PIECE_BYTES, size)))
 
     def upload(self, key: str, path: Path) -> None:
         """Like `put`, for a caller that is no coroutine."""
@@ -104,10 +126,24 @@ class Blobs:
                 for blob in found:
                     self.remove(blob["path"])
 
-    async def probe(self) -> None:
-        """Raises an exception if the blob store does not answer."""
-        async for _ in obstore.list(self._store, chunk_size=1):
-            break
+    def mark(self) -> None:
+        """Marks the blob store as that of a service."""
+        with _reached():
+            obstore.put(self._store, MARK, b"This folder or bucket holds the blobs of NeRN.\n", use_multipart=False)
+
+    def has(self, key: str) -> bool:
+        """Whether there is a blob of this key."""
+        try:
+            with _reached():
+                obstore.head(self._store, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @property
+    def marked(self) -> bool:
+        """Whether the blob store is that of a service, and not for example the folder where it is to be mounted."""
+        return self.has(MARK)
 
 
 def checkpoint_file(id: str) -> str:

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, make_url
+from sqlalchemy import Connection, ExceptionContext, create_engine, event, func, make_url, select, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
+
+from service.clock import utc_now
 
 # How long a transaction that writes to SQLite waits for another one that writes.
 BUSY_MILLISECONDS = 30_000
@@ -21,6 +25,19 @@ POSTGRES_TIMEOUTS = {
 }
 
 
+# Codes (SQLSTATE) of PostgreSQL: a write on a standby; a table or a column that does not exist.
+READ_ONLY = "25006"
+NO_TABLE_OR_COLUMN = ("42P01", "42703")
+
+
+class Away(Exception):
+    """The database does not answer, or takes no writes for now. A later attempt may succeed."""
+
+
+class WrongSchema(Away):
+    """The database does not have the tables of this release, perhaps because a migration has not run yet."""
+
+
 class BrokenReferences(Exception):
     """A row refers to a row that does not exist."""
 
@@ -29,7 +46,7 @@ class Database:
     """One database, by its SQLAlchemy URL.
 
     `read` and `write` are context managers. Each opens a session with one transaction. `write` commits the transaction when its
-    block ends without an exception.
+    block ends without an exception. Both raise Away.
     """
 
     def __init__(self, url: str) -> None:
@@ -44,6 +61,7 @@ class Database:
             pool_pre_ping=True,
             connect_args={name: value for name, value in timeouts.items() if name not in parsed.query},
         )
+        event.listen(self.engine, "handle_error", _leave_standby)
         if parsed.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -51,13 +69,37 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        with Session(self.engine, expire_on_commit=False) as session:
+        with self._reached(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with self._reached(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:  # all connections are in use
+            raise Away(str(error)) from error
+        except DBAPIError as error:
+            code, message = getattr(error.orig, "sqlstate", None), str(error.orig)
+            if code in NO_TABLE_OR_COLUMN or message.startswith(("no such table", "no such column")):
+                raise WrongSchema(message) from error
+            if code != READ_ONLY and not isinstance(error, OperationalError | InterfaceError):
+                raise
+            raise Away(message) from error
+
+    def probe(self) -> None:
+        """Raises an exception unless the database answers and takes writes."""
+        with self.read() as session:
+            if session.get_bind().dialect.name == "postgresql":
+                if session.scalar(text("SHOW transaction_read_only")) != "off":
+                    session.invalidate()
+                    raise Away("the database takes no writes")
+            else:
+                session.execute(text("SELECT 1"))
 
     @contextmanager
     def without_foreign_keys(self) -> Iterator[Connection]:
@@ -84,10 +126,27 @@ class Database:
         self.engine.dispose()
 
 
+def now(session: Session) -> datetime:
+    """The time by the clock of the database, so that the clocks of other machines need not agree.
+
+    An SQLite database is used by the processes of one machine, and has the clock of this machine.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        return utc_now()
+    time: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return time
+
+
 def _execute_outside_transaction(connection: Connection, statement: str) -> None:
     """Runs a statement that has no effect in a transaction, which SQLAlchemy would begin."""
     driver: Any = connection.connection.driver_connection
     driver.execute(statement)
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """Drops the connections to a server that has become a standby. New connections lead to the new primary."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:

@@ -17,6 +17,10 @@ from service.store.tables import Job, JobEvent, JobSnapshot, Json
 
 End = Literal["succeeded", "failed", "cancelled"]
 
+# A job that a worker gave back because of a fault of its machine waits for 1 s, then for 2 s, and so on up to this time.
+LONGEST_PAUSE_SECONDS = 300.0
+MAX_DOUBLINGS = 16
+
 # What a client may ask the worker of a running job to do.
 Wish = Literal["cancel", "pause"]
 
@@ -108,7 +112,15 @@ def retry(session: Session, id: str, now: datetime, *, from_start: bool = False)
     Returns False for a job that has succeeded or is paused.
     """
     _lock(session, id)
-    anew = {"attempt": 0, "fruitless": 0, "cancel_requested": False, "error": None, "finished_at": None}
+    anew: dict[str, Any] = {
+        "attempt": 0,
+        "fruitless": 0,
+        "faults": 0,
+        "not_before": None,
+        "cancel_requested": False,
+        "error": None,
+        "finished_at": None,
+    }
     over = Job.state.in_(("failed", "cancelled"))
     if from_start:
         session.execute(delete(JobSnapshot).where(JobSnapshot.job_id.in_(select(Job.id).where(Job.id == id, over))))
@@ -118,9 +130,12 @@ def retry(session: Session, id: str, now: datetime, *, from_start: bool = False)
 def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, prefer: str | None = None) -> Lease | None:
     """Claims the job `prefer` if it is queued, or else the oldest queued job. Returns None if no job was claimed.
 
+    A job that workers could not work on is left alone until its `not_before`.
+
     The claim is one compare-and-set on state and fence: of several workers that claim a job at the same time, one succeeds.
     """
-    waiting = select(Job.id, Job.fence).where(Job.state.in_(sources("claim"))).order_by(Job.id).limit(1)
+    due = or_(Job.not_before.is_(None), Job.not_before <= now)
+    waiting = select(Job.id, Job.fence).where(Job.state.in_(sources("claim")), due).order_by(Job.id).limit(1)
     candidates = [waiting.where(Job.id == prefer), waiting] if prefer else [waiting]
     for query in candidates:
         if (found := session.execute(query).first()) and _take(
@@ -157,7 +172,7 @@ def report_progress(
     kinds: Sequence[Literal["progress", "metrics"]],
 ) -> None:
     """Writes progress and metrics to the row of the job, and records an event of each kind in `kinds`. Raises LeaseLost."""
-    shown = {"progress": progress, "metrics": metrics, "estimated_finish_at": estimated_finish_at}
+    shown: dict[str, Any] = {"progress": progress, "metrics": metrics, "estimated_finish_at": estimated_finish_at}
     _take_held(session, "report", lease, now=now, **shown)
     for kind in kinds:
         _record(session, lease.job_id, kind, progress if kind == "progress" else metrics, now)
@@ -174,7 +189,8 @@ def report_snapshot(session: Session, lease: Lease, *, now: datetime, further: b
 
     `further`: no earlier snapshot has as many steps, so that the attempt counts as one that made progress.
     """
-    _take_held(session, "report", lease, now=now, fruitless=0 if further else Job.fruitless)
+    progress: dict[str, Any] = {"fruitless": 0} if further else {}
+    _take_held(session, "report", lease, now=now, faults=0, **progress)
 
 
 def finish(
@@ -184,19 +200,26 @@ def finish(
     _take_held(session, ENDING[end], lease, now=now, error=error, predictor_id=predictor_id)
 
 
-def give_back(session: Session, lease: Lease, *, now: datetime) -> None:
+def give_back(session: Session, lease: Lease, *, now: datetime, fault: str | None = None) -> None:
     """Returns the job to the queue, and does not count the attempt. Raises LeaseLost.
+
+    fault: what is wrong with the machine of the worker, as a sentence for the client. The job waits before a worker may claim
+        it again, longer after each fault in a row.
 
     A job that a client has asked to cancel or to pause becomes cancelled or paused in place of queued.
     """
+    uncounted: dict[str, Any] = {"attempt": Job.attempt - 1, "fruitless": case((Job.fruitless > 0, Job.fruitless - 1), else_=0)}
+    if fault:
+        faults = session.execute(select(Job.faults).where(Job.id == lease.job_id)).scalar_one()
+        pause = min(LONGEST_PAUSE_SECONDS, 2.0 ** min(faults, MAX_DOUBLINGS))
+        uncounted |= {"faults": faults + 1, "not_before": now + timedelta(seconds=pause)}
     # This write locks the row, so that no client can ask for anything between the query below and the next write.
-    fruitless = case((Job.fruitless > 0, Job.fruitless - 1), else_=0)
-    _take_held(session, "report", lease, now=now, attempt=Job.attempt - 1, fruitless=fruitless)
+    _take_held(session, "report", lease, now=now, **uncounted)
     wish = _wish(session, lease.job_id)
     if wish == "cancel":
         finish(session, lease, "cancelled", now=now)
     else:
-        _take_held(session, "suspend" if wish == "pause" else "give_back", lease, now=now)
+        _take_held(session, "suspend" if wish == "pause" else "give_back", lease, now=now, reason=fault)
 
 
 def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
@@ -247,17 +270,27 @@ def _wish(session: Session, id: str) -> Wish | None:
     return "cancel" if cancel else "pause" if pause else None
 
 
-def _take_held(session: Session, action: Action, lease: Lease, *, now: datetime, **values: Any) -> None:
+def _take_held(
+    session: Session, action: Action, lease: Lease, *, now: datetime, reason: str | None = None, **values: Any
+) -> None:
     """Like `_take`, for the job of a lease, on the condition that owner and fence are still the lease's. Raises LeaseLost."""
     held = (Job.lease_owner == lease.owner, Job.fence == lease.fence)
-    if not _take(session, action, *held, id=lease.job_id, now=now, **values):
+    if not _take(session, action, *held, id=lease.job_id, now=now, reason=reason, **values):
         raise LeaseLost(f"job {lease.job_id} is not running under fence {lease.fence}")
 
 
-def _take(session: Session, action: Action, *conditions: ColumnElement[bool], id: str, now: datetime, **values: Any) -> bool:
+def _take(
+    session: Session,
+    action: Action,
+    *conditions: ColumnElement[bool],
+    id: str,
+    now: datetime,
+    reason: str | None = None,
+    **values: Any,
+) -> bool:
     """Applies an action to a job and writes `values` to its row, if the state allows the action and all conditions hold.
 
-    Returns whether the action was applied. A change of state is recorded as an event.
+    Returns whether the action was applied. A change of state is recorded as an event, with the reason.
     """
     for state in sources(action):
         new = TRANSITIONS[state, action]
@@ -265,7 +298,7 @@ def _take(session: Session, action: Action, *conditions: ColumnElement[bool], id
         if _change(session, Job.id == id, Job.state == state, *conditions, state=new, **changes):
             if new != state:
                 details = {name: values[name] for name in ("error", "predictor_id") if name in values}
-                _record_state(session, id, new, now, **details)
+                _record_state(session, id, new, now, reason=reason, **details)
             return True
     return False
 

@@ -6,9 +6,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import func, select
 
 import migrations
 from service.store.database import Database
+
+# The number of the lock that a migration holds. Any number will do that nothing else in the database uses.
+LOCK = 0x6E65726E
 
 
 class SchemaOutdated(Exception):
@@ -18,6 +22,9 @@ class SchemaOutdated(Exception):
 def upgrade(database: Database) -> None:
     """Runs all migrations that have not run yet. Raises BrokenReferences if a migration leaves rows that refer to nothing."""
     with database.without_foreign_keys() as connection:
+        if connection.dialect.name == "postgresql":
+            # Two processes that start at the same time migrate one after the other. SQLite locks the whole database.
+            connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -182,7 +182,9 @@ class Job(Base):
     """One training that a client asked for.
 
     A worker may write to the row only while owner and fence in the row are those of its lease; see docs/jobs.md.
-    `attempt` counts the attempts, `fruitless` those since the training made progress that was stored.
+    `attempt` counts the attempts, `fruitless` those since the training made progress that was stored. `faults` counts the
+    workers in a row that have given the job back because something was wrong with their machine; until `not_before`, no worker
+    claims the job.
     """
 
     __tablename__ = "job"
@@ -210,6 +212,8 @@ class Job(Base):
 
     attempt: Mapped[int] = mapped_column(default=0)
     fruitless: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    faults: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    not_before: Mapped[datetime | None]
     fence: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(36))
     lease_expires_at: Mapped[datetime | None]

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -26,10 +26,11 @@ from service.store.tables import Job
 from tests.support import rows
 from tests.support.calls import files, is_problem
 from tests.support.networks import resnet8, saved
+from tests.support.place import Place
 from tests.support.processes import serving
 from tests.support.rows import NOW
 from tests.support.servers import free_port
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 from worker import __main__ as worker_command
 from worker.run import Worker
 
@@ -50,7 +51,7 @@ EFFECTS = {
     "threads": "service/test_settings.py::test_threads_are_those_of_a_training",
     "inspect_seconds": "service/test_settings.py::test_inspect_seconds_limit_the_reading_of_a_file",
     "inspectors": "service/test_settings.py::test_inspectors_are_the_processes_that_wait",
-    "lease_seconds": "worker/test_run.py::test_a_blob_store_that_is_away_costs_an_attempt_and_not_the_job",
+    "lease_seconds": "service/test_settings.py::test_lease_seconds_are_the_time_of_a_silent_worker",
     "snapshot_seconds": "worker/test_snapshots.py::test_snapshots_are_ten_seconds_apart_or_take_two_percent_of_the_time",
     "max_attempts": "service/test_settings.py::test_max_attempts_end_a_job",
     "poll_seconds": "service/test_settings.py::test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream",
@@ -104,6 +105,7 @@ def test_host_and_port_are_where_the_service_listens(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("database")
 def test_blob_url_is_where_uploads_are_kept(settings: Settings, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
     assert upload(with_values(settings, blob_url=elsewhere.as_uri())).status_code == 201
     assert len(files(elsewhere)) == 2
     assert not (settings.data_dir / "blobs").exists()
@@ -147,6 +149,20 @@ def test_inspectors_are_the_processes_that_wait(settings: Settings, monkeypatch:
     assert waiting() == 0
 
 
+def test_lease_seconds_are_the_time_of_a_silent_worker(tmp_path: Path) -> None:
+    place = Place(tmp_path / "data")
+    id = place.add(resnet8(), architecture=None)
+    started = datetime.now(UTC)
+    with (
+        patch("worker.run.Attempt.run", side_effect=SystemExit),
+        pytest.raises(SystemExit),
+    ):
+        Worker(with_values(place.settings, lease_seconds=1000), stopping=Event()).work()
+    lease = (place.job(id).lease_expires_at or NOW) - started
+    assert 999 < lease.total_seconds() < 1000 + DEADLINE_SECONDS
+    place.database.close()
+
+
 @pytest.mark.parametrize(("attempts", "state"), [(1, "failed"), (2, "queued")])
 def test_max_attempts_end_a_job(settings: Settings, database: Database, attempts: int, state: str) -> None:
     checkpoint = rows.checkpoint()
@@ -156,7 +172,7 @@ def test_max_attempts_end_a_job(settings: Settings, database: Database, attempts
         session.flush()
         jobs.add(session, job)
         assert jobs.claim(session, owner="test", now=NOW, lease=timedelta(seconds=1))
-    sweep(database, Polling(), with_values(settings, max_attempts=attempts), now=NOW + timedelta(seconds=2))
+    sweep(database, Polling(), with_values(settings, max_attempts=attempts))
     with database.read() as session:
         assert session.get_one(Job, job.id).state == state
 
@@ -223,8 +239,8 @@ def test_a_worker_outlives_a_database_that_does_not_answer(settings: Settings, m
     assert worker_pauses(settings, monkeypatch) == [settings.poll_seconds] * 2
 
 
-def test_sweep_seconds_are_the_pause_between_sweeps(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    settings.data_dir.mkdir()  # and no tables: a sweep that fails is tried again
+def sweep_pauses(settings: Settings) -> list[float]:
+    """The seconds of the first two pauses of the sweep."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -234,7 +250,16 @@ def test_sweep_seconds_are_the_pause_between_sweeps(settings: Settings, caplog: 
 
     database = Database(settings.database)
     with patch("service.jobs.sweep.asyncio.sleep", sleep), pytest.raises(asyncio.CancelledError):
-        asyncio.run(sweep_forever(database, Polling(), with_values(settings, sweep_seconds=9), lambda: NOW))
+        asyncio.run(sweep_forever(database, Polling(), settings))
     database.close()
-    assert slept == [9, 9]
-    assert caplog.text.count("the sweep failed; the next one is in") == 2
+    return slept
+
+
+@pytest.mark.usefixtures("database")
+def test_sweep_seconds_are_the_pause_between_sweeps(settings: Settings) -> None:
+    assert sweep_pauses(with_values(settings, sweep_seconds=9)) == [9, 9]
+
+
+def test_the_first_sweep_after_a_failure_leaves_workers_the_time_of_a_lease(settings: Settings) -> None:
+    settings.data_dir.mkdir()  # and no tables
+    assert sweep_pauses(with_values(settings, sweep_seconds=9, lease_seconds=40)) == [9, 40]

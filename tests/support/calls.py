@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 
 from service.store import jobs
+from service.store.blobs import MARK
 from service.store.database import Database
 from tests.support.networks import dataset_file, resnet8, saved
 from tests.support.rows import NOW
@@ -40,8 +41,8 @@ def is_problem(answer: httpx.Response, status: int, slug: str, named: str = "") 
 
 
 def files(folder: Path) -> list[Path]:
-    """All files in a folder and its subfolders."""
-    return [path for path in folder.rglob("*") if path.is_file()]
+    """All files in a folder and its subfolders, but the mark of a blob store."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != MARK]
 
 
 def finish(database: Database, id: str, state: Any) -> None:

@@ -31,6 +31,7 @@ class Place:
         folder.mkdir()
         self.database = Database(self.settings.database)
         migrate.upgrade(self.database)
+        Blobs(self.settings.blobs).mark()
         self.stopping = Event()
         self.worker = Worker(self.settings, self.stopping)
 

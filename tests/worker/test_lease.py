@@ -1,5 +1,6 @@
 """A job that runs while other things happen: cancellation, stops, a lease that is lost, a database that is away."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -8,9 +9,9 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from service.store import jobs
+from service.store.database import Away
 from tests.support.networks import resnet8
 from tests.support.place import Place
 from tests.support.rows import NOW
@@ -106,35 +107,67 @@ def test_a_worker_that_lost_its_lease_writes_nothing_and_stops(place: Place) -> 
 
 
 @pytest.mark.usefixtures("_quick_pulse")
-def test_a_lease_that_runs_out_while_the_database_is_away_is_lost(place: Place) -> None:
-    now, tried = [NOW], Semaphore(0)
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_training_waits_while_nobody_knows_who_holds_the_lease(place: Place, *, taken: bool) -> None:
+    """The database is away for longer than the lease. Then it says whether another worker has taken the job."""
+    id = place.add(resnet8(), architecture=None)
+    with place.database.write() as session:
+        held = jobs.claim(session, owner="worker", now=NOW, lease=timedelta(seconds=1))
+    assert held is not None
+    away, tried = Event(), Semaphore(0)
+    away.set()
+    real = jobs.heartbeat
 
-    def away(*_: Any, **__: Any) -> None:
+    def heartbeat(*args: Any, **kwargs: Any) -> Any:
         tried.release()
-        raise OperationalError("", {}, Exception())
+        if away.is_set():
+            raise Away
+        return real(*args, **kwargs)
 
-    held = jobs.Lease("job", "worker", 1)
+    ended: list[BaseException | None] = []
+
+    def train(pulse: lease.Pulse) -> None:
+        try:
+            ended.append(pulse.cancellation())  # type: ignore[func-returns-value]  # None says that it returned
+        except jobs.LeaseLost as error:
+            ended.append(error)
+
+    settings = place.settings.model_copy(update={"lease_seconds": 0.2})
     with (
-        patch.object(jobs, "heartbeat", away),
-        lease.kept_alive(place.database, place.settings, held, place.stopping, lambda: now[0]) as pulse,
+        patch.object(jobs, "heartbeat", heartbeat),
+        lease.kept_alive(place.database, settings, held, place.stopping) as pulse,
     ):
+        until(lambda: time.monotonic() > pulse.expires, what="the end of the lease")
+        training = Thread(target=train, args=(pulse,))
+        training.start()
         for _ in range(3):
             assert tried.acquire(timeout=DEADLINE_SECONDS)
+        assert not ended
+        if taken:
+            with place.database.write() as session:
+                jobs.sweep(session, now=datetime.now(UTC), max_attempts=3)
+        away.clear()
+        training.join(DEADLINE_SECONDS)
+    assert [type(end) for end in ended] == [jobs.LeaseLost if taken else type(None)]
+    assert place.job(id).state == ("queued" if taken else "running")
+
+
+@pytest.mark.usefixtures("_quick_pulse")
+def test_a_worker_may_stop_while_the_database_is_away(place: Place) -> None:
+    pulse = lease.Pulse(place.stopping, time.monotonic())
+    place.stopping.set()
+    with pytest.raises(lease.Stopped):
         pulse.cancellation()
-        now[0] += timedelta(seconds=place.settings.lease_seconds + 1)
-        until(pulse.lost.is_set, what="the loss")
-        with pytest.raises(jobs.LeaseLost):
-            pulse.cancellation()
 
 
 @pytest.mark.usefixtures("_quick_pulse")
 def test_a_result_is_not_written_after_the_lease_was_lost(place: Place) -> None:
     def away() -> None:
         pulse.lost.set()
-        raise OperationalError("", {}, Exception())
+        raise Away
 
     pulse = lease.Pulse(place.stopping)
-    with pytest.raises(jobs.LeaseLost, match="while the database did not answer"):
+    with pytest.raises(jobs.LeaseLost):
         pulse.persist(away)
 
 
@@ -155,7 +188,7 @@ def test_a_training_outlives_a_database_that_is_away_for_a_moment(place: Place) 
 
     def report(*args: Any, **kwargs: Any) -> None:
         if next(away):
-            raise OperationalError("", {}, Exception())
+            raise Away
         real(*args, **kwargs)
 
     with patch.object(jobs, "report_progress", report), patch.object(jobs, "finish", flaky(jobs.finish)):
@@ -173,7 +206,7 @@ def flaky(real: Callable[..., None]) -> Callable[..., None]:
     def write(*args: Any, **kwargs: Any) -> None:
         calls.append(1)
         if len(calls) == 1:
-            raise OperationalError("", {}, Exception())
+            raise Away
         real(*args, **kwargs)
 
     return write

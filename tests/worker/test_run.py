@@ -3,22 +3,24 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import numpy as np
 import pytest
 import torch
-from obstore.exceptions import GenericError
+from obstore.exceptions import GenericError, PermissionDeniedError
 
 from service.serving import figures
 from service.store import blobs, jobs, predictors
 from service.store.blobs import Blobs
-from service.store.tables import Predictor
+from service.store.tables import Job, Json, Predictor
 from tests.support.networks import dataset_file, npz, resnet8
 from tests.support.place import Place
 from tests.support.representations import opened
+from tests.support.rows import NOW
 from worker.run import DeviceFailed, Worker
 
 
@@ -136,15 +138,92 @@ def test_a_failing_job_says_why_and_the_next_one_runs(
     assert place.job(next_one).state == "succeeded"
 
 
-def test_a_blob_store_that_is_away_costs_an_attempt_and_not_the_job(place: Place) -> None:
-    id = place.add(resnet8(), architecture=None)
-    with patch("obstore.get", side_effect=GenericError("no route to host")):
-        assert place.worker.work()
-    assert (place.job(id).state, place.job(id).attempt) == ("running", 1)
+def pass_time(place: Place, id: str) -> None:
+    """Makes a job that waits after a fault due."""
     with place.database.write() as session:
-        jobs.sweep(session, now=datetime.now(UTC) + timedelta(seconds=6), max_attempts=3)
+        session.get_one(Job, id).not_before = datetime.now(UTC)
+
+
+def states(place: Place, id: str) -> list[Json]:
+    with place.database.read() as session:
+        return [event.data for event in jobs.events(session, id, after=0, limit=99) if event.kind == "state"]
+
+
+FAULTS: list[tuple[str, Any, str]] = [
+    ("obstore.get_range", GenericError("no route to host"), "the blob store does not answer"),
+    ("obstore.get_range", PermissionDeniedError("403"), "the blob store does not answer"),
+    ("worker.inputs.TemporaryDirectory", OSError(28, "No space left on device"), "No space left on device"),
+    ("worker.attempt.TemporaryDirectory", OSError(30, "Read-only file system"), "Read-only file system"),
+]
+
+
+@pytest.mark.parametrize(("where", "error", "reason"), FAULTS)
+def test_a_fault_of_the_machine_costs_neither_an_attempt_nor_the_job(
+    place: Place, where: str, error: Exception, reason: str
+) -> None:
+    id = place.add(resnet8(), architecture=None)
+    pauses = []
+    for _ in range(5):
+        with patch(where, side_effect=error):
+            assert place.worker.work()
+        job = place.job(id)
+        assert (job.state, job.attempt, job.fruitless) == ("queued", 0, 0)
+        assert reason in states(place, id)[-1]["reason"]
+        assert not place.worker.work(), "the job is claimed before it is due"
+        assert job.not_before is not None
+        pauses.append(round((job.not_before - datetime.now(UTC)).total_seconds()))
+        pass_time(place, id)
+    assert all(found in (wanted - 1, wanted) for found, wanted in zip(pauses, (1, 2, 4, 8, 16), strict=True))
     assert place.worker.work()
-    assert (place.job(id).state, place.job(id).attempt) == ("succeeded", 2)
+    assert (place.job(id).state, place.job(id).attempt) == ("succeeded", 1)
+
+
+def test_the_pause_after_faults_has_an_end(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None)
+    with place.database.write() as session:
+        session.get_one(Job, id).faults = 1000
+    with patch("obstore.get_range", side_effect=GenericError("no route to host")):
+        assert place.worker.work()
+    pause = (place.job(id).not_before or NOW) - datetime.now(UTC)
+    assert 290 < pause.total_seconds() <= 300
+
+
+UNFIT: list[tuple[str, Any, str]] = [
+    ("obstore.head", {"side_effect": FileNotFoundError}, "is not mounted"),
+    ("obstore.head", {"side_effect": GenericError("no route to host")}, "no route to host"),
+    ("worker.fitness.tempfile.TemporaryFile", {"side_effect": OSError(28, "No space left on device")}, "No space left"),
+    ("worker.fitness.shutil.disk_usage", {"return_value": MagicMock(free=2**20)}, "1 MiB left; 256 MiB are needed"),
+]
+
+
+@pytest.mark.parametrize(("where", "answer", "reason"), UNFIT)
+def test_a_worker_that_could_work_on_no_job_claims_none(
+    place: Place, where: str, answer: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    id = place.add(resnet8(), architecture=None)
+    looks: list[float] = []
+    now = 1000.0
+    with patch("worker.fitness.time.monotonic", lambda: now):
+        with patch(where, **answer) as asked:
+            for now in range(1000, 1100):
+                before = asked.call_count
+                assert not place.worker.work()
+                if asked.call_count > before:
+                    looks.append(now - 1000)
+        assert looks == [0, 1, 3, 7, 15, 31, 63]
+        assert reason in caplog.text
+        assert place.job(id).attempt == 0
+        now = 1200
+        assert place.worker.work()
+    assert place.job(id).state == "succeeded"
+
+
+def test_a_blob_folder_that_is_not_there_is_not_made(place: Place, tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    settings = place.settings.model_copy(update={"blob_url": mount.as_uri()})
+    with pytest.raises(FileNotFoundError, match="does not exist; mount or make it"):
+        Worker(settings, place.stopping)
+    assert not mount.exists()
 
 
 @pytest.mark.parametrize(("setting", "devices"), [("cuda", 0), ("cuda:1", 1)])

@@ -14,7 +14,6 @@ from obstore.exceptions import GenericError
 from nern.network import Network
 from nern.request import DecoupledRequest
 from nern.training import Progress, Snapshot, train
-from service.clock import utc_now
 from service.store import blobs, jobs, snapshots
 from service.store.blobs import Blobs
 from service.store.tables import Job, Json, Predictor
@@ -325,8 +324,7 @@ def test_snapshots_are_ten_seconds_apart_or_take_two_percent_of_the_time(place: 
             Blobs(place.settings.blobs),
             place.database,
             lease,
-            Reporter(place.database, lease, Pulse(place.stopping), utc_now),
-            utc_now,
+            Reporter(place.database, lease, Pulse(place.stopping)),
             seconds=place.settings.snapshot_seconds,
         )
         for step, now in enumerate((9.9, 10.0, 10.0 + pause - 0.1, 10.0 + pause), start=1):  # noqa: B007 -- the closures read it

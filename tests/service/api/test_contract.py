@@ -9,9 +9,11 @@ from fastapi import FastAPI
 from obstore.exceptions import GenericError
 
 from service import problems
+from service.settings import Settings
+from service.store.blobs import MARK
 from service.store.database import Database
 from tests.support import rows
-from tests.support.calls import is_problem, new_job
+from tests.support.calls import is_problem, new_job, upload
 
 
 def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
@@ -101,8 +103,32 @@ def test_health(client: httpx.Client, database: Database) -> None:
 
 
 def test_a_blob_store_that_is_away_is_named(client: httpx.Client) -> None:
-    with patch("obstore.list", side_effect=GenericError("no route to host")):
+    with patch("obstore.head", side_effect=GenericError("no route to host")):
         answer = client.get("/readyz")
     assert is_problem(answer, 503, "unavailable", "blobs")
-    assert answer.json()["checks"]["blobs"] == "GenericError"
+    assert answer.json()["checks"]["blobs"] == "Unreachable"
     assert client.get("/readyz").status_code == 200
+
+
+def test_a_blob_store_without_the_blobs_of_the_database_is_named(client: httpx.Client, settings: Settings) -> None:
+    """As where nothing is mounted. A new one, and one of an earlier release, is marked."""
+    mark = settings.data_dir / "blobs" / MARK
+    mark.unlink()
+    assert client.get("/readyz").status_code == 200
+    assert mark.exists()
+    upload(client)
+    mark.unlink()
+    assert client.get("/readyz").status_code == 200
+    mark.unlink()
+    (settings.data_dir / "blobs" / "checkpoints").rename(settings.data_dir / "elsewhere")
+    answer = client.get("/readyz")
+    assert answer.json()["checks"]["blobs"] == "WrongBlobStore"
+    assert not mark.exists()
+
+
+def test_a_database_without_the_tables_of_this_release_is_unavailable(client: httpx.Client, database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE job RENAME TO work")
+    answer = client.get("/v1/jobs")
+    assert is_problem(answer, 503, "unavailable", "run `nern migrate`")
+    assert answer.headers["retry-after"] == "5"

@@ -12,11 +12,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from obstore.exceptions import GenericError
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service.settings import Settings
 from service.store import checkpoints
+from service.store.database import Away
 from service.store.tables import Checkpoint
 from service.uploads.multipart import MAX_OTHER_BYTES, MAX_OTHER_PARTS
 from service.uploads.staging import clear_abandoned
@@ -62,7 +62,7 @@ def test_a_download_from_a_blob_store_that_is_away_is_unavailable(client: httpx.
 
 
 def test_an_upload_whose_row_is_refused_leaves_nothing_behind(app: FastAPI, client: httpx.Client, settings: Settings) -> None:
-    with patch.object(app.state.context.database, "write", side_effect=OperationalError("INSERT", None, OSError("disk full"))):
+    with patch.object(app.state.context.database, "write", side_effect=Away("disk full")):
         assert is_problem(upload(client), 503, "unavailable")
     assert not files(settings.data_dir / "blobs")
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_that_was_stored_unheard_keeps_its_bytes(app: FastAPI, clie
     def lost() -> Iterator[Session]:
         with write() as session:
             yield session
-        raise OperationalError("COMMIT", None, ConnectionError("the server went away"))
+        raise Away("the server went away")
 
     with patch.object(database, "write", lost):
         assert is_problem(upload(client), 503, "unavailable")

@@ -12,14 +12,13 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service import problems
 from service.settings import Settings
 from service.store import uploads
 from service.store.blobs import Blobs
-from service.store.database import Database
+from service.store.database import Away, Database
 from service.store.tables import Upload, UploadPart
 from service.uploads import parts, resumable
 from service.uploads.intake import Intake, Received
@@ -412,7 +411,7 @@ def test_an_answer_of_the_database_that_is_lost_loses_no_bytes(replicas: Replica
     def lost() -> Iterator[Session]:
         with write() as session:
             yield session
-        raise OperationalError("COMMIT", None, ConnectionError("the server went away"))
+        raise Away("the server went away")
 
     replacement = patch.object(replicas.database, "write", lost)
 
@@ -423,7 +422,7 @@ def test_an_answer_of_the_database_that_is_lost_loses_no_bytes(replicas: Replica
 
     async def run() -> None:
         id = await replicas.begin()
-        with pytest.raises(OperationalError):
+        with pytest.raises(Away):
             await replicas.one.append(id, 0, body(id))
         replacement.stop()
         assert (await replicas.two.find(id)).offset == 1000
