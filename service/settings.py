@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     )
     broker_url: str | None = Field(
         None,
-        description="URL of the broker that wakes Celery workers, redis://…. Without it: a local worker polls the database",
+        description="URL of the broker that wakes Celery workers, redis://…. Without it: a local worker looks for jobs",
     )
     blob_url: str | None = Field(
         None,
@@ -80,10 +80,10 @@ class Settings(BaseSettings):
         "training. It is longer where snapshots would take more than 2% of the time",
     )
     poll_seconds: float = Field(
-        0.5, gt=0, description="How often local workers look for jobs, and event streams look for events"
+        0.5, gt=0, description="How often idle workers look for jobs, and event streams look for events"
     )
     sweep_seconds: float = Field(
-        5, gt=0, description="How often the service looks for jobs of silent workers and for lost wake-ups"
+        5, gt=0, description="How often the service looks for jobs of silent workers"
     )
 
     @property

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -48,8 +48,9 @@ class KeepsEnding(Exception):
 class Supervisor:
     """One child process, and the thread that starts the child again when it ends.
 
-    The output of the child is appended to a log file. The standard input of the child is a pipe that this process holds open.
-    The pipe ends when this process ends, however that happens, so that the child can end then too.
+    The output of the child is appended to a log file, or goes where the output of this process goes. The standard input of the
+    child is a pipe that this process holds open. The pipe ends when this process ends, however that happens, so that the child
+    can end then too.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Supervisor:
         command: Sequence[str],
         *,
         name: str,
-        log_file: Path,
+        log_file: Path | None = None,
         environment: Mapping[str, str] | None = None,
         backoff: Backoff | None = None,
         grace_seconds: float = GRACE_SECONDS,
@@ -76,6 +77,7 @@ class Supervisor:
         self._started = 0.0
         self._short_runs = 0
         self._last_end = ""
+        self._ended = Event()
 
     @contextmanager
     def running(self, stopping: Event) -> Iterator[None]:
@@ -97,12 +99,23 @@ class Supervisor:
             self._signal(signal.SIGKILL)
             supervising.join()
 
+    def nudge(self) -> None:
+        """Writes a line to the standard input of the child, if it runs."""
+        with self._lock, suppress(OSError):
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.write(b"\n")
+                self._process.stdin.flush()
+
+    def wait(self, seconds: float) -> None:
+        """Waits until the child has ended and is not started again, or until the time has passed."""
+        self._ended.wait(seconds)
+
     def probe(self) -> None:
         """Raises KeepsEnding if at least FAILING_RUNS runs in a row were short and the current run is not yet long."""
         with self._lock:
             if self._short_runs < FAILING_RUNS or self._runs_long():
                 return
-        raise KeepsEnding(f"the {self._name} {self._last_end}, {self._short_runs} times in a row; its log is {self._log_file}")
+        raise KeepsEnding(f"the {self._name} {self._last_end}, {self._short_runs} times in a row{self._where()}")
 
     def _supervise(self, stopping: Event) -> None:
         while not stopping.is_set():
@@ -116,12 +129,13 @@ class Supervisor:
                 self._process = None
             delay = self._backoff.delay(self._short_runs)
             if not stopping.is_set():
-                log.error("the %s %s; it is started again in %g s; its log is %s", self._name, end, delay, self._log_file)
+                log.error("the %s %s; it is started again in %g s%s", self._name, end, delay, self._where())
             stopping.wait(delay)
+        self._ended.set()
 
     def _run(self) -> str:
         """Runs the child once and waits for its end. Returns how the child ended, as the end of a sentence about it."""
-        with self._lock, self._log_file.open("ab") as output:
+        with self._lock, self._log_file.open("ab") if self._log_file else nullcontext() as output:
             self._started = self._seconds()
             if self._stopping:
                 return "was not started"
@@ -131,6 +145,9 @@ class Supervisor:
         with process:
             code = process.wait()
         return f"ended with status {code}" if code >= 0 else f"was ended by signal {-code} ({signal.strsignal(-code)})"
+
+    def _where(self) -> str:
+        return f"; its log is {self._log_file}" if self._log_file else ""
 
     def _runs_long(self) -> bool:
         return self._process is not None and self._seconds() - self._started >= self._backoff.long_run_seconds

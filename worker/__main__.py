@@ -1,13 +1,15 @@
-"""A local worker, which polls the database for jobs: `python -m worker`, or a child process of `nern serve`.
+"""A worker, which looks for jobs in the database: `python -m worker`, or a child of `nern serve` or of a Celery worker.
 
 With `--until-eof`, the worker also stops when its standard input ends. The parent holds the other end of that pipe, so the
-worker stops when its parent ends, however that happens.
+worker stops when its parent ends, however that happens. When the parent writes a line, the worker looks for a job at once.
 """
 
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from threading import Event, Thread
+from typing import Any
 
 from sqlalchemy import make_url
 
@@ -21,11 +23,16 @@ log = logging.getLogger("worker")
 def main() -> None:
     """Works on one job after the other until SIGTERM, SIGINT or the end of standard input."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings, stopping = Settings(), Event()
+    settings, stopping, woken = Settings(), Event(), Event()
+
+    def stop(*_: Any) -> None:
+        stopping.set()
+        woken.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, stop)
     if "--until-eof" in sys.argv[1:]:
-        Thread(target=_stop_at_eof, args=(stopping,), daemon=True).start()
+        Thread(target=_obey, args=(woken, stop), daemon=True).start()
     spin_little()
     # This import loads torch, which must happen after `spin_little`.
     from worker.run import Worker
@@ -36,18 +43,21 @@ def main() -> None:
         sys.exit(f"nern worker: {error}")
     log.info("the worker looks for jobs in %s", make_url(settings.database))
     while not stopping.is_set():
+        woken.clear()
         try:
             idle = not worker.work()
         except Away:
             log.exception("the database does not answer; the worker tries again")
             idle = True
         if idle:
-            stopping.wait(settings.poll_seconds)
+            woken.wait(settings.poll_seconds)
 
 
-def _stop_at_eof(stopping: Event) -> None:
-    sys.stdin.read()
-    stopping.set()
+def _obey(woken: Event, stop: Callable[[], None]) -> None:
+    """Wakes the worker at each line of standard input, and stops it at the end."""
+    for _ in sys.stdin:
+        woken.set()
+    stop()
 
 
 if __name__ == "__main__":

@@ -1,56 +1,88 @@
-"""The Celery application, for workers that messages wake: `celery -A worker.celery worker --concurrency 1`.
+"""The Celery application: `celery -A worker.celery worker` runs a worker that messages wake.
 
-A message only tells a worker to look for jobs, so a worker acknowledges the message before the work starts. If the worker dies,
-its lease expires and the job returns to the queue: the broker need not deliver the message again. Workers prefetch no messages.
-Each job runs in a new process, because a process can't use CUDA if its parent has initialised CUDA.
+The jobs are in the database, and a message only says that there is one. So this process trains nothing. It keeps a local worker
+running as its child, which looks for jobs by itself too, and passes messages on to it. Whatever happens to the broker, jobs are
+worked on; without messages, a job waits until the child looks the next time.
 """
 
+import logging
 import os
-import signal
-from threading import Event
+import sys
+import time
+from contextlib import ExitStack
+from threading import Event, Thread
 from typing import Any
 
-from billiard import active_children
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from service.jobs.wakeups import QUEUE, TASK
 from service.settings import Settings
-from worker.openmp import spin_little
+from service.supervisor import GRACE_SECONDS, Supervisor, module_command
+
+log = logging.getLogger(__name__)
+
+# How long this process may take to end when its child has ended. If the broker does not answer, Celery would wait for it.
+END_SECONDS = 3.0
+
+
+def _broker() -> dict[str, str]:
+    if not (url := Settings().broker_url):
+        sys.exit("NERN_BROKER_URL is not set. A worker without a broker is started by `nern worker`")
+    return {"broker_url": url}
+
 
 app = Celery("nern")
 # The settings are read when Celery needs its configuration, not when this module is imported.
-app.add_defaults(lambda: {"broker_url": Settings().broker_url})
+app.add_defaults(_broker)
 app.conf.update(
     task_default_queue=QUEUE,
     task_acks_late=False,
     task_ignore_result=True,
     worker_prefetch_multiplier=1,
-    worker_disable_prefetch=True,
-    worker_max_tasks_per_child=1,
+    # Messages are passed on by a thread, so this process still answers Celery's control commands.
+    worker_pool="threads",
     worker_concurrency=1,
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
+    # Connections to a broker that has vanished end.
+    broker_transport_options={"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True},
 )
 
 stopping = Event()
+child = Supervisor(module_command("worker", "--until-eof"), name="training worker")
+_running = ExitStack()
+
+
+@worker_init.connect
+def _start(**_: Any) -> None:
+    """Starts the child, before Celery connects to the broker."""
+    _running.enter_context(child.running(stopping))
 
 
 @worker_shutting_down.connect
-def _pass_on(**_: Any) -> None:
-    """Tells the processes of running tasks to give their jobs back, because a warm shutdown waits for these tasks."""
-    for child in active_children():
-        if child.pid:
-            os.kill(child.pid, signal.SIGTERM)
+def _stop(**_: Any) -> None:
+    """Tells the child to give its job back, as soon as this process gets its signal."""
+    stopping.set()
+    Thread(target=_end, name="end", daemon=True).start()
+
+
+@worker_shutdown.connect
+def _wait(**_: Any) -> None:
+    """Waits until the child has given its job back."""
+    stopping.set()
+    _running.close()
+
+
+def _end() -> None:
+    """Ends this process if it has not ended by itself some time after its child."""
+    child.wait(GRACE_SECONDS)
+    time.sleep(END_SECONDS)
+    log.warning("the broker does not answer; this worker ends without it")
+    os._exit(0)
 
 
 @app.task(name=TASK)
-def look(job_id: str) -> None:
-    """Works on this job if it is still queued, or else on the oldest queued job."""
-    spin_little()
-    # This import loads torch, which must happen after the fork and after `spin_little`.
-    from worker.run import Worker
-
-    # The handler is set here, because Celery resets the handlers of a process after its start.
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    Worker(Settings(), stopping).work(prefer=job_id)
+def look() -> None:
+    """Tells the child that there is a job."""
+    child.nudge()

@@ -42,8 +42,8 @@ class Worker:
             torch.set_num_threads(settings.threads)
         self._device = device(settings.device)
 
-    def work(self, prefer: str | None = None) -> bool:
-        """Claims one job and works on it until it ends: the job `prefer` if it is queued, or else the oldest queued job.
+    def work(self) -> bool:
+        """Claims one job and works on it until it ends.
 
         Returns False if no job was claimed, for example because something is wrong with this machine. Raises DeviceFailed; the
         sweep returns the job to the queue when its lease has expired. Raises Away.
@@ -56,7 +56,6 @@ class Worker:
                 owner=self._owner,
                 now=now(session),
                 lease=timedelta(seconds=self._settings.lease_seconds),
-                prefer=prefer,
             )
         if lease is None:
             return False

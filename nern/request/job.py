@@ -79,6 +79,7 @@ class JobRequest(BaseModel):
         None,
         description="A plain sequential network, for a checkpoint of unknown architecture. It takes the weights in order.",
     )
+    priority: int = Field(0, ge=-10, le=10, description="Queued jobs of a higher priority are worked on first.")
 
     def training(self) -> TrainingRequest:
         """The options of the recipe, without the other fields of the job."""

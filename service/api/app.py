@@ -29,7 +29,7 @@ from service.serving.renderer import Renderer
 from service.settings import Settings
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Away, Database
-from service.store.marking import WrongBlobStore, mark
+from service.store.marking import WrongBlobStore, is_new, mark
 from service.uploads.intake import Intake
 from service.uploads.resumable import Uploads
 from service.uploads.resumable import sweep_forever as sweep_uploads
@@ -62,7 +62,7 @@ def create_app(
     torch.set_num_threads(1)
     release = version("nern")
     database = Database(settings.database)
-    blobs = Blobs(settings.blobs, make=settings.blob_url is None)
+    blobs = Blobs(settings.blobs, make=settings.blob_url is None or is_new(database))
     inspectors = Inspectors(settings.inspectors)
     stopping = stopping or Event()
     intake = Intake(settings, database, blobs, inspectors)
@@ -85,7 +85,7 @@ def create_app(
         clear_abandoned(settings)
         await run_in_threadpool(_mark, database, blobs)
         async with inspectors:
-            sweeps = [sweep_forever(database, context.waker, settings), sweep_uploads(context.uploads, settings)]
+            sweeps = [sweep_forever(database, settings), sweep_uploads(context.uploads, settings)]
             sweeping = [asyncio.create_task(sweep) for sweep in sweeps]
             yield
             for task in sweeping:

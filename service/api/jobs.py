@@ -41,6 +41,7 @@ class JobOut(BaseModel):
     data: DatasetSource | NoiseSource | None = Field(description="The images to distil from; null if there are none")
     config: dict[str, Any] = Field(description="Every option of the recipe, with its value for this job")
     notes: list[str] = Field(description="What the job will not do, and why")
+    priority: int = Field(description="Queued jobs of a higher priority are worked on first")
     attempt: int = Field(description="How often a worker has started the job")
     created_at: datetime
     started_at: datetime | None = Field(description="Start of the first attempt")
@@ -88,7 +89,7 @@ def create_job(
     except IntegrityError:
         # A request with the same Idempotency-Key has created the job meanwhile. The second call finds it.
         job = _create(context, body, idempotency_key, digest)
-    context.waker.wake(job.id)
+    context.waker.wake()
     response.headers["Location"] = f"{router.prefix}/{job.id}"
     return out(job)
 
@@ -142,7 +143,7 @@ def resume_job(id: str, context: Ctx, session: Writing) -> JobOut:
     A job that is queued or runs stays as it is. The answer is 409 for a job that is over.
     """
     job = _changed(session, find(session, id), jobs.resume(session, id, context.clock()), "resumed")
-    context.waker.wake(id)
+    context.waker.wake()
     return job
 
 
@@ -164,7 +165,7 @@ def retry_job(id: str, context: Ctx, session: Writing, body: RetryRequest | None
     except problems.NotFound as problem:
         raise problems.Impossible(f"job {id} can't be retried: {problem.detail}") from None
     answer = _changed(session, job, jobs.retry(session, id, context.clock(), from_start=from_start), "retried")
-    context.waker.wake(id)
+    context.waker.wake()
     return answer
 
 

@@ -1,11 +1,12 @@
 """The routes for operators: whether the service is alive and ready, and what its errors mean."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from anyio import fail_after, to_thread
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
 from service import problems
 from service.api.context import Ctx
@@ -14,6 +15,9 @@ from service.store import migrate
 from service.store.marking import mark
 
 router = APIRouter(tags=["operations"])
+
+# The deadline of each probe. A dependency that takes longer is not ready.
+PROBE_SECONDS = 3.0
 
 
 class Health(BaseModel):
@@ -44,17 +48,19 @@ async def readyz(context: Ctx) -> dict[str, str]:
     """The readiness probe: tells whether the service and everything that it depends on are ready.
 
     The answer has an entry for each dependency: the database, its schema, the broker, the blob store, the inspecting processes,
-    and the local worker if there is one. An entry is `ok` or the name of an error. The status is 200 if all entries are `ok`,
-    else 503.
+    and the local worker if there is one. An entry is `ok` or the name of an error. The status is 200 if all entries but the
+    broker's are `ok`, else 503: without the broker, workers find jobs when they look by themselves.
     """
-    checks = {
-        "database": await _probe(context.database.probe),
-        "schema": await _probe(lambda: migrate.probe(context.database)),
-        "blobs": await _probe(lambda: mark(context.database, context.blobs)),
-        "broker": await _probe(context.waker.probe),
-        **{name: await _probe(probe) for name, probe in context.probes.items()},
+    probes: dict[str, Callable[[], Any]] = {
+        "database": context.database.probe,
+        "schema": lambda: migrate.probe(context.database),
+        "blobs": lambda: mark(context.database, context.blobs),
+        "broker": context.waker.probe,
+        **context.probes,
     }
-    if failing := sorted(name for name, state in checks.items() if state != "ok"):
+    found = await asyncio.gather(*(_probe(probe) for probe in probes.values()))
+    checks = dict(zip(probes, found, strict=True))
+    if failing := sorted(name for name, state in checks.items() if state != "ok" and name != "broker"):
         raise problems.Unavailable(f"the service is not ready, because these probes fail: {', '.join(failing)}", checks=checks)
     return checks
 
@@ -77,7 +83,8 @@ def problem_kind(slug: str) -> ProblemKind:
 
 async def _probe(probe: Callable[[], Any]) -> str:
     try:
-        await run_in_threadpool(probe)
+        with fail_after(PROBE_SECONDS):
+            await to_thread.run_sync(probe, abandon_on_cancel=True)
     except Exception as error:  # whatever a dependency raises, it is not ready
         return type(error).__name__
     return "ok"

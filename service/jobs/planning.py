@@ -48,12 +48,13 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, graph: Graph | None, da
         network=described,
         config=plan.request.model_dump(mode="json"),
         notes=notes_on(request, plan, network, data),
+        priority=request.priority,
+        owner="",
         attempt=0,
         fence=0,
         cancel_requested=False,
         pause_requested=False,
         created_at=now,
-        woken_at=now,
     )
 
 

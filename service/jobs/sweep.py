@@ -1,34 +1,24 @@
-"""The sweep: finds jobs whose worker has gone silent, and queued jobs whose wake-up may be lost."""
+"""The sweep: finds jobs whose worker has gone silent."""
 
 import asyncio
 import logging
-from datetime import timedelta
 
 from starlette.concurrency import run_in_threadpool
 
-from service.jobs.wakeups import AGAIN_AFTER_SECONDS, Waker
 from service.settings import Settings
 from service.store import jobs
 from service.store.database import Database, now
 
 log = logging.getLogger(__name__)
 
-# A sweep sends wake-ups for at most this many jobs. Busy workers take no messages, so messages for all jobs of a long queue
-# would pile up in the broker.
-WOKEN_JOBS = 4
 
-
-def sweep(database: Database, waker: Waker, settings: Settings) -> None:
+def sweep(database: Database, settings: Settings) -> None:
     """Sweeps once. Any number of processes may sweep at the same time."""
     with database.write() as session:
-        moment = now(session)
-        jobs.sweep(session, now=moment, max_attempts=settings.max_attempts)
-        waiting = jobs.to_wake(session, now=moment, again_after=timedelta(seconds=AGAIN_AFTER_SECONDS), limit=WOKEN_JOBS)
-    for job_id in waiting:
-        waker.wake(job_id)
+        jobs.sweep(session, now=now(session), max_attempts=settings.max_attempts)
 
 
-async def sweep_forever(database: Database, waker: Waker, settings: Settings) -> None:
+async def sweep_forever(database: Database, settings: Settings) -> None:
     """Sweeps every `settings.sweep_seconds` until the task is cancelled. Goes on after a sweep that failed.
 
     When the database answers again after it did not, leases may have expired because no worker could extend them. So the
@@ -37,7 +27,7 @@ async def sweep_forever(database: Database, waker: Waker, settings: Settings) ->
     while True:
         pause = settings.sweep_seconds
         try:
-            await run_in_threadpool(lambda: sweep(database, waker, settings))
+            await run_in_threadpool(lambda: sweep(database, settings))
         except Exception:  # for example, the database does not answer; the service must go on until it does
             log.exception("the sweep failed; the next one is in %g s", pause)
             pause = await _until_it_answers(database, settings)

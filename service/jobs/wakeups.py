@@ -1,9 +1,11 @@
 """Wake-ups: messages that tell workers to look for jobs.
 
-The job itself is in the database, so a lost message loses nothing: the sweep repeats it.
+The job itself is in the database, and workers look there by themselves too. So a lost message costs a moment and nothing else.
 """
 
 import logging
+from queue import Full, Queue
+from threading import Thread
 from typing import Protocol
 
 from celery import Celery
@@ -14,15 +16,15 @@ log = logging.getLogger(__name__)
 TASK = "nern.look"
 QUEUE = "nern"
 
-# A wake-up for a job that is still queued is repeated after this many seconds. The broker drops the earlier message by then.
-AGAIN_AFTER_SECONDS = 60
+# Wake-ups that wait for the broker. Any more are dropped, because one wakes a worker as well as many.
+WAITING_WAKEUPS = 16
 
 
 class Waker(Protocol):
     """A way to tell workers to look for jobs."""
 
-    def wake(self, job_id: str) -> None:
-        """Tells a worker that this job is queued. Raises nothing, because the sweep repeats wake-ups that were lost."""
+    def wake(self) -> None:
+        """Tells a worker that there is a queued job. Returns at once, and raises nothing."""
         ...
 
     def probe(self) -> None:
@@ -33,7 +35,7 @@ class Waker(Protocol):
 class Polling:
     """For local workers, which look for jobs without messages."""
 
-    def wake(self, job_id: str) -> None:
+    def wake(self) -> None:
         pass
 
     def probe(self) -> None:
@@ -41,7 +43,7 @@ class Polling:
 
 
 class CeleryWaker:
-    """Sends messages through the broker. A Celery worker that is free takes a message."""
+    """Sends messages through the broker, in a thread. A Celery worker takes a message."""
 
     def __init__(self, broker_url: str) -> None:
         self._celery = Celery("nern", broker=broker_url)
@@ -50,16 +52,29 @@ class CeleryWaker:
             broker_transport_options={"socket_timeout": 3, "socket_connect_timeout": 3, "max_retries": 1},
             task_ignore_result=True,
         )
+        self._waiting: Queue[None] = Queue(WAITING_WAKEUPS)
+        Thread(target=self._send_forever, name="wake-ups", daemon=True).start()
 
-    def wake(self, job_id: str) -> None:
+    def wake(self) -> None:
         try:
-            self._celery.send_task(TASK, [job_id], queue=QUEUE, expires=AGAIN_AFTER_SECONDS, retry=False)
-        except (OperationalError, OSError) as error:
-            log.warning("the broker does not answer, so job %s waits until a sweep wakes a worker: %s", job_id, error)
+            self._waiting.put_nowait(None)
+        except Full:
+            log.warning("the broker is slow, so a wake-up is dropped; workers find the job when they look by themselves")
 
     def probe(self) -> None:
         with self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
+
+    def _send(self) -> None:
+        try:
+            self._celery.send_task(TASK, queue=QUEUE, retry=False)
+        except (OperationalError, OSError) as error:
+            log.warning("the broker does not answer; workers find the job when they look by themselves: %s", error)
+
+    def _send_forever(self) -> None:
+        while True:
+            self._waiting.get()
+            self._send()
 
 
 def make_waker(broker_url: str | None) -> Waker:

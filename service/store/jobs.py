@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, CursorResult, ScalarSelect, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, ScalarSelect, and_, case, delete, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.store.job_states import FINAL, INITIAL, TRANSITIONS, Action, State, sources
@@ -127,18 +127,24 @@ def retry(session: Session, id: str, now: datetime, *, from_start: bool = False)
     return _take(session, "retry", over, id=id, now=now, **anew) or _take(session, "retry", ~over, id=id, now=now)
 
 
-def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, prefer: str | None = None) -> Lease | None:
-    """Claims the job `prefer` if it is queued, or else the oldest queued job. Returns None if no job was claimed.
+def claim(session: Session, *, owner: str, now: datetime, lease: timedelta) -> Lease | None:
+    """Claims the queued job that is due first. Returns None if no job was claimed.
 
-    A job that workers could not work on is left alone until its `not_before`.
+    The highest priority comes first. Among jobs of equal priority, their owners take turns: first comes the owner whose latest
+    claim is the longest ago. The oldest job of an owner comes first. A job that was given back because of a fault waits until
+    its `not_before`.
 
-    The claim is one compare-and-set on state and fence: of several workers that claim a job at the same time, one succeeds.
+    Several workers that claim at the same time get different jobs: PostgreSQL skips the rows that others have locked, and in
+    SQLite one transaction writes at a time. The claim itself is a compare-and-set on state and fence.
     """
-    due = or_(Job.not_before.is_(None), Job.not_before <= now)
-    waiting = select(Job.id, Job.fence).where(Job.state.in_(sources("claim")), due).order_by(Job.id).limit(1)
-    candidates = [waiting.where(Job.id == prefer), waiting] if prefer else [waiting]
-    for query in candidates:
-        if (found := session.execute(query).first()) and _take(
+    due = and_(Job.state.in_(sources("claim")), or_(Job.not_before.is_(None), Job.not_before <= now))
+    if (priority := session.scalar(select(func.max(Job.priority)).where(due))) is None:
+        return None
+    first = and_(due, Job.priority == priority)
+    for turn in _turns(session, first):
+        waiting = select(Job.id, Job.fence).where(first, Job.owner == turn).order_by(Job.id).limit(1)
+        found = session.execute(waiting.with_for_update(skip_locked=True)).first()
+        if found and _take(
             session,
             "claim",
             Job.fence == found.fence,
@@ -146,6 +152,7 @@ def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, pref
             now=now,
             lease_owner=owner,
             lease_expires_at=now + lease,
+            claimed_at=now,
             attempt=Job.attempt + 1,
             fruitless=Job.fruitless + 1,
             fence=Job.fence + 1,
@@ -242,21 +249,24 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
         _take(session, action, *still_expired, id=job.id, now=now, error=error)
 
 
-def to_wake(session: Session, *, now: datetime, again_after: timedelta, limit: int) -> Sequence[str]:
-    """Ids of the jobs for which a wake-up is due, and records a wake-up of each at `now`.
-
-    A wake-up is due for each of the oldest `limit` queued jobs whose last wake-up is longer ago than `again_after`.
-    """
-    due = or_(Job.woken_at.is_(None), Job.woken_at < now - again_after)
-    waiting = Job.state.in_(sources("claim"))
-    first = session.scalars(select(Job.id).where(waiting).order_by(Job.id).limit(limit)).all()
-    return [id for id in first if _change(session, Job.id == id, waiting, due, woken_at=now)]
-
-
 def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence[JobEvent]:
     """At most `limit` events of a job with numbers greater than `after`, in ascending order."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.number > after)
     return session.scalars(query.order_by(JobEvent.number).limit(limit)).all()
+
+
+def _turns(session: Session, first: ColumnElement[bool]) -> list[str]:
+    """The owners of the jobs that `first` selects, in the order of their turns."""
+    owners: list[str] = []
+    # One owner after the other, each by a look into an index. To group all queued jobs by owner would read them all.
+    owner = session.scalar(select(func.min(Job.owner)).where(first))
+    while owner is not None:
+        owners.append(owner)
+        owner = session.scalar(select(func.min(Job.owner)).where(first, Job.owner > owner))
+    if len(owners) < 2:
+        return owners
+    claimed = {owner: session.scalar(select(func.max(Job.claimed_at)).where(Job.owner == owner)) for owner in owners}
+    return sorted(owners, key=lambda owner: (claimed[owner] is not None, claimed[owner], owner))
 
 
 def _lock(session: Session, id: str) -> None:
@@ -312,7 +322,7 @@ def _on_entering(state: State, now: datetime) -> dict[str, Any]:
         return {**without_lease, "finished_at": now}
     # The steps after the newest snapshot will be made again.
     stored = {name: _newest_snapshot(column) for name, column in SHOWN.items()}
-    return {**without_lease, "woken_at": None, **stored}
+    return {**without_lease, **stored}
 
 
 def _newest_snapshot(column: InstrumentedAttribute[Any]) -> ScalarSelect[Any]:

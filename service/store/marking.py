@@ -4,12 +4,20 @@ from sqlalchemy import select
 
 from service.store import blobs
 from service.store.blobs import Blobs
-from service.store.database import Database
+from service.store.database import Away, Database
 from service.store.tables import Checkpoint
 
 
 class WrongBlobStore(Exception):
     """The blob store does not have the blobs of the database: perhaps it is not mounted."""
+
+
+def is_new(database: Database) -> bool:
+    """Whether the database has no checkpoints, so that a blob folder may be made. False if the database does not answer."""
+    try:
+        return _newest(database) is None
+    except Away:
+        return False
 
 
 def mark(database: Database, store: Blobs) -> None:
@@ -19,10 +27,14 @@ def mark(database: Database, store: Blobs) -> None:
     """
     if store.marked:
         return
-    with database.read() as session:
-        newest = session.scalar(
-            select(Checkpoint.id).where(Checkpoint.deleted_at.is_(None)).order_by(Checkpoint.id.desc()).limit(1)
-        )
+    newest = _newest(database)
     if newest and not store.has(blobs.checkpoint_tensors(newest)):
         raise WrongBlobStore(f"the blob store has neither a mark nor the tensors of checkpoint {newest}; is it mounted?")
     store.mark()
+
+
+def _newest(database: Database) -> str | None:
+    """The id of the newest checkpoint."""
+    query = select(Checkpoint.id).where(Checkpoint.deleted_at.is_(None)).order_by(Checkpoint.id.desc()).limit(1)
+    with database.read() as session:
+        return session.scalar(query)

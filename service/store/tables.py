@@ -184,12 +184,21 @@ class Job(Base):
     A worker may write to the row only while owner and fence in the row are those of its lease; see docs/jobs.md.
     `attempt` counts the attempts, `fruitless` those since the training made progress that was stored. `faults` counts the
     workers in a row that have given the job back because something was wrong with their machine; until `not_before`, no worker
-    claims the job.
+    claims the job. `owner` is who has created the job; so far, all jobs have the owner "".
     """
 
     __tablename__ = "job"
     __table_args__ = (
         Index("job_state", "state", "id"),
+        Index(
+            "job_queue",
+            "priority",
+            "owner",
+            "id",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index("job_turn", "owner", "claimed_at"),
         Index("job_checkpoint_id", "checkpoint_id", "id"),
         Index("job_dataset_id", "dataset_id"),
     )
@@ -210,16 +219,18 @@ class Job(Base):
     idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
     request_digest: Mapped[str | None] = mapped_column(String(64))
 
+    priority: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    owner: Mapped[str] = mapped_column(default="", server_default=text("''"))
     attempt: Mapped[int] = mapped_column(default=0)
     fruitless: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     faults: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     not_before: Mapped[datetime | None]
     fence: Mapped[int] = mapped_column(default=0)
+    claimed_at: Mapped[datetime | None]
     lease_owner: Mapped[str | None] = mapped_column(String(36))
     lease_expires_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
-    woken_at: Mapped[datetime | None]
 
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]

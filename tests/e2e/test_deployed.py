@@ -1,15 +1,20 @@
 """As deployed: PostgreSQL, Redis, a Celery worker process, the API in a process of its own."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
+import redis
 
 from service.store import migrate
 from service.store.database import Database
 from tests.e2e.flow import main_job, ok
 from tests.support.networks import resnet8, saved
-from tests.support.processes import celery_worker, serving
+from tests.support.processes import celery_worker, environment, serving
 from tests.support.servers import redis_server
 from tests.support.waiting import DEADLINE_SECONDS, until
 
@@ -41,16 +46,86 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back(tmp_path: Path, settin
         assert (given_back["state"], given_back["attempt"]) == ("queued", 0)
 
 
-def test_a_job_waits_while_the_broker_is_away(tmp_path: Path, settings: dict[str, str]) -> None:
+def test_a_job_is_worked_on_without_the_broker(tmp_path: Path, settings: dict[str, str]) -> None:
     (tmp_path / "redis").mkdir()
     with redis_server(tmp_path / "redis") as gone:
         pass
+    alone = {**settings, "NERN_BROKER_URL": gone}
     with (
-        serving(tmp_path, {**settings, "NERN_BROKER_URL": gone}) as (url, _),
+        serving(tmp_path, alone) as (url, _),
         httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client,
+        celery_worker(tmp_path, alone) as worker,
     ):
         checkpoint = ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))
-        assert ok(client.post("/v1/jobs", json={"checkpoint_id": checkpoint["id"]}))["state"] == "queued"
-        not_ready = client.get("/readyz")
-        assert not_ready.status_code == 503
-        assert not_ready.json()["checks"]["broker"] != "ok"
+        job = ok(client.post("/v1/jobs", json={"checkpoint_id": checkpoint["id"], "steps": 20, "hidden": 8}))
+        until(lambda: ok(client.get(f"/v1/jobs/{job['id']}"))["state"] == "succeeded", what="the job")
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        assert ready.json()["broker"] != "ok"
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(DEADLINE_SECONDS)
+
+
+def test_a_broker_that_hangs_holds_nothing_up(tmp_path: Path, settings: dict[str, str]) -> None:
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis") as redis_url:
+        hanging = {**settings, "NERN_BROKER_URL": redis_url}
+        with (
+            serving(tmp_path, hanging) as (url, _),
+            httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client,
+            celery_worker(tmp_path, hanging) as worker,
+            redis.Redis.from_url(redis_url) as broker,
+        ):
+            checkpoint = ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))
+            until(lambda: "ready." in (tmp_path / "celery.log").read_text(), what="a worker that is connected")
+            process = psutil.Process(broker.info("server")["process_id"])
+            process.suspend()
+            try:
+                body = {"checkpoint_id": checkpoint["id"], "steps": 20, "hidden": 8}
+                made = [ok(client.post("/v1/jobs", json={**body, "seed": seed}))["id"] for seed in range(20)]
+                until(lambda: ok(client.get(f"/v1/jobs/{made[-1]}"))["state"] == "succeeded", what="the jobs")
+                worker.send_signal(signal.SIGTERM)
+                assert worker.wait(DEADLINE_SECONDS) == 0
+            finally:
+                process.resume()
+
+
+def test_the_broker_wakes_an_idle_worker(tmp_path: Path, settings: dict[str, str]) -> None:
+    """With so long a pause between two looks, only a message can have woken the worker."""
+    rarely = {**settings, "NERN_POLL_SECONDS": str(10 * DEADLINE_SECONDS)}
+    with (
+        serving(tmp_path, settings) as (url, _),
+        httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client,
+        celery_worker(tmp_path, rarely),
+    ):
+        checkpoint = ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))
+        until(lambda: "looks for jobs" in (tmp_path / "celery.log").read_text(), what="a worker that has looked")
+        job = ok(client.post("/v1/jobs", json={"checkpoint_id": checkpoint["id"], "steps": 20, "hidden": 8}))
+        until(lambda: ok(client.get(f"/v1/jobs/{job['id']}"))["state"] == "succeeded", what="the job")
+
+
+def test_a_worker_whose_training_dies_goes_on(tmp_path: Path, settings: dict[str, str]) -> None:
+    quick = {**settings, "NERN_LEASE_SECONDS": "3", "NERN_SNAPSHOT_SECONDS": "0.2"}
+    with (
+        serving(tmp_path, quick) as (url, _),
+        httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client,
+        celery_worker(tmp_path, quick) as worker,
+    ):
+        checkpoint = ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))
+        body = {"checkpoint_id": checkpoint["id"], "steps": 2000, "hidden": 8, "kernel_batch": 256}
+        id = ok(client.post("/v1/jobs", json=body))["id"]
+        until(lambda: (ok(client.get(f"/v1/jobs/{id}"))["progress"] or {}).get("step", 0) > 500, what="progress")
+        [training] = psutil.Process(worker.pid).children()
+        training.kill()
+        until(lambda: ok(client.get(f"/v1/jobs/{id}"))["state"] == "succeeded", what="the job")
+        events = ok(client.get(f"/v1/jobs/{id}/events", params={"limit": 200}))["items"]
+        assert [event["data"]["step"] > 0 for event in events if event["kind"] == "resumed"] == [True]
+
+
+def test_a_celery_worker_without_a_broker_says_what_to_do(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "celery", "-A", "worker.celery", "worker"]
+    ended = subprocess.run(
+        command, env=environment({}), cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+    )
+    assert ended.returncode != 0
+    assert "NERN_BROKER_URL is not set" in ended.stderr

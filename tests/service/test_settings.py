@@ -18,7 +18,6 @@ from service.api.app import create_app
 from service.api.context import Context
 from service.inspection import process
 from service.jobs.sweep import sweep, sweep_forever
-from service.jobs.wakeups import Polling
 from service.settings import Settings
 from service.store import jobs, migrate
 from service.store.database import Database
@@ -43,7 +42,7 @@ EFFECTS = {
     "api_keys": "e2e/test_embedded.py::test_api_keys_open_what_their_scope_says",
     "data_dir": "e2e/test_embedded.py::test_data_stays_below_the_data_directory",
     "database_url": "e2e/test_processors.py::test_two_kinds_of_nodes_share_no_etag_of_rebuilt_weights",
-    "broker_url": "e2e/test_deployed.py::test_a_job_waits_while_the_broker_is_away",
+    "broker_url": "e2e/test_deployed.py::test_the_broker_wakes_an_idle_worker",
     "blob_url": "service/test_settings.py::test_blob_url_is_where_uploads_are_kept",
     "max_upload_bytes": "service/api/test_uploads.py::test_a_body_of_unknown_length_is_limited_too",
     "max_body_bytes": "service/api/test_contract.py::test_a_chunked_body_over_the_limit",
@@ -172,19 +171,22 @@ def test_max_attempts_end_a_job(settings: Settings, database: Database, attempts
         session.flush()
         jobs.add(session, job)
         assert jobs.claim(session, owner="test", now=NOW, lease=timedelta(seconds=1))
-    sweep(database, Polling(), with_values(settings, max_attempts=attempts))
+    sweep(database, with_values(settings, max_attempts=attempts))
     with database.read() as session:
         assert session.get_one(Job, job.id).state == state
 
 
 class Pauses:
-    """Stands for an event that nobody sets: remembers how long it was waited for, and ends the second wait."""
+    """Stands for an event that nobody sets: remembers how long it was waited for, and is set after the second wait."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def is_set(self) -> bool:
         return len(self.seconds) == 2
+
+    def clear(self) -> None:
+        pass
 
     def wait(self, seconds: float) -> None:
         self.seconds.append(seconds)
@@ -250,7 +252,7 @@ def sweep_pauses(settings: Settings) -> list[float]:
 
     database = Database(settings.database)
     with patch("service.jobs.sweep.asyncio.sleep", sleep), pytest.raises(asyncio.CancelledError):
-        asyncio.run(sweep_forever(database, Polling(), settings))
+        asyncio.run(sweep_forever(database, settings))
     database.close()
     return slept
 

@@ -8,6 +8,7 @@ import httpx
 from service.store import jobs
 from service.store.blobs import MARK
 from service.store.database import Database
+from service.store.tables import Job
 from tests.support.networks import dataset_file, resnet8, saved
 from tests.support.rows import NOW
 
@@ -48,6 +49,8 @@ def files(folder: Path) -> list[Path]:
 def finish(database: Database, id: str, state: Any) -> None:
     """Claims a queued job and ends it in a final state."""
     with database.write() as session:
-        lease = jobs.claim(session, owner="test", now=NOW, lease=NOW - NOW, prefer=id)
+        session.get_one(Job, id).priority = 100
+        session.flush()
+        lease = jobs.claim(session, owner="test", now=NOW, lease=NOW - NOW)
         assert lease is not None
         jobs.finish(session, lease, state, now=NOW, error={"type": "t", "detail": "d"})

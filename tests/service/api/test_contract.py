@@ -1,5 +1,6 @@
 """The HTTP contract: what is the same for all routes."""
 
+from threading import Event
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ from service.store.blobs import MARK
 from service.store.database import Database
 from tests.support import rows
 from tests.support.calls import is_problem, new_job, upload
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
@@ -108,6 +110,16 @@ def test_a_blob_store_that_is_away_is_named(client: httpx.Client) -> None:
     assert is_problem(answer, 503, "unavailable", "blobs")
     assert answer.json()["checks"]["blobs"] == "Unreachable"
     assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("hangs", ["obstore.head", "service.store.database.Database.probe"])
+def test_a_dependency_that_hangs_does_not_hold_the_readiness_probe(client: httpx.Client, hangs: str) -> None:
+    over = Event()
+    with patch(hangs, lambda *_, **__: over.wait(DEADLINE_SECONDS)), patch("service.api.operations.PROBE_SECONDS", 0.1):
+        answer = client.get("/readyz")
+    over.set()
+    assert is_problem(answer, 503, "unavailable", "blobs" if hangs == "obstore.head" else "database")
+    assert "TimeoutError" in answer.json()["checks"].values()
 
 
 def test_a_blob_store_without_the_blobs_of_the_database_is_named(client: httpx.Client, settings: Settings) -> None:

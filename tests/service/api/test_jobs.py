@@ -321,7 +321,7 @@ def test_pausing_resuming_and_retrying(client: httpx.Client, database: Database)
     assert asked("retry") == (409, f"job {id} is paused, so it can't be retried")
     with patch.object(Polling, "wake") as woken:
         assert asked("resume") == (202, "queued")
-        woken.assert_called_once_with(id)
+        woken.assert_called_once_with()
     with database.write() as session:
         lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
     assert lease is not None
@@ -333,7 +333,7 @@ def test_pausing_resuming_and_retrying(client: httpx.Client, database: Database)
     assert asked("resume") == (409, f"job {id} has failed, so it can't be resumed")
     with patch.object(Polling, "wake") as woken:
         assert asked("retry") == (202, "queued")
-        woken.assert_called_once_with(id)
+        woken.assert_called_once_with()
     assert (client.get(f"/v1/jobs/{id}").json()["error"], client.get(f"/v1/jobs/{id}").json()["attempt"]) == (None, 0)
     assert is_problem(client.post("/v1/jobs/nope/pause"), 404, "not-found")
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
-from service.store import jobs, snapshots
+from service.store import jobs, migrate, snapshots
 from service.store.database import Database
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Job
@@ -20,10 +21,10 @@ LATER = NOW + timedelta(seconds=31)
 
 
 @pytest.fixture
-def add_job(database: Database) -> Callable[[], str]:
-    def add() -> str:
+def add_job(database: Database) -> Callable[..., str]:
+    def add(**values: Any) -> str:
         checkpoint = rows.checkpoint()
-        job = rows.job(checkpoint.id)
+        job = rows.job(checkpoint.id, **values)
         with database.write() as session:
             session.add(checkpoint)
             session.flush()
@@ -33,13 +34,13 @@ def add_job(database: Database) -> Callable[[], str]:
     return add
 
 
-def claim(database: Database, *, owner: str = "worker", now: datetime = NOW, prefer: str | None = None) -> Lease | None:
+def claim(database: Database, *, owner: str = "worker", now: datetime = NOW) -> Lease | None:
     with database.write() as session:
-        return jobs.claim(session, owner=owner, now=now, lease=LEASE, prefer=prefer)
+        return jobs.claim(session, owner=owner, now=now, lease=LEASE)
 
 
-def held(database: Database, *, owner: str = "worker", prefer: str | None = None) -> Lease:
-    lease = claim(database, owner=owner, prefer=prefer)
+def held(database: Database, *, owner: str = "worker") -> Lease:
+    lease = claim(database, owner=owner)
     assert lease is not None
     return lease
 
@@ -54,20 +55,69 @@ def sweep(database: Database, *, now: datetime = LATER, max_attempts: int = 3) -
         jobs.sweep(session, now=now, max_attempts=max_attempts)
 
 
-def test_the_job_that_has_waited_longest_is_claimed_first(database: Database, add_job: Callable[[], str]) -> None:
+def test_the_job_that_has_waited_longest_is_claimed_first(database: Database, add_job: Callable[..., str]) -> None:
     first, second = add_job(), add_job()
     assert held(database).job_id == first
     assert held(database).job_id == second
     assert claim(database) is None
 
 
-def test_a_preferred_job_goes_first_while_it_waits(database: Database, add_job: Callable[[], str]) -> None:
-    first, second = add_job(), add_job()
-    assert held(database, prefer=second).job_id == second
-    assert held(database, prefer=second).job_id == first
+def test_the_highest_priority_is_claimed_first(database: Database, add_job: Callable[..., str]) -> None:
+    low, middle, high = add_job(priority=-1), add_job(), add_job(priority=10)
+    assert [held(database).job_id for _ in range(3)] == [high, middle, low]
 
 
-def test_a_claim_counts_the_attempt_and_moves_the_fence(database: Database, add_job: Callable[[], str]) -> None:
+def test_owners_take_turns(database: Database, add_job: Callable[..., str]) -> None:
+    many = [add_job(owner="many") for _ in range(4)]
+    few = [add_job(owner="few") for _ in range(2)]
+    urgent = add_job(owner="many", priority=1)
+    order = [claim(database, now=NOW + timedelta(seconds=number)) for number in range(7)]
+    # The owner of the urgent job has had a turn.
+    assert [lease and lease.job_id for lease in order] == [urgent, few[0], many[0], few[1], many[1], many[2], many[3]]
+
+
+def test_a_job_that_waits_after_a_fault_keeps_no_other_waiting(database: Database, add_job: Callable[..., str]) -> None:
+    first, second = add_job(priority=1), add_job()
+    lease = held(database)
+    with database.write() as session:
+        jobs.give_back(session, lease, now=NOW, fault="the disk is full")
+    assert held(database).job_id == second
+    assert claim(database) is None
+    due = claim(database, now=NOW + timedelta(seconds=1))
+    assert due is not None
+    assert due.job_id == first
+
+
+def test_eight_workers_that_claim_at_once_get_eight_jobs(postgres_url: str) -> None:
+    """In one round: no worker waits for another, or comes back with nothing."""
+    database = Database(postgres_url)
+    migrate.upgrade(database)
+    checkpoint = rows.checkpoint()
+    with database.write() as session:
+        session.add(checkpoint)
+        session.flush()
+        for _ in range(8):
+            jobs.add(session, rows.job(checkpoint.id))
+    together, claimed = Barrier(8), []
+
+    def work() -> None:
+        with database.write() as session:
+            lease = jobs.claim(session, owner="worker", now=NOW, lease=LEASE)
+            # Every worker holds its claim until all have one.
+            together.wait(DEADLINE_SECONDS)
+            claimed.append(lease and lease.job_id)
+
+    threads = [Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+    database.close()
+    assert None not in claimed
+    assert len(set(claimed)) == 8
+
+
+def test_a_claim_counts_the_attempt_and_moves_the_fence(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     lease = held(database)
     claimed = job(database, id)
@@ -75,7 +125,7 @@ def test_a_claim_counts_the_attempt_and_moves_the_fence(database: Database, add_
     assert lease == Lease(id, "worker", 1)
 
 
-def test_workers_that_claim_at_the_same_time_never_get_the_same_job(database: Database, add_job: Callable[[], str]) -> None:
+def test_workers_that_claim_at_the_same_time_never_get_the_same_job(database: Database, add_job: Callable[..., str]) -> None:
     waiting = {add_job() for _ in range(4)}
     claimed: list[str] = []
     together = Barrier(8)
@@ -94,7 +144,7 @@ def test_workers_that_claim_at_the_same_time_never_get_the_same_job(database: Da
     assert sorted(claimed) == sorted(waiting)
 
 
-def test_a_heartbeat_extends_the_lease_and_brings_word_of_cancellation(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_heartbeat_extends_the_lease_and_brings_word_of_cancellation(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     lease = held(database)
     with database.write() as session:
@@ -108,7 +158,7 @@ def test_a_heartbeat_extends_the_lease_and_brings_word_of_cancellation(database:
 
 
 def test_a_silent_workers_job_goes_back_to_the_queue_and_its_writes_are_refused(
-    database: Database, add_job: Callable[[], str]
+    database: Database, add_job: Callable[..., str]
 ) -> None:
     id = add_job()
     late = held(database, owner="late")
@@ -130,7 +180,7 @@ def test_a_silent_workers_job_goes_back_to_the_queue_and_its_writes_are_refused(
     assert job(database, id).lease_owner == "new"
 
 
-def test_the_same_owner_under_an_old_fence_is_refused_too(database: Database, add_job: Callable[[], str]) -> None:
+def test_the_same_owner_under_an_old_fence_is_refused_too(database: Database, add_job: Callable[..., str]) -> None:
     add_job()
     old = held(database)
     sweep(database)
@@ -139,7 +189,7 @@ def test_the_same_owner_under_an_old_fence_is_refused_too(database: Database, ad
         jobs.finish(session, old, "succeeded", now=LATER)
 
 
-def test_a_job_whose_workers_all_go_silent_fails_with_the_reason(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_job_whose_workers_all_go_silent_fails_with_the_reason(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     for _ in range(2):
         held(database)
@@ -152,7 +202,7 @@ def test_a_job_whose_workers_all_go_silent_fails_with_the_reason(database: Datab
     assert claim(database) is None
 
 
-def test_a_job_that_is_to_pause_is_paused_when_its_worker_goes_silent(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_job_that_is_to_pause_is_paused_when_its_worker_goes_silent(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     held(database)
     with database.write() as session:
@@ -163,7 +213,7 @@ def test_a_job_that_is_to_pause_is_paused_when_its_worker_goes_silent(database: 
     assert claim(database) is None
 
 
-def test_cancelling_comes_before_pausing(database: Database, add_job: Callable[[], str]) -> None:
+def test_cancelling_comes_before_pausing(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     lease = held(database)
     with database.write() as session:
@@ -174,7 +224,7 @@ def test_cancelling_comes_before_pausing(database: Database, add_job: Callable[[
     assert job(database, id).state == "cancelled"
 
 
-def test_a_retried_job_begins_anew(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_retried_job_begins_anew(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     for _ in range(2):
         held(database)
@@ -199,7 +249,7 @@ def test_a_retried_job_begins_anew(database: Database, add_job: Callable[[], str
     assert states[-6:] == ["queued", "running", "cancelled", "queued", "running", "succeeded"]
 
 
-def test_a_cancelled_job_whose_worker_goes_silent_is_cancelled(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_cancelled_job_whose_worker_goes_silent_is_cancelled(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     held(database)
     with database.write() as session:
@@ -208,7 +258,7 @@ def test_a_cancelled_job_whose_worker_goes_silent_is_cancelled(database: Databas
     assert job(database, id).state == "cancelled"
 
 
-def test_giving_back_does_not_use_up_an_attempt(database: Database, add_job: Callable[[], str]) -> None:
+def test_giving_back_does_not_use_up_an_attempt(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     lease = held(database)
     with database.write() as session:
@@ -217,7 +267,7 @@ def test_giving_back_does_not_use_up_an_attempt(database: Database, add_job: Cal
     assert (given_back.state, given_back.attempt, given_back.fence) == ("queued", 0, 1)
 
 
-def test_a_cancelled_job_that_is_given_back_ends(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_cancelled_job_that_is_given_back_ends(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     lease = held(database)
     with database.write() as session:
@@ -228,7 +278,7 @@ def test_a_cancelled_job_that_is_given_back_ends(database: Database, add_job: Ca
     assert claim(database) is None
 
 
-def test_cancelling(database: Database, add_job: Callable[[], str]) -> None:
+def test_cancelling(database: Database, add_job: Callable[..., str]) -> None:
     waiting, done = add_job(), add_job()
     with database.write() as session:
         assert jobs.request_cancel(session, waiting, NOW)
@@ -241,7 +291,7 @@ def test_cancelling(database: Database, add_job: Callable[[], str]) -> None:
         assert not jobs.request_cancel(session, done, NOW)
 
 
-def test_events_are_numbered_without_gaps_and_end_with_the_final_state(database: Database, add_job: Callable[[], str]) -> None:
+def test_events_are_numbered_without_gaps_and_end_with_the_final_state(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     lease = held(database)
     with database.write() as session:
@@ -259,20 +309,6 @@ def test_events_are_numbered_without_gaps_and_end_with_the_final_state(database:
     assert events[-1].data == {"state": "failed", "error": {"type": "t", "detail": "d"}}
 
 
-def test_queued_jobs_are_woken_once_and_again_only_after_a_while(database: Database, add_job: Callable[[], str]) -> None:
-    id = add_job()
-    for now, expected in [(NOW, [id]), (NOW, []), (LATER, []), (NOW + timedelta(seconds=61), [id])]:
-        with database.write() as session:
-            assert jobs.to_wake(session, now=now, again_after=timedelta(seconds=60), limit=9) == expected
-
-
-def test_of_a_long_queue_only_the_front_is_announced(database: Database, add_job: Callable[[], str]) -> None:
-    front, *_ = [add_job() for _ in range(3)]
-    for expected in ([front], []):
-        with database.write() as session:
-            assert jobs.to_wake(session, now=NOW, again_after=timedelta(seconds=60), limit=1) == expected
-
-
 def store(database: Database, lease: Lease, step: int) -> list[tuple[int, int]]:
     """Adds the row of a snapshot. Returns fence and step of the rows that were removed."""
     progress = {"step": step, "steps": 99}
@@ -288,7 +324,7 @@ def rows_of(database: Database, id: str) -> list[tuple[int, int]]:
         return [(row.fence, row.step) for row in snapshots.newest_first(session, id)]
 
 
-def test_the_two_newest_snapshots_are_kept(database: Database, add_job: Callable[[], str]) -> None:
+def test_the_two_newest_snapshots_are_kept(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     first = held(database)
     assert [store(database, first, step) for step in (10, 20, 30)] == [[], [], [(1, 10)]]
@@ -298,7 +334,7 @@ def test_the_two_newest_snapshots_are_kept(database: Database, add_job: Callable
     assert rows_of(database, id) == [(2, 5), (1, 30)]
 
 
-def test_a_snapshot_without_a_lease_is_refused(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_snapshot_without_a_lease_is_refused(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     late = held(database)
     sweep(database)
@@ -308,7 +344,7 @@ def test_a_snapshot_without_a_lease_is_refused(database: Database, add_job: Call
     assert rows_of(database, id) == []
 
 
-def test_attempts_that_make_progress_do_not_count(database: Database, add_job: Callable[[], str]) -> None:
+def test_attempts_that_make_progress_do_not_count(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     for step in range(1, 8):
         store(database, held(database), step)
@@ -324,7 +360,7 @@ def test_attempts_that_make_progress_do_not_count(database: Database, add_job: C
     assert error["detail"] == "the worker went silent in each of the last 2 attempts, the last time at step 7 of 99"
 
 
-def test_a_stop_counts_no_attempt_and_forgives_none(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_stop_counts_no_attempt_and_forgives_none(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     held(database)
     sweep(database, max_attempts=2)
@@ -340,7 +376,7 @@ def test_a_stop_counts_no_attempt_and_forgives_none(database: Database, add_job:
     assert error["detail"] == "the worker went silent in each of the last 2 attempts, the last time before its first step"
 
 
-def test_a_job_that_returns_to_the_queue_shows_what_is_stored(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_job_that_returns_to_the_queue_shows_what_is_stored(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
 
     def report(lease: Lease, step: int) -> None:
@@ -369,7 +405,7 @@ def test_a_job_that_returns_to_the_queue_shows_what_is_stored(database: Database
     assert (shown.progress, shown.metrics, shown.estimated_finish_at) == ({"step": 30, "steps": 99}, {"loss": 30}, None)
 
 
-def test_a_retry_goes_on_from_the_snapshot_or_from_the_start(database: Database, add_job: Callable[[], str]) -> None:
+def test_a_retry_goes_on_from_the_snapshot_or_from_the_start(database: Database, add_job: Callable[..., str]) -> None:
     id = add_job()
     store(database, held(database), 20)
     with database.write() as session:
