@@ -82,9 +82,7 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(
         0.5, gt=0, description="How often idle workers look for jobs, and event streams look for events"
     )
-    sweep_seconds: float = Field(
-        5, gt=0, description="How often the service looks for jobs of silent workers"
-    )
+    sweep_seconds: float = Field(5, gt=0, description="How often the service looks for jobs of silent workers")
 
     @property
     def database(self) -> str:

@@ -18,7 +18,7 @@ from worker.lease import Pulse
 
 log = logging.getLogger(__name__)
 
-REPORT_SECONDS = 0.5
+REPORT_SECONDS = 1.0
 
 
 class Reporter:

@@ -22,6 +22,7 @@ from service.http.fields import validate_parameters
 from service.http.policy import Policies, policy
 from service.http.tus import TusMiddleware
 from service.inspection.pool import Inspectors
+from service.jobs.feed import Feed
 from service.jobs.sweep import sweep_forever
 from service.jobs.wakeups import make_waker
 from service.serving.predictors import Predictors
@@ -74,6 +75,7 @@ def create_app(
         uploads=Uploads(settings, database, blobs, intake, clock, stopping),
         predictors=Predictors(database),
         waker=make_waker(settings.broker_url),
+        feed=Feed(database, stopping, poll_seconds=settings.poll_seconds),
         renderer=Renderer.here(release),
         clock=clock,
         stopping=stopping,

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from service.clock import Clock
+from service.jobs.feed import Feed
 from service.jobs.wakeups import Waker
 from service.serving.predictors import Predictors
 from service.serving.renderer import Renderer
@@ -33,6 +34,7 @@ class Context:
     uploads: Uploads
     predictors: Predictors
     waker: Waker
+    feed: Feed
     renderer: Renderer
     clock: Clock
     probes: Mapping[str, Callable[[], None]]

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Literal
 
-import anyio
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -15,17 +15,15 @@ from starlette.concurrency import run_in_threadpool
 from service.api.context import Context, Ctx
 from service.api.jobs import find
 from service.api.reports import Metrics, Progress, Resumption, StateChange
-from service.http.lists import EVENT_NUMBER, Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.lists import EVENT_NUMBER, MAX_PAGE_ITEMS, Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.negotiation import choose
 from service.http.policy import policy
 from service.store import jobs
+from service.store.database import Away
 from service.store.job_states import FINAL
 from service.store.tables import JobEvent
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-# Events that a stream reads from the database at a time.
-READ_EVENTS = 200
 
 MAX_EVENT_NUMBER = 10**12
 
@@ -83,6 +81,12 @@ LastEventId = Annotated[
     ),
 ]
 
+After = Annotated[int | None, Query(ge=0, le=MAX_EVENT_NUMBER, description="Later events only: those after this number")]
+Newest = Annotated[
+    int | None,
+    Query(ge=1, description=f"The newest events only, so many. More than {MAX_PAGE_ITEMS} count as {MAX_PAGE_ITEMS}"),
+]
+
 
 @router.get(
     "/{id}/events",
@@ -99,49 +103,51 @@ async def job_events(
     context: Ctx,
     limit: Limit = 50,
     cursor: Cursor = None,
+    after: After = None,
+    tail: Newest = None,
     last_event_id: LastEventId = None,
 ) -> ListOf[EventOut] | Response:
-    """Lists the events of a job, oldest first.
+    """Lists the events of a job, oldest first: all, those `after` a number, or the newest ones (`tail`).
 
-    With `Accept: text/event-stream`, the answer is a stream of server-sent events: all events from the first one or from
-    `Last-Event-ID`, then every new event as it happens. The stream ends after the event of a final state.
+    With `Accept: text/event-stream`, the answer is a stream of server-sent events: all events from the first one, or those
+    after `Last-Event-ID` or `after`, then every new event as it happens. The stream ends after the event of a final state. It
+    stays open while the database does not answer.
     """
-    await run_in_threadpool(_exists, context, id)
     if choose(request, {"json": "application/json", "sse": "text/event-stream"}, None) == "sse":
-        if last_event_id and await run_in_threadpool(_is_over, context, id, last_event_id):
-            # A browser connects again whenever a stream ends. The status 204 tells it to stop.
-            return Response(status_code=204)
-        return StreamingResponse(
-            _stream(context, request, id, last_event_id or 0),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-        )
+        return await _stream_of(context, id, last_event_id or after or 0)
+    await run_in_threadpool(_exists, context, id)
+    if tail is not None:
+        rows = await run_in_threadpool(_newest, context, id, min(tail, MAX_PAGE_ITEMS))
+        return ListOf(items=EVENTS.validate_python(rows, from_attributes=True), next_cursor=None)
     page = page_arguments(limit, cursor, kind=EVENT_NUMBER)
-    after = int(page["cursor"] or last_event_id or 0)
-    rows = await run_in_threadpool(_after, context, id, after, page["limit"] + 1)
+    first = int(page["cursor"] or last_event_id or after or 0)
+    rows = await run_in_threadpool(_after, context, id, first, page["limit"] + 1)
     shown = rows[: page["limit"]]
     items = EVENTS.validate_python(shown, from_attributes=True)
     return ListOf(items=items, next_cursor=opaque(str(shown[-1].number)) if len(rows) > len(shown) else None)
 
 
-async def _stream(context: Context, request: Request, id: str, after: int) -> AsyncIterator[bytes]:
+async def _stream_of(context: Context, id: str, after: int) -> Response:
+    """The answer with the events after a number. A browser gives up after an error, so there is none that is not final."""
+    with suppress(Away):
+        await run_in_threadpool(_exists, context, id)
+        if after and await run_in_threadpool(_is_over, context, id, after):
+            # A browser connects again whenever a stream ends. The status 204 tells it to stop.
+            return Response(status_code=204)
+    return StreamingResponse(
+        _stream(context, id, after),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _stream(context: Context, id: str, after: int) -> AsyncIterator[bytes]:
     yield format_sse_event(comment=f"events of job {id}", retry=1000)
-    quiet = 0.0
-    while not context.stopping.is_set():
-        rows = await run_in_threadpool(_after, context, id, after, READ_EVENTS)
+    async for rows in context.feed.follow(id, after, quiet_seconds=KEEP_ALIVE_SECONDS):
         for row in rows:
             yield format_sse_event(data_str=json.dumps(row.data), event=row.kind, id=str(row.number))
-            after = row.number
-            if row.kind == "state" and row.data["state"] in FINAL:
-                return
-        if not rows and await run_in_threadpool(_is_over, context, id, after):
-            return
-        if len(rows) < READ_EVENTS:
-            quiet = 0.0 if rows else quiet + context.settings.poll_seconds
-            if quiet >= KEEP_ALIVE_SECONDS:
-                yield format_sse_event(comment="no events")
-                quiet = 0.0
-            await anyio.sleep(context.settings.poll_seconds)
+        if not rows:
+            yield format_sse_event(comment="no events")
 
 
 def _exists(context: Context, id: str) -> None:
@@ -153,6 +159,11 @@ def _exists(context: Context, id: str) -> None:
 def _after(context: Context, id: str, after: int, limit: int) -> Sequence[JobEvent]:
     with context.database.read() as session:
         return jobs.events(session, id, after=after, limit=limit)
+
+
+def _newest(context: Context, id: str, limit: int) -> Sequence[JobEvent]:
+    with context.database.read() as session:
+        return jobs.tail(session, id, limit)
 
 
 def _is_over(context: Context, id: str, after: int) -> bool:

@@ -67,6 +67,13 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         self._writing = self.engine.execution_options(nern_write=True)
 
+    @property
+    def libpq_url(self) -> str | None:
+        """The URL of a PostgreSQL database for libpq, with its password; None for SQLite."""
+        if self.engine.dialect.name != "postgresql":
+            return None
+        return self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         with self._reached(), Session(self.engine, expire_on_commit=False) as session:

@@ -17,6 +17,9 @@ from service.store.tables import Job, JobEvent, JobSnapshot, Json
 
 End = Literal["succeeded", "failed", "cancelled"]
 
+# PostgreSQL notifies those that listen on this channel of every event.
+CHANNEL = "nern_events"
+
 # A job that a worker gave back because of a fault of its machine waits for 1 s, then for 2 s, and so on up to this time.
 LONGEST_PAUSE_SECONDS = 300.0
 MAX_DOUBLINGS = 16
@@ -269,6 +272,12 @@ def _turns(session: Session, first: ColumnElement[bool]) -> list[str]:
     return sorted(owners, key=lambda owner: (claimed[owner] is not None, claimed[owner], owner))
 
 
+def tail(session: Session, job_id: str, limit: int) -> Sequence[JobEvent]:
+    """The newest `limit` events of a job, in ascending order."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id)
+    return session.scalars(query.order_by(JobEvent.number.desc()).limit(limit)).all()[::-1]
+
+
 def _lock(session: Session, id: str) -> None:
     """Locks the row of a job. `_take` tries one state after the other, and the job must not change to one that was tried."""
     session.execute(select(Job.id).where(Job.id == id).with_for_update())
@@ -353,3 +362,5 @@ def _record(session: Session, job_id: str, kind: str, data: Json, now: datetime)
     last = session.scalar(select(func.max(JobEvent.number)).where(JobEvent.job_id == job_id)) or 0
     session.add(JobEvent(job_id=job_id, number=last + 1, kind=kind, data=data, created_at=now))
     session.flush()
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_notify(CHANNEL, job_id)))

@@ -6,7 +6,7 @@ from unittest.mock import patch
 import httpx
 import pytest
 
-from service.store.database import Database
+from service.store.database import Away, Database
 from tests.support.calls import finish, is_problem, new_job
 
 
@@ -55,3 +55,42 @@ def test_a_quiet_stream_says_now_and_then_that_it_is_still_there(client: httpx.C
         assert ": no events" in lines
         finish(database, id, "failed")
         assert "event: state" in lines
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers"),
+    [
+        ({"after": 1}, [2, 3]),
+        ({"after": 3}, []),
+        ({"tail": 2}, [2, 3]),
+        ({"tail": 1000}, [1, 2, 3]),
+        ({"after": 0, "limit": 1}, [1]),
+    ],
+)
+def test_later_and_newest_events(client: httpx.Client, database: Database, query: dict[str, int], numbers: list[int]) -> None:
+    id = new_job(client).json()["id"]
+    finish(database, id, "failed")
+    page = client.get(f"/v1/jobs/{id}/events", params=query).json()
+    assert [event["number"] for event in page["items"]] == numbers
+    for wrong in ({"after": -1}, {"tail": 0}, {"tail": "x"}):
+        assert is_problem(client.get(f"/v1/jobs/{id}/events", params=wrong), 422, "invalid")
+
+
+def test_a_stream_may_begin_after_a_number(client: httpx.Client, database: Database) -> None:
+    id = new_job(client).json()["id"]
+    finish(database, id, "failed")
+    answer = client.get(f"/v1/jobs/{id}/events", params={"after": 2}, headers={"accept": "text/event-stream"})
+    assert [line for line in answer.text.splitlines() if line.startswith("id:")] == ["id: 3"]
+    assert client.get(f"/v1/jobs/{id}/events?after=3", headers={"accept": "text/event-stream"}).status_code == 204
+
+
+def test_a_browser_that_connects_while_the_database_is_away_gets_a_stream(client: httpx.Client, database: Database) -> None:
+    """An EventSource gives up for good after an answer that is an error."""
+    id = new_job(client).json()["id"]
+    finish(database, id, "failed")
+    with (
+        patch("service.api.events._exists", side_effect=Away),
+        client.stream("GET", f"/v1/jobs/{id}/events", headers={"accept": "text/event-stream"}) as answer,
+    ):
+        assert answer.status_code == 200
+        assert "id: 3" in answer.iter_lines()
