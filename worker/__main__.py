@@ -42,15 +42,16 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"nern worker: {error}")
     log.info("the worker looks for jobs in %s", make_url(settings.database))
-    while not stopping.is_set():
-        woken.clear()
-        try:
-            idle = not worker.work()
-        except Away:
-            log.exception("the database does not answer; the worker tries again")
-            idle = True
-        if idle:
-            woken.wait(settings.poll_seconds)
+    with worker.announced():
+        while not stopping.is_set():
+            woken.clear()
+            try:
+                idle = not worker.work()
+            except Away:
+                log.exception("the database does not answer; the worker tries again")
+                idle = True
+            if idle:
+                woken.wait(settings.poll_seconds)
 
 
 def _obey(woken: Event, stop: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """A worker: claims one job after the other, and ends or gives back what it has claimed."""
 
 import logging
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from threading import Event
 from typing import Literal
@@ -20,6 +21,7 @@ from worker.attempt import Attempt
 from worker.failures import failure_type
 from worker.fitness import Fitness
 from worker.lease import Cancelled, Paused, Pulse, Stopped, kept_alive
+from worker.presence import announced, describe
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,11 @@ class Worker:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._device = device(settings.device)
+        self._about = describe(self._device)
+
+    def announced(self) -> AbstractContextManager[None]:
+        """A block in which this worker is listed as alive. Raises Away."""
+        return announced(self._database, self._owner, self._about, self._device, lambda: self._fitness.fault)
 
     def work(self) -> bool:
         """Claims one job and works on it until it ends.
@@ -56,6 +63,7 @@ class Worker:
                 owner=self._owner,
                 now=now(session),
                 lease=timedelta(seconds=self._settings.lease_seconds),
+                where=self._about,
             )
         if lease is None:
             return False

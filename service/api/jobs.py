@@ -14,6 +14,7 @@ from service import problems
 from service.api import checkpoints, datasets
 from service.api.context import Context, Ctx, Reading, Writing
 from service.api.reports import JobError, Metrics, Progress
+from service.api.workers import Place
 from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
@@ -43,6 +44,7 @@ class JobOut(BaseModel):
     notes: list[str] = Field(description="What the job will not do, and why")
     priority: int = Field(description="Queued jobs of a higher priority are worked on first")
     attempt: int = Field(description="How often a worker has started the job")
+    worker: Place | None = Field(description="Where the latest attempt ran; null if the job was never started")
     created_at: datetime
     started_at: datetime | None = Field(description="Start of the first attempt")
     finished_at: datetime | None = Field(description="When the job changed to a final state")

@@ -130,8 +130,8 @@ def retry(session: Session, id: str, now: datetime, *, from_start: bool = False)
     return _take(session, "retry", over, id=id, now=now, **anew) or _take(session, "retry", ~over, id=id, now=now)
 
 
-def claim(session: Session, *, owner: str, now: datetime, lease: timedelta) -> Lease | None:
-    """Claims the queued job that is due first. Returns None if no job was claimed.
+def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, where: Json | None = None) -> Lease | None:
+    """Claims the queued job that is due first, for a worker that runs `where`. Returns None if no job was claimed.
 
     The highest priority comes first. Among jobs of equal priority, their owners take turns: first comes the owner whose latest
     claim is the longest ago. The oldest job of an owner comes first. A job that was given back because of a fault waits until
@@ -156,6 +156,7 @@ def claim(session: Session, *, owner: str, now: datetime, lease: timedelta) -> L
             lease_owner=owner,
             lease_expires_at=now + lease,
             claimed_at=now,
+            worker=where,
             attempt=Job.attempt + 1,
             fruitless=Job.fruitless + 1,
             fence=Job.fence + 1,
@@ -250,6 +251,24 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
             action = "suspend"
         still_expired = (Job.fence == job.fence, Job.lease_expires_at < now)
         _take(session, action, *still_expired, id=job.id, now=now, error=error)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How many jobs wait and run, and since when the oldest queued job exists."""
+
+    queued: int
+    running: int
+    paused: int
+    oldest: datetime | None
+
+
+def queue(session: Session) -> Queue:
+    """The jobs that are not over."""
+    counted = select(Job.state, func.count(), func.min(Job.created_at)).where(Job.state.not_in(FINAL)).group_by(Job.state)
+    found = {state: (count, oldest) for state, count, oldest in session.execute(counted)}
+    count = {state: found.get(state, (0, None))[0] for state in ("queued", "running", "paused")}
+    return Queue(**count, oldest=found.get("queued", (0, None))[1])
 
 
 def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence[JobEvent]:

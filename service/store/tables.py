@@ -185,6 +185,7 @@ class Job(Base):
     `attempt` counts the attempts, `fruitless` those since the training made progress that was stored. `faults` counts the
     workers in a row that have given the job back because something was wrong with their machine; until `not_before`, no worker
     claims the job. `owner` is who has created the job; so far, all jobs have the owner "".
+    `worker` is where the latest attempt ran: `about` of a row of the table `worker`.
     """
 
     __tablename__ = "job"
@@ -227,6 +228,7 @@ class Job(Base):
     not_before: Mapped[datetime | None]
     fence: Mapped[int] = mapped_column(default=0)
     claimed_at: Mapped[datetime | None]
+    worker: Mapped[Json | None]
     lease_owner: Mapped[str | None] = mapped_column(String(36))
     lease_expires_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
@@ -236,6 +238,23 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     estimated_finish_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    """A worker that was alive at `seen_at`. The job that it holds is the one whose lease has its id as the owner.
+
+    `about` says where it runs: host, process id, device and release. `free_memory` is in bytes. `fault` is what is wrong with
+    its machine; a worker with a fault claims no jobs.
+    """
+
+    __tablename__ = "worker"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    about: Mapped[Json]
+    free_memory: Mapped[int]
+    fault: Mapped[str | None]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
 
 
 class JobEvent(Base):

@@ -113,6 +113,8 @@ POLICIES = {
     "PATCH /v1/uploads/{id}": Policy("write", "streamed"),
     "DELETE /v1/uploads/{id}": Policy("write"),
     "GET /v1/uploads/{id}": Policy("read"),
+    "GET /v1/workers": Policy("read"),
+    "GET /v1/queue": Policy("read"),
     "GET /v1/jobs": Policy("read"),
     "GET /v1/jobs/{id}": Policy("read"),
     "GET /v1/jobs/{id}/events": Policy("read"),
