@@ -30,4 +30,4 @@ def alive(session: Session, now: datetime) -> list[tuple[Worker, Job | None]]:
     """The workers that have written lately, each with the job that it holds, or None."""
     held = Job.lease_owner == Worker.id
     query = select(Worker, Job).join(Job, held, isouter=True).where(Worker.seen_at > now - timedelta(seconds=SILENT_SECONDS))
-    return [(worker, job) for worker, job in session.execute(query.order_by(Worker.started_at, Worker.id)).tuples()]
+    return [(row[0], row[1]) for row in session.execute(query.order_by(Worker.started_at, Worker.id))]
