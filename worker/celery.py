@@ -18,7 +18,7 @@ from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from service.jobs.wakeups import QUEUE, TASK
 from service.settings import Settings
-from service.supervisor import GRACE_SECONDS, Supervisor, module_command
+from service.supervisor import GRACE_SECONDS, Backoff, Supervisor, module_command
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,10 @@ app.conf.update(
 )
 
 stopping = Event()
-child = Supervisor(module_command("worker", "--until-eof"), name="training worker")
+# A job that kills its workers must not keep them from the other jobs for long.
+BACKOFF = Backoff(longest_seconds=10, long_run_seconds=30)
+
+child = Supervisor(module_command("worker", "--until-eof"), name="training worker", backoff=BACKOFF)
 _running = ExitStack()
 
 

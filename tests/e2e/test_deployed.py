@@ -15,7 +15,7 @@ from service.store.database import Database
 from tests.e2e.flow import main_job, ok
 from tests.support.networks import resnet8, saved
 from tests.support.processes import celery_worker, environment, serving
-from tests.support.servers import redis_server
+from tests.support.servers import own_redis
 from tests.support.waiting import DEADLINE_SECONDS, until
 
 
@@ -47,8 +47,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back(tmp_path: Path, settin
 
 
 def test_a_job_is_worked_on_without_the_broker(tmp_path: Path, settings: dict[str, str]) -> None:
-    (tmp_path / "redis").mkdir()
-    with redis_server(tmp_path / "redis") as gone:
+    with own_redis(tmp_path / "redis") as gone:
         pass
     alone = {**settings, "NERN_BROKER_URL": gone}
     with (
@@ -67,8 +66,7 @@ def test_a_job_is_worked_on_without_the_broker(tmp_path: Path, settings: dict[st
 
 
 def test_a_broker_that_hangs_holds_nothing_up(tmp_path: Path, settings: dict[str, str]) -> None:
-    (tmp_path / "redis").mkdir()
-    with redis_server(tmp_path / "redis") as redis_url:
+    with own_redis(tmp_path / "redis") as redis_url:
         hanging = {**settings, "NERN_BROKER_URL": redis_url}
         with (
             serving(tmp_path, hanging) as (url, _),

