@@ -1,4 +1,4 @@
-"""The command line: `nern serve`, `nern worker`, `nern migrate` and `nern export`.
+"""The command line: `nern serve`, `nern worker`, `nern migrate`, `nern cleanup` and `nern export`.
 
 This module imports nothing large, so that `nern --help` answers at once. Each command imports the modules that it needs.
 """
@@ -18,6 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     serve.add_argument("--json", action="store_true", help="print the address of the API as JSON")
     commands.add_parser("worker", help="run a worker that polls the database")
     commands.add_parser("migrate", help="bring the database to the schema of this release")
+    clean = commands.add_parser("cleanup", help="remove what has been kept for long enough, and blobs without a row")
+    clean.add_argument("--dry-run", action="store_true", help="remove nothing, and tell what would be removed")
+    clean.add_argument("--json", action="store_true", help="print the numbers as JSON")
     export = commands.add_parser("export", help="write a network of your own as a file that can be uploaded")
     export.add_argument("source", metavar="FILE.py:function", help="a function that returns the module and example inputs")
     export.add_argument("-o", "--output", default="network.pt2", help="the file to write (default: network.pt2)")

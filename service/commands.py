@@ -1,9 +1,11 @@
 """The commands of `nern`."""
 
+import json
 import logging
 import os
 import sys
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.settings import Settings
 from service.store import migrate
-from service.store.database import Database
+from service.store.blobs import Blobs, Unreachable
+from service.store.database import Away, Database
 from service.supervisor import module_command
 
 
@@ -31,12 +34,14 @@ def run(options: Namespace) -> None:
             _serve(settings, with_worker=not options.no_worker and not settings.broker_url, as_json=options.json)
         elif options.command == "migrate":
             _migrate(settings)
+        elif options.command == "cleanup":
+            _cleanup(settings, dry_run=options.dry_run, as_json=options.json)
         else:
             command = module_command("worker")
             os.execv(command[0], command)
     except ValidationError as error:
         sys.exit("\n".join(f"NERN_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()))
-    except (ValueError, OSError, SQLAlchemyError) as error:
+    except (ValueError, OSError, SQLAlchemyError, Away, Unreachable) as error:
         sys.exit(f"nern {options.command}: {error}")
 
 
@@ -62,3 +67,18 @@ def _migrate(settings: Settings) -> None:
         migrate.upgrade(database)
     finally:
         database.close()
+
+
+def _cleanup(settings: Settings, *, dry_run: bool, as_json: bool) -> None:
+    from service.jobs.cleanup import cleanup
+
+    database = Database(settings.database)
+    try:
+        removed = asdict(cleanup(database, Blobs(settings.blobs, make=False), settings, dry_run=dry_run))
+    finally:
+        database.close()
+    if as_json:
+        print(json.dumps(removed))
+    else:
+        what = ", ".join(f"{count} {name}" for name, count in removed.items() if count) or "nothing"
+        print(f"would be removed: {what}" if dry_run else f"removed: {what}")

@@ -79,6 +79,19 @@ class Settings(BaseSettings):
         description="How many seconds of work a job loses at most when its worker dies: the time between two snapshots of a "
         "training. It is longer where snapshots would take more than 2% of the time",
     )
+    keep_events_days: float = Field(
+        30, ge=0, description="Days after the end of a job for which its events are kept. 0: for ever"
+    )
+    keep_jobs_days: float = Field(
+        90,
+        ge=0,
+        description="Days for which failed and cancelled jobs are kept, and those whose predictor was deleted. 0: for ever",
+    )
+    keep_snapshots_days: float = Field(
+        7,
+        ge=0,
+        description="Days for which failed and cancelled jobs keep their snapshots, for a retry from there. 0: for ever",
+    )
     poll_seconds: float = Field(
         0.5, gt=0, description="How often idle workers look for jobs, and event streams look for events"
     )

@@ -22,6 +22,7 @@ from service.http.fields import validate_parameters
 from service.http.policy import Policies, policy
 from service.http.tus import TusMiddleware
 from service.inspection.pool import Inspectors
+from service.jobs.cleanup import cleanup_forever
 from service.jobs.feed import Feed
 from service.jobs.sweep import sweep_forever
 from service.jobs.wakeups import make_waker
@@ -87,7 +88,11 @@ def create_app(
         clear_abandoned(settings)
         await run_in_threadpool(_mark, database, blobs)
         async with inspectors:
-            sweeps = [sweep_forever(database, settings), sweep_uploads(context.uploads, settings)]
+            sweeps = [
+                sweep_forever(database, settings),
+                sweep_uploads(context.uploads, settings),
+                cleanup_forever(database, blobs, settings),
+            ]
             sweeping = [asyncio.create_task(sweep) for sweep in sweeps]
             yield
             for task in sweeping:

@@ -4,7 +4,7 @@ import hashlib
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -19,8 +19,8 @@ from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.jobs.planning import new_job
-from service.store import graphs, jobs
-from service.store.job_states import State
+from service.store import blobs, graphs, jobs, predictors
+from service.store.job_states import FINAL, State
 from service.store.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -34,7 +34,9 @@ class JobOut(BaseModel):
     id: str
     state: State = Field(description="State of the job. succeeded, failed and cancelled are final")
     checkpoint_id: str
-    predictor_id: str | None = Field(description="The predictor that the job has made; null unless the job has succeeded")
+    predictor_id: str | None = Field(
+        description="The predictor that the job has made; null unless the job has succeeded, and when it was deleted"
+    )
     architecture: str | None = Field(
         description="The architecture of the network; `graph` if a graph or a description computes it; null if it is unknown"
     )
@@ -169,6 +171,25 @@ def retry_job(id: str, context: Ctx, session: Writing, body: RetryRequest | None
     answer = _changed(session, job, jobs.retry(session, id, context.clock(), from_start=from_start), "retried")
     context.waker.wake()
     return answer
+
+
+@router.delete("/{id}", status_code=204)
+@policy("admin")
+def delete_job(id: str, context: Ctx, background: BackgroundTasks) -> None:
+    """Deletes a job that is over, with its events and snapshots.
+
+    The answer is 409 for a job that is not over, and for a job whose predictor was not deleted.
+    """
+    with context.database.write() as session:
+        job = find(session, id)
+        session.refresh(job, with_for_update=True)
+        if job.state not in FINAL:
+            raise problems.Impossible(f"job {id} is {job.state}; cancel it first")
+        if predictor := predictors.of_job(session, id):
+            raise problems.InUse(f"job {id} has made predictor {predictor}; delete the predictor first")
+        jobs.remove(session, id)
+    # If this fails, the cleanup removes the blobs later.
+    background.add_task(context.blobs.delete_folder, blobs.snapshot_folder(id))
 
 
 def find(session: Session, id: str) -> Job:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.orm import Session
 
 from service import problems
-from service.api.context import Ctx, Reading
+from service.api.context import Ctx, Reading, Writing
 from service.api.reports import Report
 from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
@@ -93,6 +93,13 @@ def list_predictors(
 def show_predictor(id: str, session: Reading) -> PredictorOut:
     """Shows one predictor with its report."""
     return PredictorOut.model_validate(find(session, id))
+
+
+@router.delete("/{id}", status_code=204)
+@policy("admin")
+def delete_predictor(id: str, session: Writing) -> None:
+    """Deletes a predictor and its bytes. Its job stays, without a predictor."""
+    predictors.remove(session, find(session, id))
 
 
 @router.get("/{id}/layers")

@@ -8,7 +8,8 @@ import asyncio
 import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +32,15 @@ RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 
 # The smallest part that S3 accepts in a multipart upload. Two parts are in memory at a time.
 PART_BYTES = 5 * 2**20
+
+
+@dataclass
+class Folder:
+    """What is below a key: how many blobs, their bytes, and when the newest was stored."""
+
+    count: int
+    nbytes: int
+    newest: datetime
 
 
 class Unreachable(Exception):
@@ -125,6 +135,19 @@ class Blobs:
             for found in obstore.list(self._store, prefix):
                 for blob in found:
                     self.remove(blob["path"])
+
+    def folders(self, prefix: str) -> dict[str, Folder]:
+        """The blobs whose keys begin with `prefix` and a slash, by the next part of their keys."""
+        found: dict[str, Folder] = {}
+        with _reached():
+            for page in obstore.list(self._store, prefix):
+                for blob in page:
+                    name = blob["path"].removeprefix(f"{prefix}/").partition("/")[0]
+                    folder = found.setdefault(name, Folder(0, 0, blob["last_modified"]))
+                    folder.count += 1
+                    folder.nbytes += blob["size"]
+                    folder.newest = max(folder.newest, blob["last_modified"])
+        return found
 
     def mark(self) -> None:
         """Marks the blob store as that of a service."""

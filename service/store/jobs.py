@@ -253,6 +253,13 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
         _take(session, action, *still_expired, id=job.id, now=now, error=error)
 
 
+def remove(session: Session, id: str) -> None:
+    """Removes a job that is over, with its events and the rows of its snapshots. The caller removes the blobs."""
+    for table in (JobEvent, JobSnapshot):
+        session.execute(delete(table).where(table.job_id == id))
+    session.execute(delete(Job).where(Job.id == id, Job.state.in_(FINAL)))
+
+
 @dataclass(frozen=True)
 class Queue:
     """How many jobs wait and run, and since when the oldest queued job exists."""

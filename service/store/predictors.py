@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.store.pages import Page, newest_first
-from service.store.tables import Predictor, PredictorChunk
+from service.store.tables import Job, Predictor, PredictorChunk
 
 CHUNK_BYTES = 2**20
 
@@ -41,6 +41,18 @@ def add(session: Session, predictor: Predictor, content: Iterable[bytes]) -> Non
                 number += 1
     if buffer:
         _add_chunk(session, predictor.id, number, bytes(buffer))
+
+
+def of_job(session: Session, job_id: str) -> str | None:
+    """The id of the predictor that a job has made and that was not deleted."""
+    return session.scalar(select(Predictor.id).where(Predictor.job_id == job_id))
+
+
+def remove(session: Session, predictor: Predictor) -> None:
+    """Removes a predictor and its bytes. Its job stays, without a predictor."""
+    session.execute(update(Job).where(Job.id == predictor.job_id).values(predictor_id=None))
+    session.execute(delete(PredictorChunk).where(PredictorChunk.predictor_id == predictor.id))
+    session.delete(predictor)
 
 
 def read(session: Session, id: str, start: int, stop: int) -> bytes:

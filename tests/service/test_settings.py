@@ -53,6 +53,10 @@ EFFECTS = {
     "lease_seconds": "service/test_settings.py::test_lease_seconds_are_the_time_of_a_silent_worker",
     "snapshot_seconds": "worker/test_snapshots.py::test_snapshots_are_ten_seconds_apart_or_take_two_percent_of_the_time",
     "max_attempts": "service/test_settings.py::test_max_attempts_end_a_job",
+    **dict.fromkeys(
+        ("keep_events_days", "keep_jobs_days", "keep_snapshots_days"),
+        "service/jobs/test_cleanup.py::test_keep_days_are_how_long_each_is_kept",
+    ),
     "poll_seconds": "service/test_settings.py::test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream",
     "sweep_seconds": "service/test_settings.py::test_sweep_seconds_are_the_pause_between_sweeps",
 }

@@ -16,11 +16,14 @@ from nern.facts import NetworkFacts, NoiseFacts
 from nern.planning import make_plan
 from nern.request import DecoupledRequest
 from service.jobs.wakeups import Polling
-from service.store import jobs, snapshots
+from service.settings import Settings
+from service.store import blobs, jobs, snapshots
 from service.store.database import Database
-from service.store.tables import Job
+from service.store.tables import Job, Predictor, PredictorChunk
 from tests.support.calls import DATASET, finish, is_problem, new_job, upload
-from tests.support.networks import dataset_file, npz, odd, saved
+from tests.support.networks import dataset_file, npz, odd, resnet8, saved
+from tests.support.stored import store_predictor
+from tests.support.waiting import until
 
 
 def test_a_job_echoes_its_configuration_resolved(client: httpx.Client) -> None:
@@ -386,3 +389,52 @@ def test_cancelling(client: httpx.Client, database: Database) -> None:
     finish(database, failed, "failed")
     assert is_problem(client.post(f"/v1/jobs/{failed}/cancel"), 409, "impossible-in-this-state", "failed")
     assert is_problem(client.post("/v1/jobs/nope/cancel"), 404, "not-found")
+
+
+def test_deleting_a_job_and_its_predictor(client: httpx.Client, database: Database, settings: Settings) -> None:
+    predictor = store_predictor(database, resnet8())
+    with database.write() as session:
+        job = session.get_one(Predictor, predictor).job_id
+        session.get_one(Job, job).predictor_id = predictor
+    assert client.get("/v1/usage").json()["predictors"]["count"] == 1
+    assert is_problem(client.delete(f"/v1/jobs/{job}"), 409, "in-use", predictor)
+    assert client.delete(f"/v1/predictors/{predictor}").status_code == 204
+    for path in ("", "/file", "/weights", "/layers"):
+        assert client.get(f"/v1/predictors/{predictor}{path}").status_code == 404
+    assert client.get(f"/v1/jobs/{job}").json()["predictor_id"] is None
+    with database.read() as session:
+        assert session.query(PredictorChunk).count() == 0
+    assert client.delete(f"/v1/jobs/{job}").status_code == 204
+    assert client.get(f"/v1/jobs/{job}").status_code == 404
+    for path in (f"/v1/jobs/{job}", f"/v1/predictors/{predictor}"):
+        assert is_problem(client.delete(path), 404, "not-found")
+
+
+def test_a_job_that_is_not_over_is_not_deleted(client: httpx.Client, database: Database, settings: Settings) -> None:
+    id = new_job(client).json()["id"]
+    assert is_problem(client.delete(f"/v1/jobs/{id}"), 409, "impossible-in-this-state", "queued")
+    with database.write() as session:
+        lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
+        assert lease is not None
+        snapshots.add(session, lease, step=5, sha256="", size=1, progress=None, metrics={}, now=datetime.now(UTC))
+    snapshot = settings.data_dir / "blobs" / blobs.snapshot(id, 1, 5)
+    snapshot.parent.mkdir(parents=True)
+    snapshot.write_bytes(b"")
+    assert is_problem(client.delete(f"/v1/jobs/{id}"), 409, "impossible-in-this-state", "running")
+    usage = client.get("/v1/usage").json()
+    assert (usage["snapshots"], usage["jobs"]["count"], usage["events"]["count"]) == ({"count": 1, "bytes": 1}, 1, 2)
+    with database.write() as session:
+        jobs.finish(session, lease, "cancelled", now=datetime.now(UTC))
+    assert client.delete(f"/v1/jobs/{id}").status_code == 204
+    until(lambda: not snapshot.exists(), what="the end of the snapshot")
+    assert client.get("/v1/usage").json()["events"]["count"] == 0
+
+
+def test_usage_counts_what_is_stored(client: httpx.Client) -> None:
+    nothing = {"count": 0, "bytes": 0}
+    kinds = ("checkpoints", "datasets", "predictors", "snapshots", "uploads", "jobs", "events")
+    assert client.get("/v1/usage").json() == dict.fromkeys(kinds, nothing)
+    made = upload(client).json()
+    assert client.get("/v1/usage").json()["checkpoints"] == {"count": 1, "bytes": made["size"]}
+    client.delete(f"/v1/checkpoints/{made['id']}")
+    assert client.get("/v1/usage").json()["checkpoints"] == nothing
