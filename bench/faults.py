@@ -8,7 +8,8 @@ faults of bench/campaign/faults.py befall them, in an order that the seed decide
 - every job has succeeded once, with one predictor whose artefact has the bytes of the same job without faults;
 - the poison job, whose training is killed at each start, has failed at the cap (NERN_MAX_ATTEMPTS);
 - each client's stream has all events of its job once, in order, across all its connections;
-- nothing is left over: no lease, no snapshot, no blob without a row, no listed worker, no process.
+- nothing is left over: no lease, no snapshot, no blob without a row (after the cleanup, which need not wait for a day here),
+  no listed worker, no process. The poison job keeps its snapshots.
 
 "lost" are the steps that an attempt made again: those after the snapshot that it resumed from. They are counted from the
 events, in seconds of work.
@@ -18,15 +19,18 @@ import argparse
 import hashlib
 import os
 import random
+import shutil
 import signal
 import statistics
 import time
 from collections import Counter
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 from sqlalchemy import func, select
@@ -35,7 +39,10 @@ from bench.campaign.clients import Follower, insist
 from bench.campaign.deployment import Deployment, deployed
 from bench.campaign.faults import FAULTS
 from bench.tables import Row, parser, progress, show
+from service.jobs.cleanup import cleanup
+from service.settings import Settings
 from service.store import jobs
+from service.store.blobs import Blobs
 from service.store.tables import Checkpoint, Job, JobSnapshot, Predictor, Worker
 from tests.support.networks import resnet8, saved
 from tests.support.waiting import until
@@ -60,6 +67,8 @@ def main() -> None:
     arguments.add_argument("--jobs", type=int, default=40)
     arguments.add_argument("--steps", type=int, default=STEPS, help="steps of a job")
     # Higher than the default, because a long campaign kills some job three times before its first snapshot.
+    arguments.add_argument("--kinds", nargs="+", choices=FAULTS, default=sorted(FAULTS), metavar="KIND", help=", ".join(FAULTS))
+    arguments.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of all processes go")
     arguments.add_argument("--cap", type=int, default=12, help="attempts of the poison job (NERN_MAX_ATTEMPTS)")
     arguments.add_argument("--pause", type=float, default=2.0, help="seconds from one fault to the next, on average")
     options = arguments.parse_args()
@@ -67,6 +76,10 @@ def main() -> None:
         options.faults, options.jobs, options.pause = 20, 6, 0.5
     with TemporaryDirectory(prefix="nern-faults-") as folder:
         row, found = campaign(Path(folder), options)
+        if options.logs:
+            options.logs.mkdir(parents=True, exist_ok=True)
+            for log in Path(folder).glob("*.log"):
+                shutil.copy(log, options.logs)
     show([row], "Faults", options)
     for finding in found:
         progress.print(finding, style="red")
@@ -124,7 +137,8 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
 
 def befall(place: Deployment, chance: random.Random, options: argparse.Namespace) -> Counter[str]:
     """One fault after the other: each kind equally often, in a random order."""
-    names = [name for _ in range(-(-options.faults // len(FAULTS))) for name in chance.sample(sorted(FAULTS), len(FAULTS))]
+    rounds = -(-options.faults // len(options.kinds))
+    names = [name for _ in range(rounds) for name in chance.sample(options.kinds, len(options.kinds))]
     kinds: Counter[str] = Counter()
     for number, name in enumerate(names[: options.faults]):
         progress.print(f"{number + 1}: {name}", style="dim")
@@ -192,16 +206,21 @@ def broken(place: Deployment, made: list[str], followers: list[Follower], expect
 
 
 def left_over(place: Deployment) -> list[str]:
-    """What is left when all jobs are over and all workers have ended."""
+    """What is left when all jobs are over, all workers have ended, and the cleanup has removed blobs without a row."""
+    with patch("service.jobs.cleanup.STRAY", timedelta(0)):
+        cleanup(place.database, Blobs(place.blobs.as_uri()), Settings())
     with place.database.read() as session:
         leases = session.scalar(select(func.count()).where(Job.lease_owner.is_not(None)))
-        rows = session.scalar(select(func.count()).select_from(JobSnapshot))
+        kept = select(JobSnapshot.job_id).join(Job).where(Job.state != "succeeded")
+        rows = session.scalar(select(func.count()).where(JobSnapshot.job_id.not_in(kept)))
+        owners = set(session.scalars(kept))
         listed = session.scalar(select(func.count()).where(Worker.seen_at > func.now()))
         checkpoints = set(session.scalars(select(Checkpoint.id)))
     found = [f"{leases} leases"] if leases else []
     found += [f"{rows} rows of snapshots"] if rows else []
     found += [f"{listed} workers"] if listed else []
-    found += [f"snapshot {path.relative_to(place.blobs)}" for path in place.blobs.glob("snapshots/*/*")]
+    strays = [path for path in place.blobs.glob("snapshots/*/*") if path.parent.name not in owners]
+    found += [f"snapshot {path.relative_to(place.blobs)}" for path in strays]
     found += [f"blobs of checkpoint {path.name}" for path in place.blobs.glob("checkpoints/*") if path.name not in checkpoints]
     found += [f"{worker.name} runs" for worker in place.workers if worker.pid() or worker.children()]
     return found

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.webhooks.addresses import parse_networks
 
 MIB, GIB = 2**20, 2**30
 
@@ -79,6 +81,10 @@ class Settings(BaseSettings):
         description="How many seconds of work a job loses at most when its worker dies: the time between two snapshots of a "
         "training. It is longer where snapshots would take more than 2% of the time",
     )
+    webhook_networks: str = Field(
+        "",
+        description="Networks that webhooks may be sent to besides public addresses: a comma-separated list such as 10.0.0.0/8",
+    )
     keep_events_days: float = Field(
         30, ge=0, description="Days after the end of a job for which its events are kept. 0: for ever"
     )
@@ -96,6 +102,12 @@ class Settings(BaseSettings):
         0.5, gt=0, description="How often idle workers look for jobs, and event streams look for events"
     )
     sweep_seconds: float = Field(5, gt=0, description="How often the service looks for jobs of silent workers")
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        parse_networks(text)
+        return text
 
     @property
     def database(self) -> str:

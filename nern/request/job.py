@@ -64,6 +64,20 @@ class SequentialNetwork(BaseModel):
     )
 
 
+class Webhook(BaseModel):
+    """A URL that is told when the job has succeeded, has failed or was cancelled, in messages that the secret signs.
+
+    The messages are those of Standard Webhooks (https://www.standardwebhooks.com).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(max_length=2000, description="https://… or http://…, of a host whose addresses are public")
+    secret: str = Field(
+        max_length=100, description="whsec_ and 24 to 64 bytes in base64, as `openssl rand -base64 32` makes them"
+    )
+
+
 class JobRequest(BaseModel):
     """The fields that jobs of all recipes have. Every recipe adds its options."""
 
@@ -79,6 +93,7 @@ class JobRequest(BaseModel):
         None,
         description="A plain sequential network, for a checkpoint of unknown architecture. It takes the weights in order.",
     )
+    webhook: Webhook | None = Field(None, description="Who is told of the end of the job.")
     priority: int = Field(0, ge=-10, le=10, description="Queued jobs of a higher priority are worked on first.")
 
     def training(self) -> TrainingRequest:

@@ -36,6 +36,7 @@ from service.uploads.intake import Intake
 from service.uploads.resumable import Uploads
 from service.uploads.resumable import sweep_forever as sweep_uploads
 from service.uploads.staging import clear_abandoned
+from service.webhooks.sender import send_forever
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def create_app(
                 sweep_forever(database, settings),
                 sweep_uploads(context.uploads, settings),
                 cleanup_forever(database, blobs, settings),
+                send_forever(database, settings),
             ]
             sweeping = [asyncio.create_task(sweep) for sweep in sweeps]
             yield

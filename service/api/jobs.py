@@ -19,9 +19,11 @@ from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.jobs.planning import new_job
-from service.store import blobs, graphs, jobs, predictors
+from service.store import blobs, deliveries, graphs, jobs, predictors
 from service.store.job_states import FINAL, State
-from service.store.tables import Job
+from service.store.tables import Delivery, Job
+from service.webhooks import signing
+from service.webhooks.addresses import Forbidden, parse_networks, resolve
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -44,6 +46,7 @@ class JobOut(BaseModel):
     data: DatasetSource | NoiseSource | None = Field(description="The images to distil from; null if there are none")
     config: dict[str, Any] = Field(description="Every option of the recipe, with its value for this job")
     notes: list[str] = Field(description="What the job will not do, and why")
+    webhook: str | None = Field(description="The URL that is told of the end of the job; null without one")
     priority: int = Field(description="Queued jobs of a higher priority are worked on first")
     attempt: int = Field(description="How often a worker has started the job")
     worker: Place | None = Field(description="Where the latest attempt ran; null if the job was never started")
@@ -64,6 +67,25 @@ class RetryRequest(BaseModel):
     from_: Literal["snapshot", "start"] = Field(
         "snapshot", alias="from", description="From its newest snapshot, or from its first step"
     )
+
+
+class Attempted(BaseModel):
+    """An attempt to send a message."""
+
+    at: datetime
+    seconds: float
+    status: int | None = Field(description="Status of the answer; null if there was none")
+    error: str | None = Field(description="Why there was no answer; null if there was one")
+
+
+class DeliveryOut(BaseModel):
+    """A message to the webhook of a job."""
+
+    id: str = Field(description="The header `webhook-id`, the same in each attempt")
+    type: str = Field(description="job.succeeded, job.failed or job.cancelled")
+    state: Literal["pending", "delivered", "failed"]
+    due_at: datetime | None = Field(description="When it is sent next; null if it is not sent again")
+    attempts: list[Attempted]
 
 
 IdempotencyKey = Annotated[
@@ -87,6 +109,7 @@ def create_job(
     body leaves out gets a default value, and the answer shows the values of all options in `config`. A job that is impossible
     for this checkpoint and these images is refused at once.
     """
+    _check_webhook(context, body)
     digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
     try:
         job = _create(context, body, idempotency_key, digest)
@@ -173,6 +196,17 @@ def retry_job(id: str, context: Ctx, session: Writing, body: RetryRequest | None
     return answer
 
 
+@router.get("/{id}/deliveries")
+@policy("read")
+def list_deliveries(id: str, session: Reading) -> list[DeliveryOut]:
+    """Lists the messages to the webhook of a job, with each attempt to send them."""
+    find(session, id)
+    return [
+        DeliveryOut(id=row.id, type=row.payload["type"], state=row.state, due_at=due_at(row), attempts=row.attempts)
+        for row in deliveries.of_job(session, id)
+    ]
+
+
 @router.delete("/{id}", status_code=204)
 @policy("admin")
 def delete_job(id: str, context: Ctx, background: BackgroundTasks) -> None:
@@ -203,7 +237,26 @@ def out(job: Job) -> JobOut:
     """A job as clients see it."""
     data = {"dataset_id": job.dataset_id} if job.dataset_id else {"noise": job.noise} if job.noise else None
     values = {name: getattr(job, name) for name in JobOut.model_fields if name != "data"}
-    return JobOut.model_validate({**values, "data": data})
+    return JobOut.model_validate({**values, "data": data, "webhook": (job.webhook or {}).get("url")})
+
+
+def due_at(delivery: Delivery) -> datetime | None:
+    """When a message is sent next."""
+    return delivery.due_at if delivery.state == "pending" else None
+
+
+def _check_webhook(context: Context, body: JobRequest) -> None:
+    """Raises Invalid for a webhook whose secret is none, or that may not be sent."""
+    if body.webhook is None:
+        return
+    try:
+        signing.key_of(body.webhook.secret)
+    except ValueError as error:
+        raise problems.Invalid(str(error), errors=[{"pointer": "/webhook/secret", "detail": str(error)}]) from None
+    try:
+        resolve(body.webhook.url, parse_networks(context.settings.webhook_networks))
+    except Forbidden as error:
+        raise problems.Invalid(str(error), errors=[{"pointer": "/webhook/url", "detail": str(error)}]) from None
 
 
 def _changed(session: Session, job: Job, happened: bool, done: str) -> JobOut:

@@ -49,6 +49,7 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, graph: Graph | None, da
         config=plan.request.model_dump(mode="json"),
         notes=notes_on(request, plan, network, data),
         priority=request.priority,
+        webhook=request.webhook.model_dump() if request.webhook else None,
         owner="",
         attempt=0,
         fence=0,

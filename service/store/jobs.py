@@ -11,9 +11,10 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, CursorResult, ScalarSelect, and_, case, delete, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from service.store import deliveries
 from service.store.job_states import FINAL, INITIAL, TRANSITIONS, Action, State, sources
 from service.store.pages import Page, newest_first
-from service.store.tables import Job, JobEvent, JobSnapshot, Json
+from service.store.tables import Delivery, Job, JobEvent, JobSnapshot, Json
 
 End = Literal["succeeded", "failed", "cancelled"]
 
@@ -255,7 +256,7 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
 
 def remove(session: Session, id: str) -> None:
     """Removes a job that is over, with its events and the rows of its snapshots. The caller removes the blobs."""
-    for table in (JobEvent, JobSnapshot):
+    for table in (JobEvent, JobSnapshot, Delivery):
         session.execute(delete(table).where(table.job_id == id))
     session.execute(delete(Job).where(Job.id == id, Job.state.in_(FINAL)))
 
@@ -379,7 +380,10 @@ def _change(session: Session, *conditions: ColumnElement[bool], **values: Any) -
 
 
 def _record_state(session: Session, job_id: str, state: State, now: datetime, **details: Any) -> None:
-    _record(session, job_id, "state", {"state": state, **{k: v for k, v in details.items() if v is not None}}, now)
+    given = {name: value for name, value in details.items() if value is not None}
+    _record(session, job_id, "state", {"state": state, **given}, now)
+    if state in FINAL:
+        deliveries.add(session, job_id, state, now, given)
 
 
 def _record(session: Session, job_id: str, kind: str, data: Json, now: datetime) -> None:

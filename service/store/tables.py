@@ -185,7 +185,8 @@ class Job(Base):
     `attempt` counts the attempts, `fruitless` those since the training made progress that was stored. `faults` counts the
     workers in a row that have given the job back because something was wrong with their machine; until `not_before`, no worker
     claims the job. `owner` is who has created the job; so far, all jobs have the owner "".
-    `worker` is where the latest attempt ran: `about` of a row of the table `worker`.
+    `worker` is where the latest attempt ran: `about` of a row of the table `worker`. `webhook` is the URL that is told of the
+    end, and the secret that signs the messages.
     """
 
     __tablename__ = "job"
@@ -229,6 +230,7 @@ class Job(Base):
     fence: Mapped[int] = mapped_column(default=0)
     claimed_at: Mapped[datetime | None]
     worker: Mapped[Json | None]
+    webhook: Mapped[Json | None]
     lease_owner: Mapped[str | None] = mapped_column(String(36))
     lease_expires_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
@@ -238,6 +240,25 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     estimated_finish_at: Mapped[datetime | None]
+
+
+class Delivery(Base):
+    """A message of a webhook: that a job has ended. `attempts` has the time, status and error of each attempt to send it.
+
+    `state` is pending, delivered or failed. A pending message is sent at `due_at`; while a process sends it, `due_at` is when
+    another process may take it.
+    """
+
+    __tablename__ = "delivery"
+    __table_args__ = (Index("delivery_due", "state", "due_at"), Index("delivery_job_id", "job_id"))
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))
+    payload: Mapped[Json]
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[list[Any]]
+    due_at: Mapped[datetime]
+    created_at: Mapped[datetime]
 
 
 class Worker(Base):

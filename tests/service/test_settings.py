@@ -57,6 +57,7 @@ EFFECTS = {
         ("keep_events_days", "keep_jobs_days", "keep_snapshots_days"),
         "service/jobs/test_cleanup.py::test_keep_days_are_how_long_each_is_kept",
     ),
+    "webhook_networks": "service/webhooks/test_sender.py::test_an_address_is_checked_again_when_a_message_is_sent",
     "poll_seconds": "service/test_settings.py::test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream",
     "sweep_seconds": "service/test_settings.py::test_sweep_seconds_are_the_pause_between_sweeps",
 }

@@ -438,3 +438,47 @@ def test_usage_counts_what_is_stored(client: httpx.Client) -> None:
     assert client.get("/v1/usage").json()["checkpoints"] == {"count": 1, "bytes": made["size"]}
     client.delete(f"/v1/checkpoints/{made['id']}")
     assert client.get("/v1/usage").json()["checkpoints"] == nothing
+
+
+WEBHOOK = {"url": "https://1.1.1.1/hook", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+
+
+def test_a_webhook_is_shown_without_its_secret(client: httpx.Client) -> None:
+    answer = new_job(client, webhook=WEBHOOK)
+    assert answer.status_code == 202
+    id = answer.json()["id"]
+    assert answer.json()["webhook"] == WEBHOOK["url"]
+    assert client.get(f"/v1/jobs/{id}/deliveries").json() == []
+    with patch("service.webhooks.sender._send", side_effect=ConnectionError("no route to host")):
+        client.post(f"/v1/jobs/{id}/cancel")
+        [delivery] = until(
+            lambda: [found for found in client.get(f"/v1/jobs/{id}/deliveries").json() if found["attempts"]], what="an attempt"
+        )
+    assert (delivery["type"], delivery["state"], delivery["attempts"][0]["status"]) == ("job.cancelled", "pending", None)
+    assert "no route to host" in delivery["attempts"][0]["error"]
+    for path in ("", f"/{id}", f"/{id}/events", f"/{id}/deliveries"):
+        assert "whsec" not in client.get(f"/v1/jobs{path}").text
+    assert is_problem(client.get("/v1/jobs/nope/deliveries"), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("webhook", "pointer"),
+    [
+        ({**WEBHOOK, "url": "http://127.0.0.1/"}, "/webhook/url"),
+        ({**WEBHOOK, "url": "http://169.254.169.254/latest/meta-data"}, "/webhook/url"),
+        ({**WEBHOOK, "url": "nonsense"}, "/webhook/url"),
+        ({**WEBHOOK, "secret": "short"}, "/webhook/secret"),
+        ({"url": WEBHOOK["url"]}, "/webhook/secret"),
+        ({**WEBHOOK, "uri": "x"}, "/webhook/uri"),
+    ],
+)
+def test_a_webhook_that_can_not_be_sent_is_refused_at_once(client: httpx.Client, webhook: dict[str, str], pointer: str) -> None:
+    answer = new_job(client, webhook=webhook)
+    assert is_problem(answer, 422, "invalid")
+    assert pointer in [error["pointer"] for error in answer.json()["errors"]], answer.json()
+
+
+@pytest.mark.parametrize("priority", [-11, 11, 0.5, "high"])
+def test_priorities_are_from_minus_ten_to_ten(client: httpx.Client, priority: Any) -> None:
+    assert is_problem(new_job(client, priority=priority), 422, "invalid")
+    assert [new_job(client, priority=allowed).json()["priority"] for allowed in (-10, 10)] == [-10, 10]

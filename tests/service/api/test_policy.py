@@ -117,6 +117,7 @@ POLICIES = {
     "GET /v1/queue": Policy("read"),
     "GET /v1/usage": Policy("read"),
     "DELETE /v1/jobs/{id}": Policy("admin"),
+    "GET /v1/jobs/{id}/deliveries": Policy("read"),
     "DELETE /v1/predictors/{id}": Policy("admin"),
     "GET /v1/jobs": Policy("read"),
     "GET /v1/jobs/{id}": Policy("read"),
