@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from threading import Event, Thread
 from typing import Any
 
@@ -34,7 +35,8 @@ def main() -> None:
     if "--until-eof" in sys.argv[1:]:
         Thread(target=_obey, args=(woken, stop), daemon=True).start()
     spin_little()
-    # This import loads torch, which must happen after `spin_little`.
+    # These imports load torch, which must happen after `spin_little`. The first optimizer would import torch._dynamo, in a job.
+    import_module("torch._dynamo")
     from worker.run import Worker
 
     try:

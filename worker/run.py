@@ -26,8 +26,8 @@ from worker.presence import announced, describe
 log = logging.getLogger(__name__)
 
 
-class DeviceFailed(Exception):
-    """The GPU failed. This process can't use the GPU from then on, but another process may be able to."""
+class Unsound(Exception):
+    """Something failed that may fail again in this process, and not in another one: the GPU, or something unforeseen."""
 
 
 class Worker:
@@ -52,8 +52,7 @@ class Worker:
     def work(self) -> bool:
         """Claims one job and works on it until it ends.
 
-        Returns False if no job was claimed, for example because something is wrong with this machine. Raises DeviceFailed; the
-        sweep returns the job to the queue when its lease has expired. Raises Away.
+        Returns False if no job was claimed, for example because something is wrong with this machine. Raises Unsound and Away.
         """
         if not self._fitness.check():
             return False
@@ -101,14 +100,22 @@ class Worker:
             self._return(lease, f"the worker can't use its files: {error.strerror or error}")
         except (LeaseLost, Away):
             raise
-        except Exception as error:  # a fault in one job must not end the worker
-            if is_device_fault(error):
-                raise DeviceFailed(f"job {lease.job_id}: {error}") from error
-            log.exception("job %s: failed", lease.job_id)
+        except Exception as error:  # whatever it is, the job must not be lost
             if is_out_of_memory(error):
                 self._finish(lease, "failed", "out-of-memory", "the training needs more memory than the worker has")
-            else:
-                self._finish(lease, "failed", "internal", "the service has a fault, which the worker has logged")
+                return
+            log.exception("job %s: an unforeseen error", lease.job_id)
+            failed = "the GPU of the worker failed" if is_device_fault(error) else "the worker met with an unforeseen error"
+            self._try_elsewhere(lease, failed)
+            raise Unsound(f"job {lease.job_id}: {failed}") from error
+
+    def _try_elsewhere(self, lease: Lease, failed: str) -> None:
+        """Gives back a job that another process may succeed with. The attempt is counted, so the job ends if none does."""
+        with self._database.write() as session:
+            if jobs.may_try_again(session, lease, max_attempts=self._settings.max_attempts):
+                jobs.give_back(session, lease, now=now(session), fault=failed, counted=True)
+                return
+        self._finish(lease, "failed", "internal", f"{failed} in each attempt; its log describes the error")
 
     def _return(self, lease: Lease, fault: str) -> None:
         """Gives back a job because something is wrong with this machine."""

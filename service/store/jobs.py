@@ -212,21 +212,28 @@ def finish(
     _take_held(session, ENDING[end], lease, now=now, error=error, predictor_id=predictor_id)
 
 
-def give_back(session: Session, lease: Lease, *, now: datetime, fault: str | None = None) -> None:
-    """Returns the job to the queue, and does not count the attempt. Raises LeaseLost.
+def may_try_again(session: Session, lease: Lease, *, max_attempts: int) -> bool:
+    """Whether the job has had fewer attempts in a row without progress than `max_attempts`."""
+    fruitless: int = session.execute(select(Job.fruitless).where(Job.id == lease.job_id)).scalar_one()
+    return fruitless < max_attempts
+
+
+def give_back(session: Session, lease: Lease, *, now: datetime, fault: str | None = None, counted: bool = False) -> None:
+    """Returns the job to the queue, and does not count the attempt unless `counted` says so. Raises LeaseLost.
 
     fault: what is wrong with the machine of the worker, as a sentence for the client. The job waits before a worker may claim
         it again, longer after each fault in a row.
 
     A job that a client has asked to cancel or to pause becomes cancelled or paused in place of queued.
     """
-    uncounted: dict[str, Any] = {"attempt": Job.attempt - 1, "fruitless": case((Job.fruitless > 0, Job.fruitless - 1), else_=0)}
+    fewer = {"attempt": Job.attempt - 1, "fruitless": case((Job.fruitless > 0, Job.fruitless - 1), else_=0)}
+    changes: dict[str, Any] = {} if counted else dict(fewer)
     if fault:
         faults = session.execute(select(Job.faults).where(Job.id == lease.job_id)).scalar_one()
         pause = min(LONGEST_PAUSE_SECONDS, 2.0 ** min(faults, MAX_DOUBLINGS))
-        uncounted |= {"faults": faults + 1, "not_before": now + timedelta(seconds=pause)}
+        changes |= {"faults": faults + 1, "not_before": now + timedelta(seconds=pause)}
     # This write locks the row, so that no client can ask for anything between the query below and the next write.
-    _take_held(session, "report", lease, now=now, **uncounted)
+    _take_held(session, "report", lease, now=now, fence=lease.fence, **changes)
     wish = _wish(session, lease.job_id)
     if wish == "cancel":
         finish(session, lease, "cancelled", now=now)

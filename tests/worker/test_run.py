@@ -21,7 +21,7 @@ from tests.support.networks import dataset_file, npz, resnet8
 from tests.support.place import Place
 from tests.support.representations import opened
 from tests.support.rows import NOW
-from worker.run import DeviceFailed, Worker
+from worker.run import Unsound, Worker
 
 
 def test_a_job_ends_in_a_predictor_that_rebuilds_the_network(place: Place) -> None:
@@ -231,7 +231,7 @@ def test_a_device_that_is_not_there_is_refused_before_any_job_is_claimed(place: 
     settings = place.settings.model_copy(update={"device": setting})
     with patch("torch.cuda.device_count", return_value=devices), pytest.raises(SystemExit, match=f"NERN_DEVICE is {setting}, "):
         Worker(settings, place.stopping)
-    with patch("torch.cuda.device_count", return_value=devices + 1):
+    with patch("torch.cuda.device_count", return_value=devices + 1), patch("torch.cuda.get_device_name", return_value="a GPU"):
         Worker(settings, place.stopping)
 
 
@@ -240,10 +240,11 @@ def test_a_device_that_fails_ends_the_worker_and_not_the_jobs(place: Place, wher
     waiting = [place.add(resnet8(), architecture="cifar/resnet8", dataset=dataset_file()) for _ in range(2)]
     with (
         patch(where, side_effect=torch.AcceleratorError("CUDA error: unspecified launch failure")),
-        pytest.raises(DeviceFailed),
+        pytest.raises(Unsound, match="the GPU of the worker failed"),
     ):
         place.worker.work()
-    assert [place.job(job).state for job in waiting] == ["running", "queued"]
+    assert [(place.job(job).state, place.job(job).attempt) for job in waiting] == [("queued", 1), ("queued", 0)]
+    assert states(place, waiting[0])[-1]["reason"] == "the GPU of the worker failed"
 
 
 @pytest.mark.parametrize(
@@ -267,14 +268,35 @@ def test_a_loss_that_is_not_finite_fails_the_job(place: Place) -> None:
     assert ".weight" in error["detail"]
 
 
-def test_a_fault_is_not_told_to_clients(place: Place) -> None:
+def test_an_unforeseen_error_ends_the_process_and_is_not_told_to_clients(place: Place) -> None:
+    """The error may lie in the process: another one tries again, and the job fails when none succeeds."""
     id = place.add(resnet8(), architecture=None)
-    with patch("nern.training.phases.reconstruction.reconstruct", side_effect=ZeroDivisionError("/secret/path")):
-        place.worker.work()
+    for attempt in (1, 2, 3):
+        pass_time(place, id)
+        with (
+            patch("nern.training.phases.reconstruction.reconstruct", side_effect=ZeroDivisionError("/secret/path")),
+            pytest.raises(Unsound),
+        ):
+            place.worker.work()
+        assert (place.job(id).state, place.job(id).attempt) == ("queued" if attempt < 3 else "failed", attempt)
     error = place.job(id).error
-    assert error is not None
-    assert error["type"] == "internal"
-    assert "secret" not in error["detail"]
+    assert error == {
+        "type": "internal",
+        "detail": "the worker met with an unforeseen error in each attempt; its log describes the error",
+    }
+    assert "secret" not in str(states(place, id))
+
+
+def test_an_unforeseen_error_in_one_process_costs_an_attempt(place: Place) -> None:
+    id = place.add(resnet8(), architecture=None)
+    with (
+        patch("nern.training.phases.reconstruction.reconstruct", side_effect=AssertionError),
+        pytest.raises(Unsound),
+    ):
+        place.worker.work()
+    pass_time(place, id)
+    assert Worker(place.settings, place.stopping).work()
+    assert (place.job(id).state, place.job(id).attempt) == ("succeeded", 2)
 
 
 def test_a_deleted_input_fails_the_job(place: Place) -> None:
