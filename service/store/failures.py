@@ -72,8 +72,8 @@ FAILURES: Mapping[FailureType, Failure] = {
         "Read the worker's log. Most often, the system ended the worker because memory ran out.",
     ),
     "internal": Failure(
-        "An error that nobody foresaw, or a GPU that failed, in each attempt. The worker's log describes the error; `detail` does "
-        "not.",
+        "An error that nobody foresaw, or a GPU that failed, in each attempt. The worker's log describes the error; `detail` "
+        "does not.",
         "Report the fault.",
     ),
 }
