@@ -12,7 +12,8 @@ faults of bench/campaign/faults.py befall them, in an order that the seed decide
   no listed worker, no process. The poison job keeps its snapshots.
 
 "lost" are the steps that an attempt made again: those after the snapshot that it resumed from. They are counted from the
-events, in seconds of work.
+events, in seconds of work. Attempts that had to refuse a snapshot, because the campaign had damaged or unmounted it, are
+counted apart ("refused").
 """
 
 import argparse
@@ -115,7 +116,8 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
         for follower in followers:
             follower.thread.join(60)
         found = broken(place, made, followers, expected, poison)
-        lost = [seconds for id in made for seconds in lost_seconds(place, id)]
+        resumptions = [resumption for id in made for resumption in resumptions_of(place, id)]
+        lost = [seconds for seconds, refused in resumptions if not refused]
         attempts = [attempts_of(place, id) for id in made]
         place.resting.set()
         ends = [worker.end() for worker in place.workers]
@@ -126,7 +128,8 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
         "jobs": len(made),
         "minutes": seconds / 60,
         "attempts": sum(attempts),
-        "resumed": len(lost),
+        "resumed": len(resumptions),
+        "refused": len(resumptions) - len(lost),
         "lost, median s": statistics.median(lost) if lost else 0.0,
         "lost, most s": max(lost, default=0.0),
         "connections": sum(follower.connections for follower in followers),
@@ -226,18 +229,18 @@ def left_over(place: Deployment) -> list[str]:
     return found
 
 
-def lost_seconds(place: Deployment, id: str) -> list[float]:
-    """For each resumption, the seconds of work after the snapshot that had been reported."""
+def resumptions_of(place: Deployment, id: str) -> list[tuple[float, bool]]:
+    """For each resumption, the seconds of work after the snapshot that had been reported, and whether one was refused."""
     with place.database.read() as session:
         events = jobs.events(session, id, after=0, limit=100_000)
-    lost, step, pace = [], 0, 1.0
+    found, step, pace = [], 0, 1.0
     for event in events:
         if event.kind == "progress":
-            step, pace = event.data["step"], event.data["steps_per_second"]
+            step, pace = event.data["step"], max(pace, event.data["steps_per_second"])
         elif event.kind == "resumed":
-            lost.append(max(0, step - event.data["step"]) / pace)
+            found.append((max(0, step - event.data["step"]) / pace, bool(event.data["refused"])))
             step = event.data["step"]
-    return lost
+    return found
 
 
 def attempts_of(place: Deployment, id: str) -> int:

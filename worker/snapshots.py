@@ -89,6 +89,8 @@ class SnapshotWriter:
             snapshot.write(path)
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if not self._store.marked:
+                raise Unreachable("the blob store is not that of the service, or is not mounted")
             self._store.upload(blobs.snapshot(job_id, self._lease.fence, step), path)
             size = path.stat().st_size
         progress, metrics = shown

@@ -15,7 +15,7 @@ from nern.network import Network
 from nern.request import DecoupledRequest
 from nern.training import Progress, Snapshot, train
 from service.store import blobs, jobs, snapshots
-from service.store.blobs import Blobs
+from service.store.blobs import MARK, Blobs
 from service.store.tables import Job, Json, Predictor
 from tests.support.networks import dataset_file, resnet8
 from tests.support.place import Place
@@ -273,6 +273,23 @@ def test_a_training_goes_on_if_its_snapshots_cannot_be_stored(place: Place, erro
     id = add(place)
     with patch("obstore.put", side_effect=error):
         assert every_step(place).work()
+    assert place.job(id).state == "succeeded"
+
+
+def test_no_snapshot_goes_to_a_blob_store_that_is_not_mounted(place: Place) -> None:
+    id = add(place)
+    blob_folder = place.settings.data_dir / "blobs"
+
+    def unmount() -> None:
+        (blob_folder / MARK).unlink()
+        place.stopping.set()
+
+    with at(5, unmount):
+        assert place.worker.work()
+    place.stopping.clear()
+    assert stored(place, id) == []
+    Blobs(place.settings.blobs).mark()
+    assert place.worker.work()
     assert place.job(id).state == "succeeded"
 
 
