@@ -79,6 +79,13 @@ class Gone(Problem):
     slug, status, title = "gone", 410, "Gone"
 
 
+class Lost(Problem):
+    """The bytes of this checkpoint or dataset are not in the blob store any more. Upload the same file again: its bytes take
+    their old place, and everything that refers to them works again."""
+
+    slug, status, title = "lost", 410, "Lost"
+
+
 class UnsupportedVersion(Problem):
     """The header `Tus-Resumable` is missing, or names a version of the protocol tus that this service does not speak. The
     header `Tus-Version` of the answer names the version that it speaks."""
@@ -239,6 +246,12 @@ class Unavailable(Problem):
     """A part that the service depends on does not answer, for example the database. Try again later."""
 
     slug, status, title = "unavailable", 503, "Unavailable"
+
+
+class StorageFull(Problem):
+    """The service has no room left for what was sent. Nothing of it was kept. Try again when its operator has made room."""
+
+    slug, status, title = "storage-full", 507, "Storage full"
 
 
 class Broken(Problem):

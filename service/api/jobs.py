@@ -1,6 +1,7 @@
 """The routes of jobs (trainings of predictors)."""
 
 import hashlib
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -16,10 +17,12 @@ from service.api.context import Context, Ctx, Reading, Writing
 from service.api.reports import JobError, Metrics, Progress
 from service.api.workers import Place
 from service.http.bodies import require_json
+from service.http.errors import lost
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.jobs.planning import new_job
 from service.store import blobs, deliveries, graphs, jobs, predictors
+from service.store.blobs import Unreachable
 from service.store.job_states import FINAL, State
 from service.store.tables import Delivery, Job
 from service.webhooks import signing
@@ -110,6 +113,7 @@ def create_job(
     for this checkpoint and these images is refused at once.
     """
     _check_webhook(context, body)
+    _check_blobs(context, body)
     digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
     try:
         job = _create(context, body, idempotency_key, digest)
@@ -243,6 +247,19 @@ def out(job: Job) -> JobOut:
 def due_at(delivery: Delivery) -> datetime | None:
     """When a message is sent next."""
     return delivery.due_at if delivery.state == "pending" else None
+
+
+def _check_blobs(context: Context, body: JobRequest) -> None:
+    """Raises Lost if the bytes of the checkpoint or of the dataset are lost. A blob store that is away is no obstacle."""
+    keys = [blobs.checkpoint_tensors(body.checkpoint_id)]
+    if isinstance(body.data, DatasetSource):
+        keys.append(blobs.dataset_tensors(body.data.dataset_id))
+    with context.database.read() as session, suppress(problems.NotFound, Unreachable):
+        checkpoints.find(session, body.checkpoint_id)
+        if isinstance(body.data, DatasetSource):
+            datasets.find(session, body.data.dataset_id)
+        if not all(context.blobs.has(key) for key in keys):
+            raise lost()
 
 
 def _check_webhook(context: Context, body: JobRequest) -> None:

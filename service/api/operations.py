@@ -1,7 +1,9 @@
 """The routes for operators: whether the service is alive and ready, and what its errors mean."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from anyio import fail_after, to_thread
@@ -18,6 +20,9 @@ router = APIRouter(tags=["operations"])
 
 # The deadline of each probe. A dependency that takes longer is not ready.
 PROBE_SECONDS = 3.0
+
+# With less room in the data folder, the service takes no more uploads.
+MIN_FREE_BYTES = 64 * 2**20
 
 
 class Health(BaseModel):
@@ -47,14 +52,16 @@ async def livez() -> Health:
 async def readyz(context: Ctx) -> dict[str, str]:
     """The readiness probe: tells whether the service and everything that it depends on are ready.
 
-    The answer has an entry for each dependency: the database, its schema, the broker, the blob store, the inspecting processes,
-    and the local worker if there is one. An entry is `ok` or the name of an error. The status is 200 if all entries but the
-    broker's are `ok`, else 503: without the broker, workers find jobs when they look by themselves.
+    The answer has an entry for each dependency: the database, its schema, the blob store, the room in the data folder, the
+    broker, the inspecting processes, and the local worker if there is one. An entry is `ok` or the name of an error. The status
+    is 200 if all entries but the broker's are `ok`, else 503: without the broker, workers find jobs when they look by
+    themselves.
     """
     probes: dict[str, Callable[[], Any]] = {
         "database": context.database.probe,
         "schema": lambda: migrate.probe(context.database),
         "blobs": lambda: mark(context.database, context.blobs),
+        "storage": lambda: _probe_storage(context.settings.data_dir),
         "broker": context.waker.probe,
         **context.probes,
     }
@@ -79,6 +86,12 @@ def problem_kind(slug: str) -> ProblemKind:
     if slug not in problems.KINDS:
         raise problems.NotFound(f"there is no kind of problem {slug!r}; /problems lists all kinds")
     return _describe(problems.KINDS[slug])
+
+
+def _probe_storage(folder: Path) -> None:
+    """Raises StorageFull if the folder of uploads in progress has hardly any room left."""
+    if (free := shutil.disk_usage(folder).free) < MIN_FREE_BYTES:
+        raise problems.StorageFull(f"{folder} has {free // 2**20} MiB left")
 
 
 async def _probe(probe: Callable[[], Any]) -> str:

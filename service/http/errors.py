@@ -1,5 +1,6 @@
 """Turns every exception into an answer of one shape: application/problem+json (RFC 9457)."""
 
+import errno
 import json
 import logging
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from service import problems
 from service.http.fields import object_at, unknown_field
 from service.problems import Problem
-from service.store.blobs import Unreachable
+from service.store.blobs import Full, Missing, Unreachable
 from service.store.database import Away, WrongSchema
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(Away, _on_database_error)
     app.add_exception_handler(Unreachable, _on_blobs_away)
+    app.add_exception_handler(Missing, _on_lost_blob)
+    app.add_exception_handler(OSError, _on_files)
     for kind in (DataError, UnicodeEncodeError, PydanticSerializationError):
         app.add_exception_handler(kind, _on_bad_text)
     app.add_exception_handler(Exception, _on_fault)
@@ -104,8 +107,33 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_blobs_away(request: Request, error: Exception) -> Response:
+    if isinstance(error, Full):
+        log.error("the blob store is full", exc_info=error)
+        return respond(request, storage_full())
     log.error("the blob store does not answer", exc_info=error)
     return respond(request, problems.Unavailable("the blob store does not answer; try again", headers={"Retry-After": "5"}))
+
+
+async def _on_lost_blob(request: Request, error: Exception) -> Response:
+    log.error("a blob is lost: %s", error)
+    return respond(request, lost())
+
+
+async def _on_files(request: Request, error: Exception) -> Response:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        log.error("the disk is full", exc_info=error)
+        return respond(request, storage_full())
+    return await _on_fault(request, error)
+
+
+def lost() -> Problem:
+    """The problem of a checkpoint or dataset whose bytes are lost."""
+    return problems.Lost("the bytes are not in the blob store any more; upload the same file again")
+
+
+def storage_full() -> Problem:
+    """The problem of a request that the service has no room for."""
+    return problems.StorageFull("the service has no room left; nothing was kept", headers={"Retry-After": "60"})
 
 
 async def _on_bad_text(request: Request, error: Exception) -> Response:

@@ -21,6 +21,9 @@ from obstore.store import ObjectStore, from_url
 
 READ_BYTES = 2**20
 
+# What an error of a folder on a full disk says (ENOSPC).
+FULL = "No space left on device"
+
 # The key of a blob that tells the blob store from an empty one, such as a folder where nothing is mounted.
 MARK = "nern-blobs.txt"
 
@@ -47,14 +50,22 @@ class Unreachable(Exception):
     """The blob store does not answer, or refuses an operation. A later attempt may succeed."""
 
 
+class Full(Unreachable):
+    """The blob store has no room left."""
+
+
+class Missing(FileNotFoundError):
+    """There is no blob of this key."""
+
+
 @contextmanager
 def _reached() -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise Missing(str(error)) from error
     except BaseError as error:
-        raise Unreachable(str(error)) from error
+        raise (Full if FULL in str(error) else Unreachable)(str(error)) from error
 
 
 class Blobs:
@@ -89,7 +100,7 @@ class Blobs:
     def read(self, key: str, start: int, stop: int) -> Generator[bytes, None, None]:
         """Yields bytes start..stop (half-open) of a blob in pieces of about READ_BYTES.
 
-        Blocks while a piece arrives. Raises FileNotFoundError.
+        Blocks while a piece arrives. Raises Missing.
         """
         if start < stop:
             with _reached():
@@ -97,7 +108,7 @@ class Blobs:
                     yield bytes(piece)
 
     def download(self, key: str, path: Path) -> None:
-        """Writes the content of a blob to the file `path`. Raises FileNotFoundError.
+        """Writes the content of a blob to the file `path`. Raises Missing.
 
         Each request asks for PIECE_BYTES, so that the deadline of a request does not limit the size of a blob.
         """

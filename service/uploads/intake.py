@@ -61,6 +61,12 @@ class Normalisation:
     std: tuple[float, ...]
 
 
+# From the id of a row to the key of a blob.
+KeyOf = Callable[[str], str]
+
+CHECKPOINT_BLOBS: tuple[KeyOf, ...] = (blobs.checkpoint_file, blobs.checkpoint_tensors)
+
+
 class Intake:
     """Makes checkpoints and datasets of received files.
 
@@ -80,8 +86,9 @@ class Intake:
         """
         if alone := lone_part(file.filename):
             raise problems.LoneShard(alone)
-        if row := await run_in_threadpool(self._read, lambda session: checkpoints.with_hash(session, file.sha256, key or None)):
-            return row, False
+        known_row = await run_in_threadpool(self._whole, file.sha256, key or None)
+        if known_row:
+            return known_row, False
         tensors = file.folder / "tensors.safetensors"
         seconds = self._settings.inspect_seconds
         facts = await inspect_checkpoint(self._inspectors, file.path, tensors, seconds=seconds, key=key)
@@ -90,7 +97,7 @@ class Intake:
             return checkpoints.with_hash(session, file.sha256, None if facts.first else facts.key)
 
         row = await run_in_threadpool(describe, file, facts)
-        content = {blobs.checkpoint_file(row.id): file.path, blobs.checkpoint_tensors(row.id): tensors}
+        content = dict(zip(CHECKPOINT_BLOBS, (file.path, tensors), strict=True))
         return await self._keep(row, content, known, graph_of(row, facts))
 
     async def graph(self, file: Received, checkpoint: Checkpoint) -> Graph:
@@ -126,23 +133,28 @@ class Intake:
         row = describe_dataset(file, name, facts, normalisation, identity)
         if normalisation and given is None:
             row.notes = [*(row.notes or []), _note_on_default(normalisation)]
-        return await self._keep(row, {blobs.dataset_tensors(row.id): tensors}, known)
+        return await self._keep(row, {blobs.dataset_tensors: tensors}, known)
 
     async def _keep(
-        self, row: Row, content: dict[str, Path], known: Callable[[Session], Row | None], graph: Graph | None = None
+        self, row: Row, content: Mapping[KeyOf, Path], known: Callable[[Session], Row | None], graph: Graph | None = None
     ) -> tuple[Row, bool]:
-        """Stores the files `content` as blobs by key, then the row, and its graph if there is one.
+        """Stores the files `content` as blobs, by the keys for the id of the row, then the row, and its graph if there is one.
 
         Returns the row that exists then, and whether it is `row`.
 
-        If another upload of the same file was faster, the other row is returned. The blobs are deleted if `row` does not
-        exist in the end. They stay if `row` may exist, because a row is useless without its blobs.
+        If another upload of the same file was faster, the other row is returned. If blobs of the other row are lost, the files
+        take their place. The blobs are deleted if `row` does not exist in the end. They stay if `row` may exist, because a row
+        is useless without its blobs.
         """
+        if (earlier := await run_in_threadpool(self._read, known)) is not None:
+            await self._heal(earlier.id, content)
+            return earlier, False
+        stored = [key_of(row.id) for key_of in content]
         try:
-            for key, path in content.items():
-                await self._store.put(key, path)
+            for key_of, path in content.items():
+                await self._store.put(key_of(row.id), path)
         except BaseException:
-            await self._discard(content)
+            await self._discard(stored)
             raise
         try:
             kept = await run_in_threadpool(self._add, row, known, graph)
@@ -150,11 +162,23 @@ class Intake:
             # The database may have committed the row although the connection broke before it said so.
             found = await run_in_threadpool(self._read, known)
             if found is None or found.id != row.id:
-                await self._discard(content)
+                await self._discard(stored)
             raise
         if kept is not row:
-            await self._discard(content)
+            await self._discard(stored)
         return kept, kept is row
+
+    async def _heal(self, id: str, content: Mapping[KeyOf, Path]) -> None:
+        """Stores the files whose blobs are lost."""
+        for key_of, path in content.items():
+            if not await run_in_threadpool(self._store.has, key_of(id)):
+                await self._store.put(key_of(id), path)
+
+    def _whole(self, sha256: str, key: str | None) -> Checkpoint | None:
+        """The checkpoint of a hash and a key, if all of its blobs are there."""
+        with self._database.read() as session:
+            row = checkpoints.with_hash(session, sha256, key)
+        return row if row and all(self._store.has(key_of(row.id)) for key_of in CHECKPOINT_BLOBS) else None
 
     async def _discard(self, keys: Iterable[str]) -> None:
         for key in keys:

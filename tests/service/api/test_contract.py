@@ -2,7 +2,7 @@
 
 from threading import Event
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import httpx
 import pytest
@@ -14,7 +14,7 @@ from service.settings import Settings
 from service.store.blobs import MARK
 from service.store.database import Database
 from tests.support import rows
-from tests.support.calls import is_problem, new_job, upload
+from tests.support.calls import files, is_problem, new_job, upload
 from tests.support.waiting import DEADLINE_SECONDS
 
 
@@ -95,7 +95,8 @@ def test_a_page_has_50_items_unless_asked_and_at_most_200(client: httpx.Client, 
 
 def test_health(client: httpx.Client, database: Database) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"database": "ok", "schema": "ok", "broker": "ok", "inspection": "ok", "blobs": "ok"}
+    names = ("database", "schema", "blobs", "storage", "broker", "inspection")
+    assert client.get("/readyz").json() == dict.fromkeys(names, "ok")
     assert client.get("/docs").status_code == client.get("/openapi.json").status_code == 200
     with database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
@@ -110,6 +111,36 @@ def test_a_blob_store_that_is_away_is_named(client: httpx.Client) -> None:
     assert is_problem(answer, 503, "unavailable", "blobs")
     assert answer.json()["checks"]["blobs"] == "Unreachable"
     assert client.get("/readyz").status_code == 200
+
+
+def test_a_full_disk_is_named(client: httpx.Client) -> None:
+    with patch("service.api.operations.shutil.disk_usage", return_value=MagicMock(free=2**20)):
+        answer = client.get("/readyz")
+    assert is_problem(answer, 503, "unavailable", "storage")
+    assert answer.json()["checks"]["storage"] == "StorageFull"
+
+
+FULL = "Generic LocalFileSystem error: Unable to copy data: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("service.uploads.staging._File.flush", OSError(28, "No space left on device")),
+        ("service.uploads.staging._File.flush", OSError(122, "Disk quota exceeded")),
+        ("obstore.put_async", GenericError(FULL)),
+    ],
+)
+def test_an_upload_that_finds_the_disk_full_leaves_nothing(
+    client: httpx.Client, settings: Settings, where: str, error: Exception
+) -> None:
+    with patch(where, side_effect=error):
+        answer = upload(client)
+    assert is_problem(answer, 507, "storage-full", "no room")
+    assert answer.headers["retry-after"] == "60"
+    assert not files(settings.staging)
+    assert not files(settings.data_dir / "blobs")
+    assert upload(client).status_code == 201
 
 
 @pytest.mark.parametrize("hangs", ["obstore.head", "service.store.database.Database.probe"])

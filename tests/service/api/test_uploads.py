@@ -15,7 +15,7 @@ from obstore.exceptions import GenericError
 from sqlalchemy.orm import Session
 
 from service.settings import Settings
-from service.store import checkpoints
+from service.store import blobs, checkpoints
 from service.store.database import Away
 from service.store.tables import Checkpoint
 from service.uploads.multipart import MAX_OTHER_BYTES, MAX_OTHER_PARTS
@@ -284,3 +284,33 @@ def test_deleting(client: httpx.Client, settings: Settings) -> None:
     assert files(settings.data_dir / "blobs") == []
     assert client.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
     assert upload(client).status_code == 201
+
+
+def test_bytes_that_are_lost_are_named_and_an_upload_heals_them(client: httpx.Client, settings: Settings) -> None:
+    blob_folder = settings.data_dir / "blobs"
+    dataset = client.post("/v1/datasets", files={"file": DATASET}).json()["id"]
+    job = new_job(client, data={"dataset_id": dataset})
+    checkpoint = job.json()["checkpoint_id"]
+    wanted = {"checkpoint_id": checkpoint, "data": {"dataset_id": dataset}, "steps": 5}
+    for kind, key in (
+        ("checkpoints", blobs.checkpoint_file(checkpoint)),
+        ("checkpoints", blobs.checkpoint_tensors(checkpoint)),
+        ("datasets", blobs.dataset_tensors(dataset)),
+    ):
+        content = (blob_folder / key).read_bytes()
+        (blob_folder / key).unlink()
+        if key.endswith("original"):
+            assert is_problem(client.get(f"/v1/checkpoints/{checkpoint}/file"), 410, "lost", "upload the same file again")
+        else:
+            assert is_problem(client.post("/v1/jobs", json=wanted), 410, "lost", "upload the same file again")
+        again = upload(client) if kind == "checkpoints" else client.post("/v1/datasets", files={"file": DATASET})
+        assert (again.status_code, again.json()["id"]) == (200, checkpoint if kind == "checkpoints" else dataset)
+        assert (blob_folder / key).read_bytes() == content
+    assert client.get(f"/v1/checkpoints/{checkpoint}/file").content == NETWORK
+    assert client.post("/v1/jobs", json=wanted).status_code == 202
+
+
+def test_a_job_is_accepted_while_the_blob_store_is_away(client: httpx.Client) -> None:
+    checkpoint = upload(client).json()["id"]
+    with patch("obstore.head", side_effect=GenericError("no route to host")):
+        assert client.post("/v1/jobs", json={"checkpoint_id": checkpoint}).status_code == 202
