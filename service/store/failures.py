@@ -61,7 +61,7 @@ FAILURES: Mapping[FailureType, Failure] = {
     ),
     "input-missing": Failure(
         "The checkpoint or the dataset is not in the blob store.",
-        "Delete the checkpoint or the dataset, upload the file again, and create the job again.",
+        "Upload the same file again, and retry the job.",
     ),
     "out-of-memory": Failure(
         "The training needs more memory than the worker has.",
