@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 
 from service.api.app import create_app
+from service.jobs.ends import recorder
 from service.settings import Settings
 from service.supervisor import Supervisor, module_command
 
@@ -63,4 +64,6 @@ def _listen(host: str, port: int) -> socket.socket:
 def _worker(settings: Settings) -> Supervisor:
     logs = settings.data_dir / "logs"
     logs.mkdir(exist_ok=True)
-    return Supervisor(module_command("worker", "--until-eof"), name="worker", log_file=logs / "worker.log")
+    return Supervisor(
+        module_command("worker", "--until-eof"), name="worker", log_file=logs / "worker.log", on_end=recorder(settings)
+    )

@@ -50,7 +50,7 @@ class Supervisor:
 
     The output of the child is appended to a log file, or goes where the output of this process goes. The standard input of the
     child is a pipe that this process holds open. The pipe ends when this process ends, however that happens, so that the child
-    can end then too.
+    can end then too. `on_end` is called with the process id of a child that has ended, and how it ended.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Supervisor:
         name: str,
         log_file: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        on_end: Callable[[int, str], None] = lambda process, end: None,
         backoff: Backoff | None = None,
         grace_seconds: float = GRACE_SECONDS,
         seconds: Callable[[], float] = time.monotonic,
@@ -68,6 +69,7 @@ class Supervisor:
         self._name = name
         self._log_file = log_file
         self._environment = environment
+        self._on_end = on_end
         self._backoff = backoff or Backoff()
         self._grace_seconds = grace_seconds
         self._seconds = seconds
@@ -144,7 +146,9 @@ class Supervisor:
             )
         with process:
             code = process.wait()
-        return f"ended with status {code}" if code >= 0 else f"was ended by signal {-code} ({signal.strsignal(-code)})"
+        end = f"ended with status {code}" if code >= 0 else f"was ended by signal {-code} ({signal.strsignal(-code)})"
+        self._on_end(process.pid, end)
+        return end
 
     def _where(self) -> str:
         return f"; its log is {self._log_file}" if self._log_file else ""

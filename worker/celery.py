@@ -16,6 +16,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
+from service.jobs.ends import recorder
 from service.jobs.wakeups import QUEUE, TASK
 from service.settings import Settings
 from service.supervisor import GRACE_SECONDS, Backoff, Supervisor, module_command
@@ -53,7 +54,12 @@ stopping = Event()
 # A job that kills its workers must not keep them from the other jobs for long.
 BACKOFF = Backoff(longest_seconds=10, long_run_seconds=30)
 
-child = Supervisor(module_command("worker", "--until-eof"), name="training worker", backoff=BACKOFF)
+
+def _record(process: int, end: str) -> None:
+    recorder(Settings())(process, end)
+
+
+child = Supervisor(module_command("worker", "--until-eof"), name="training worker", backoff=BACKOFF, on_end=_record)
 _running = ExitStack()
 
 

@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("about", sa.JSON(), nullable=False),
         sa.Column("free_memory", sa.BigInteger(), nullable=False),
         sa.Column("fault", sa.String(), nullable=True),
+        sa.Column("ended", sa.String(), nullable=True),
         sa.Column("started_at", UtcDateTime(), nullable=False),
         sa.Column("seen_at", UtcDateTime(), nullable=False),
     )

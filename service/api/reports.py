@@ -291,7 +291,7 @@ class StateChange(TypedDict):
     error: NotRequired[Annotated[JobError, Field(description="Why the job failed; absent otherwise")]]
     predictor_id: NotRequired[Annotated[str, Field(description="The new predictor, if the job succeeded; absent otherwise")]]
     reason: NotRequired[
-        Annotated[str, Field(description="Why a worker has given the job back, if something was wrong with its machine")]
+        Annotated[str, Field(description="Why the job has returned to the queue, if its worker has failed or was killed")]
     ]
 
 

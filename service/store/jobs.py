@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, CursorResult, ScalarSelect, and_, case, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, ScalarSelect, and_, case, delete, false, func, literal, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from service.store import deliveries
+from service.store import deliveries, workers
 from service.store.job_states import FINAL, INITIAL, TRANSITIONS, Action, State, sources
 from service.store.pages import Page, newest_first
 from service.store.tables import Delivery, Job, JobEvent, JobSnapshot, Json
@@ -142,7 +142,7 @@ def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, wher
     SQLite one transaction writes at a time. The claim itself is a compare-and-set on state and fence.
     """
     # The state is written into the statement. With a parameter, a database can't know that its index of queued jobs will do.
-    queued = or_(*(Job.state == literal(state, literal_execute=True) for state in sources("claim")))
+    queued = or_(false(), *(Job.state == literal(state, literal_execute=True) for state in sources("claim")))
     due = and_(queued, or_(Job.not_before.is_(None), Job.not_before <= now))
     if (priority := session.scalar(select(func.max(Job.priority)).where(due))) is None:
         return None
@@ -252,15 +252,19 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
     for job in session.scalars(expired).all():
         action: Action = "take_back"
         error: Json | None = None
+        seen = _seen(session, job)
         if job.cancel_requested:
             action = "acknowledge"
         elif job.fruitless >= max_attempts:
             action = "give_up"
-            error = {"type": "worker-lost", "detail": _silent_workers(job)}
+            error = {
+                "type": "worker-lost",
+                "detail": f"{job.fruitless} attempts in a row made no progress; in the last, {seen}",
+            }
         elif job.pause_requested:
             action = "suspend"
         still_expired = (Job.fence == job.fence, Job.lease_expires_at < now)
-        _take(session, action, *still_expired, id=job.id, now=now, error=error)
+        _take(session, action, *still_expired, id=job.id, now=now, error=error, reason=seen)
 
 
 def remove(session: Session, id: str) -> None:
@@ -377,10 +381,10 @@ def _newest_snapshot(column: InstrumentedAttribute[Any]) -> ScalarSelect[Any]:
     return of_job.order_by(JobSnapshot.fence.desc(), JobSnapshot.step.desc()).limit(1).scalar_subquery()
 
 
-def _silent_workers(job: Job) -> str:
-    """What was seen of the attempts of a job whose workers went silent."""
-    seen = f"at step {job.progress['step']} of {job.progress['steps']}" if job.progress else "before its first step"
-    return f"the worker went silent in each of the last {job.fruitless} attempts, the last time {seen}"
+def _seen(session: Session, job: Job) -> str:
+    """What was seen of an attempt whose worker has extended its lease no more."""
+    where = f"at step {job.progress['step']} of {job.progress['steps']}" if job.progress else "before its first step"
+    return f"the worker {workers.end_of(session, job.lease_owner)} {where}"
 
 
 def _change(session: Session, *conditions: ColumnElement[bool], **values: Any) -> bool:

@@ -265,7 +265,7 @@ class Worker(Base):
     """A worker that was alive at `seen_at`. The job that it holds is the one whose lease has its id as the owner.
 
     `about` says where it runs: host, process id, device and release. `free_memory` is in bytes. `fault` is what is wrong with
-    its machine; a worker with a fault claims no jobs.
+    its machine; a worker with a fault claims no jobs. `ended` is how the process ended, if it was killed.
     """
 
     __tablename__ = "worker"
@@ -274,6 +274,7 @@ class Worker(Base):
     about: Mapped[Json]
     free_memory: Mapped[int]
     fault: Mapped[str | None]
+    ended: Mapped[str | None]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, select
 from sqlalchemy.orm import Session
 
 from service.store.tables import Job, Worker
@@ -21,6 +21,19 @@ def write(session: Session, worker: Worker) -> None:
     session.execute(delete(Worker).where(Worker.seen_at < worker.seen_at - FORGOTTEN))
 
 
+def record_end(session: Session, *, host: str, process: int, end: str) -> None:
+    """Writes down how a worker has ended, as the end of a sentence about it. Does nothing for a worker that is not known."""
+    for worker in session.scalars(select(Worker).where(Worker.ended.is_(None))):
+        if (worker.about["host"], worker.about["process"]) == (host, process):
+            worker.ended = end
+
+
+def end_of(session: Session, id: str | None) -> str:
+    """How a worker has ended, as the end of a sentence about it."""
+    ended = session.scalar(select(Worker.ended).where(Worker.id == id))
+    return ended or "went silent"
+
+
 def remove(session: Session, id: str) -> None:
     """Removes the row of a worker that ends."""
     session.execute(delete(Worker).where(Worker.id == id))
@@ -29,5 +42,6 @@ def remove(session: Session, id: str) -> None:
 def alive(session: Session, now: datetime) -> list[tuple[Worker, Job | None]]:
     """The workers that have written lately, each with the job that it holds, or None."""
     held = Job.lease_owner == Worker.id
-    query = select(Worker, Job).join(Job, held, isouter=True).where(Worker.seen_at > now - timedelta(seconds=SILENT_SECONDS))
+    lately = and_(Worker.ended.is_(None), Worker.seen_at > now - timedelta(seconds=SILENT_SECONDS))
+    query = select(Worker, Job).join(Job, held, isouter=True).where(lately)
     return [(row[0], row[1]) for row in session.execute(query.order_by(Worker.started_at, Worker.id))]

@@ -83,6 +83,11 @@ def test_a_job_outlives_its_worker_and_the_service(tmp_path: Path) -> None:
             if part == 0.4:
                 client, process = serve()
         ended = finished(client, job)
+        reasons = [event["data"]["reason"] for event in events(client, job) if "reason" in event["data"]]
+        assert len(reasons) == 3
+        assert reasons[0].startswith("the worker was ended by signal 9 (Killed) at step ")
+        # Nobody was left to see how the worker ended when the service was killed with it.
+        assert reasons[1].startswith("the worker went silent at step ")
         resumed = [event["data"] for event in events(client, job) if event["kind"] == "resumed"]
         assert ended["attempt"] == len(resumed) + 1 == 4
         assert all(event["step"] > 0 and not event["refused"] for event in resumed)

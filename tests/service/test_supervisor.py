@@ -76,6 +76,16 @@ def test_a_child_that_ends_once_is_no_alarm(tmp_path: Path, caplog: pytest.LogCa
     assert "the child was ended by signal 9 (Killed); it is started again" in caplog.text
 
 
+def test_the_end_of_each_run_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, str]] = []
+    child = Child(
+        tmp_path, "sys.exit(3) if os.path.exists('x') else os.kill(os.getpid(), 9)", on_end=lambda *end: told.append(end)
+    )
+    with child.running():
+        until(lambda: len(told) > 1, what="two ends")
+    assert told[0] == (child.runs()[0], "was ended by signal 9 (Killed)")
+
+
 def test_delays_double_up_to_the_longest() -> None:
     backoff = Backoff(first_seconds=1, longest_seconds=60)
     assert [backoff.delay(short_runs) for short_runs in (0, 1, 2, 3, 6, 7, 10_000)] == [1, 1, 2, 4, 32, 60, 60]

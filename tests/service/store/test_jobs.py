@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from service.store import jobs, migrate, snapshots
+from service.store import jobs, migrate, snapshots, workers
 from service.store.database import Database
 from service.store.jobs import Lease, LeaseLost
-from service.store.tables import Job
+from service.store.tables import Job, Worker
 from tests.support import rows
 from tests.support.rows import NOW
 from tests.support.waiting import DEADLINE_SECONDS
@@ -357,7 +357,7 @@ def test_attempts_that_make_progress_do_not_count(database: Database, add_job: C
         assert job(database, id).state == state
     error = job(database, id).error
     assert error is not None
-    assert error["detail"] == "the worker went silent in each of the last 2 attempts, the last time at step 7 of 99"
+    assert error["detail"] == "2 attempts in a row made no progress; in the last, the worker went silent at step 7 of 99"
 
 
 def test_a_stop_counts_no_attempt_and_forgives_none(database: Database, add_job: Callable[..., str]) -> None:
@@ -373,7 +373,7 @@ def test_a_stop_counts_no_attempt_and_forgives_none(database: Database, add_job:
     sweep(database, max_attempts=2)
     error = job(database, id).error
     assert error is not None
-    assert error["detail"] == "the worker went silent in each of the last 2 attempts, the last time before its first step"
+    assert error["detail"] == "2 attempts in a row made no progress; in the last, the worker went silent before its first step"
 
 
 def test_a_job_that_returns_to_the_queue_shows_what_is_stored(database: Database, add_job: Callable[..., str]) -> None:
@@ -420,3 +420,20 @@ def test_a_retry_goes_on_from_the_snapshot_or_from_the_start(database: Database,
         shown = job(database, id)
         assert (shown.progress and shown.progress["step"]) == step
     assert rows_of(database, id) == []
+
+
+def test_what_was_seen_of_an_attempt_is_told(database: Database, add_job: Callable[..., str]) -> None:
+    id = add_job()
+    about = {"host": "node-1", "process": 7}
+    with database.write() as session:
+        workers.write(session, Worker(id="worker", about=about, free_memory=1, fault=None, started_at=NOW, seen_at=NOW))
+        workers.write(session, Worker(id="other", about={**about, "process": 8}, free_memory=1, started_at=NOW, seen_at=NOW))
+    store(database, held(database), 5)
+    with database.write() as session:
+        workers.record_end(session, host="node-2", process=7, end="ended with status 1")
+        workers.record_end(session, host="node-1", process=7, end="was ended by signal 9 (Killed)")
+        assert [worker.id for worker, _ in workers.alive(session, NOW)] == ["other"]
+    sweep(database, max_attempts=1)
+    with database.read() as session:
+        last = jobs.tail(session, id, 1)[0]
+    assert last.data == {"state": "queued", "reason": "the worker was ended by signal 9 (Killed) before its first step"}
