@@ -15,6 +15,7 @@ from service.settings import Settings
 from service.store import migrate
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Away, Database
+from service.store.marking import WrongBlobStore
 from service.supervisor import module_command
 
 
@@ -28,6 +29,8 @@ def run(options: Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # At level INFO, Alembic logs the kind of the database at every readiness probe.
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
+    # At level INFO, httpx logs the URLs of webhooks, which may hold secrets.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         settings = Settings()
         if options.command == "serve":
@@ -41,7 +44,7 @@ def run(options: Namespace) -> None:
             os.execv(command[0], command)
     except ValidationError as error:
         sys.exit("\n".join(f"NERN_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()))
-    except (ValueError, OSError, SQLAlchemyError, Away, Unreachable) as error:
+    except (ValueError, OSError, SQLAlchemyError, Away, Unreachable, WrongBlobStore) as error:
         sys.exit(f"nern {options.command}: {error}")
 
 

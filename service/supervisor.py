@@ -103,7 +103,7 @@ class Supervisor:
 
     def nudge(self) -> None:
         """Writes a line to the standard input of the child, if it runs."""
-        with self._lock, suppress(OSError):
+        with self._lock, suppress(OSError, ValueError):
             if self._process is not None and self._process.stdin is not None:
                 self._process.stdin.write(b"\n")
                 self._process.stdin.flush()
@@ -142,7 +142,7 @@ class Supervisor:
             if self._stopping:
                 return "was not started"
             process = self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=self._environment
+                self._command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=self._environment, bufsize=0
             )
         with process:
             code = process.wait()

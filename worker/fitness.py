@@ -6,6 +6,8 @@ import tempfile
 import time
 
 from service.store.blobs import Blobs, Unreachable
+from service.store.database import Database
+from service.store.marking import WrongBlobStore, check
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,8 @@ class Fitness:
     fault: what is wrong with the machine, as a sentence; None if nothing is.
     """
 
-    def __init__(self, store: Blobs) -> None:
+    def __init__(self, database: Database, store: Blobs) -> None:
+        self._database = database
         self._store = store
         self._next = 0.0
         self._pause = 1.0
@@ -40,7 +43,7 @@ class Fitness:
 
     def look(self) -> str | None:
         """Looks now, and returns what is wrong."""
-        before, self.fault = self.fault, unfit(self._store)
+        before, self.fault = self.fault, unfit(self._database, self._store)
         if self.fault is None:
             self._next, self._pause = time.monotonic() + FIT_SECONDS, 1.0
             if before:
@@ -57,20 +60,22 @@ class Fitness:
             self._next = 0.0
 
 
-def unfit(store: Blobs) -> str | None:
-    """What is wrong with this machine, as a sentence; None if nothing is."""
+def unfit(database: Database, store: Blobs) -> str | None:
+    """What is wrong with this machine, as a sentence for clients; None if nothing is. Raises Away."""
     try:
-        if not store.marked:
-            return "the blob store of this worker is not that of the service, or is not mounted"
-    except Unreachable as error:
-        return f"the blob store does not answer: {error}"
+        check(database, store)
+    except WrongBlobStore as error:
+        return str(error)
+    except Unreachable:
+        log.warning("the blob store does not answer", exc_info=True)
+        return "the blob store does not answer"
     try:
         with tempfile.TemporaryFile() as file:
             file.write(b"x")
             file.flush()
         free = shutil.disk_usage(tempfile.gettempdir()).free
     except OSError as error:
-        return f"temporary files can't be written: {error}"
+        return f"temporary files can't be written: {error.strerror or error}"
     if free < MIN_FREE_BYTES:
         return f"the folder for temporary files has {free // 2**20} MiB left; {MIN_FREE_BYTES // 2**20} MiB are needed"
     return None

@@ -46,7 +46,16 @@ def announced(
             seen_at = now(session)
             started_at = seen_at - timedelta(seconds=time.monotonic() - started)
             workers.write(
-                session, Worker(id=id, about=about, free_memory=free, fault=fault(), started_at=started_at, seen_at=seen_at)
+                session,
+                Worker(
+                    id=id,
+                    about=about,
+                    free_memory=free,
+                    fault=fault(),
+                    ended=None,
+                    started_at=started_at,
+                    seen_at=seen_at,
+                ),
             )
 
     def write_forever() -> None:

@@ -39,7 +39,7 @@ class Worker:
         self._owner = ids.new_id()
         self._database = Database(settings.database)
         self._blobs = Blobs(settings.blobs, make=settings.blob_url is None)
-        self._fitness = Fitness(self._blobs)
+        self._fitness = Fitness(self._database, self._blobs)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._device = device(settings.device)
@@ -94,10 +94,10 @@ class Worker:
                 self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset is not in the blob store")
             else:
                 self._return(lease, fault)
-        except Unreachable as error:
-            self._return(lease, f"the blob store does not answer: {error}")
+        except Unreachable:
+            self._return(lease, "the blob store does not answer")
         except OSError as error:
-            self._return(lease, f"the worker can't use its files: {error.strerror or error}")
+            self._return(lease, f"the worker can't use its files: {error.strerror or type(error).__name__}")
         except (LeaseLost, Away):
             raise
         except Exception as error:  # whatever it is, the job must not be lost
@@ -119,7 +119,7 @@ class Worker:
 
     def _return(self, lease: Lease, fault: str) -> None:
         """Gives back a job because something is wrong with this machine."""
-        log.error("job %s: given back: %s", lease.job_id, fault)
+        log.error("job %s: given back: %s", lease.job_id, fault, exc_info=True)
         self._fitness.doubt()
         with self._database.write() as session:
             jobs.give_back(session, lease, now=now(session), fault=fault)

@@ -76,7 +76,6 @@ class SnapshotWriter:
     def _try_to_write(self, snapshot: Snapshot, shown: Shown) -> None:
         try:
             self._write(snapshot, shown)
-            self.step = snapshot.steps
         except LeaseLost:
             log.warning("job %s: the lease was lost before a snapshot was stored", self._lease.job_id)
         except (Unreachable, Away, OSError):
@@ -89,7 +88,7 @@ class SnapshotWriter:
             snapshot.write(path)
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            if not self._store.marked:
+            if self._store.owner is None:
                 raise Unreachable("the blob store is not that of the service, or is not mounted")
             self._store.upload(blobs.snapshot(job_id, self._lease.fence, step), path)
             size = path.stat().st_size
@@ -105,6 +104,7 @@ class SnapshotWriter:
                 metrics=metrics,
                 now=now(session),
             )
+        self.step = step
         for row in old:
             self._store.remove(blobs.snapshot(job_id, row.fence, row.step))
 

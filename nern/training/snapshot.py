@@ -6,6 +6,7 @@ A snapshot is stored in a safetensors file. No pickle is read or written.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Snapshot:
     def write(self, path: Path) -> None:
         """Writes the snapshot to a file. The file is not synchronised to the disk (fsync)."""
         tensors: dict[str, Tensor] = {}
-        about = {"version": VERSION, "snapshot": _take_tensors(_to_plain(self), "", tensors)}
+        about = {"version": VERSION, "release": version("nern"), "snapshot": _take_tensors(_to_plain(self), "", tensors)}
         header, _ = tensorfile.make_header(
             ((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()), {"nern": json.dumps(about)}
         )
@@ -94,6 +95,9 @@ class Snapshot:
             about = json.loads(metadata["nern"])
             if about["version"] != VERSION:
                 raise BadSnapshot(f"the snapshot has version {about['version']}; this release reads version {VERSION}")
+            if about["release"] != version("nern"):
+                # A training of this release may differ from one of another release.
+                raise BadSnapshot(f"the snapshot is of release {about['release']}; this is release {version('nern')}")
             return _from_plain(_put_tensors(about["snapshot"], tensors))
         except (BadArtefact, KeyError, TypeError, ValueError) as error:
             raise BadSnapshot(f"{path.name} is not a snapshot, or is damaged") from error

@@ -23,6 +23,7 @@ from service.http.policy import policy
 from service.jobs.planning import new_job
 from service.store import blobs, deliveries, graphs, jobs, predictors
 from service.store.blobs import Unreachable
+from service.store.database import now
 from service.store.job_states import FINAL, State
 from service.store.tables import Delivery, Job
 from service.webhooks import signing
@@ -112,9 +113,13 @@ def create_job(
     body leaves out gets a default value, and the answer shows the values of all options in `config`. A job that is impossible
     for this checkpoint and these images is refused at once.
     """
-    _check_webhook(context, body)
-    _check_blobs(context, body)
-    digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    # A field that is not given does not count, so that the digest of a request stays when a release adds fields.
+    digest = hashlib.sha256(body.model_dump_json(exclude_unset=True).encode()).hexdigest()
+    with context.database.read() as session:
+        repeated = idempotency_key is not None and jobs.with_key(session, idempotency_key) is not None
+    if not repeated:
+        _check_webhook(context, body)
+        _check_blobs(context, body)
     try:
         job = _create(context, body, idempotency_key, digest)
     except IntegrityError:
@@ -153,7 +158,7 @@ def cancel_job(id: str, context: Ctx, session: Writing) -> JobOut:
 
     A job that is cancelled already stays cancelled. The answer is 409 for a job that has succeeded or failed.
     """
-    return _changed(session, find(session, id), jobs.request_cancel(session, id, context.clock()), "cancelled")
+    return _changed(session, find(session, id), jobs.request_cancel(session, id, now(session)), "cancelled")
 
 
 @router.post("/{id}/pause", status_code=202)
@@ -163,7 +168,7 @@ def pause_job(id: str, context: Ctx, session: Writing) -> JobOut:
 
     A job that is paused already stays paused. The answer is 409 for a job that is over.
     """
-    return _changed(session, find(session, id), jobs.request_pause(session, id, context.clock()), "paused")
+    return _changed(session, find(session, id), jobs.request_pause(session, id, now(session)), "paused")
 
 
 @router.post("/{id}/resume", status_code=202)
@@ -173,7 +178,7 @@ def resume_job(id: str, context: Ctx, session: Writing) -> JobOut:
 
     A job that is queued or runs stays as it is. The answer is 409 for a job that is over.
     """
-    job = _changed(session, find(session, id), jobs.resume(session, id, context.clock()), "resumed")
+    job = _changed(session, find(session, id), jobs.resume(session, id, now(session)), "resumed")
     context.waker.wake()
     return job
 
@@ -195,7 +200,7 @@ def retry_job(id: str, context: Ctx, session: Writing, body: RetryRequest | None
             datasets.find(session, job.dataset_id, lock=True)
     except problems.NotFound as problem:
         raise problems.Impossible(f"job {id} can't be retried: {problem.detail}") from None
-    answer = _changed(session, job, jobs.retry(session, id, context.clock(), from_start=from_start), "retried")
+    answer = _changed(session, job, jobs.retry(session, id, now(session), from_start=from_start), "retried")
     context.waker.wake()
     return answer
 
@@ -295,7 +300,7 @@ def _create(context: Context, body: JobRequest, key: str | None, digest: str) ->
             return earlier
         checkpoint = checkpoints.find(session, body.checkpoint_id, lock=True)
         dataset = datasets.find(session, body.data.dataset_id, lock=True) if isinstance(body.data, DatasetSource) else None
-        job = new_job(body, checkpoint, graphs.of(session, checkpoint.id), dataset, now=context.clock())
+        job = new_job(body, checkpoint, graphs.of(session, checkpoint.id), dataset, now=now(session))
         job.idempotency_key, job.request_digest = key, digest
         jobs.add(session, job)
         return job

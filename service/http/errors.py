@@ -123,6 +123,7 @@ async def _on_files(request: Request, error: Exception) -> Response:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         log.error("the disk is full", exc_info=error)
         return respond(request, storage_full())
+    log.error("an unforeseen error in a request to %s", request.url.path, exc_info=error)
     return await _on_fault(request, error)
 
 

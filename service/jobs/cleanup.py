@@ -14,6 +14,7 @@ from service.settings import Settings
 from service.store import blobs, jobs, retention, snapshots
 from service.store.blobs import Blobs
 from service.store.database import Database, now
+from service.store.marking import mark
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,10 @@ class Removed:
 
 
 def cleanup(database: Database, store: Blobs, settings: Settings, *, dry_run: bool = False) -> Removed:
-    """Cleans up once. With `dry_run`, removes nothing and tells what it would remove. Raises Away and Unreachable."""
+    """Cleans up once. With `dry_run`, removes nothing and tells what it would remove.
+
+    Raises WrongBlobStore, Away and Unreachable.
+    """
     removed = Removed()
     with database.read() as session:
         moment = now(session)
@@ -63,34 +67,35 @@ def cleanup(database: Database, store: Blobs, settings: Settings, *, dry_run: bo
         if days:
             yield from _batches(database, partial(find, limit=moment - timedelta(days=days), count=BATCH_JOBS))
 
+    # Raises WrongBlobStore: what another database needs is not stray.
+    mark(database, store)
     for ids in ended(retention.with_snapshots, keep.keep_snapshots_days):
-        removed.snapshots += len(ids)
-        if write:
-            _for_each(database, snapshots.forget, ids)
-            _remove_snapshots(store, ids)
+        removed.snapshots += _remove(database, store, snapshots.forget, ids) if write else len(ids)
     for ids in ended(retention.with_events, keep.keep_events_days):
         with database.write() as session:
-            removed.events += retention.remove_events(session, ids) if write else retention.count_events(session, ids)
+            over = retention.still_over(session, ids)
+            removed.events += retention.remove_events(session, over) if write else retention.count_events(session, over)
     for ids in ended(retention.failed_jobs, keep.keep_jobs_days):
-        removed.jobs += len(ids)
-        if write:
-            _for_each(database, jobs.remove, ids)
-            _remove_snapshots(store, ids)
+        removed.jobs += _remove(database, store, jobs.remove, ids) if write else len(ids)
     _remove_strays(database, store, moment - STRAY, removed, dry_run=dry_run)
     if removed and write:
         log.info("removed: %s", ", ".join(f"{count} {name}" for name, count in asdict(removed).items() if count))
     return removed
 
 
-def _for_each(database: Database, change: Callable[[Session, str], None], ids: list[str]) -> None:
+def _remove(database: Database, store: Blobs, change: Callable[[Session, str], None], ids: list[str]) -> int:
+    """Applies a change to those of the jobs that are still over, and removes the blobs of their snapshots. Returns how many.
+
+    A client may have retried a job meanwhile. So only the blobs are removed whose rows the change has removed.
+    """
     with database.write() as session:
-        for id in ids:
+        over = retention.still_over(session, ids)
+        rows = [row for id in over for row in snapshots.newest_first(session, id)]
+        for id in over:
             change(session, id)
-
-
-def _remove_snapshots(store: Blobs, ids: list[str]) -> None:
-    for id in ids:
-        store.remove_folder(blobs.snapshot_folder(id))
+    for row in rows:
+        store.remove(blobs.snapshot(row.job_id, row.fence, row.step))
+    return len(over)
 
 
 def _remove_strays(database: Database, store: Blobs, limit: datetime, removed: Removed, *, dry_run: bool) -> None:

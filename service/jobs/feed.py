@@ -141,6 +141,8 @@ class Feed:
                     await self._look()
                 except Away as error:
                     log.warning("the database does not answer, so event streams wait: %s", error)
+                except Exception:  # whatever it is, the streams of this process must go on
+                    log.exception("new events could not be looked for")
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _look(self) -> None:
@@ -186,7 +188,7 @@ class Feed:
                     self._due.set()
                     async for _ in connection.notifies():
                         self._due.set()
-            except psycopg.Error as error:
+            except (psycopg.Error, OSError) as error:
                 log.warning("no notifications from the database; the feed looks every %g s: %s", self._poll_seconds, error)
             await asyncio.sleep(1)
 

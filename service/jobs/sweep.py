@@ -21,9 +21,10 @@ def sweep(database: Database, settings: Settings) -> None:
 async def sweep_forever(database: Database, settings: Settings) -> None:
     """Sweeps every `settings.sweep_seconds` until the task is cancelled. Goes on after a sweep that failed.
 
-    When the database answers again after it did not, leases may have expired because no worker could extend them. So the
-    first sweep comes after the time of a lease, in which the workers extend theirs.
+    When the database answers again after it did not, leases may have expired because no worker could extend them. So the first
+    sweep after a failure, and the first one of this process, comes after the time of a lease, in which workers extend theirs.
     """
+    await asyncio.sleep(settings.lease_seconds)
     while True:
         pause = settings.sweep_seconds
         try:

@@ -160,10 +160,19 @@ class Blobs:
                     folder.newest = max(folder.newest, blob["last_modified"])
         return found
 
-    def mark(self) -> None:
-        """Marks the blob store as that of a service."""
+    def mark(self, owner: str) -> None:
+        """Marks the blob store as that of an owner."""
         with _reached():
-            obstore.put(self._store, MARK, b"This folder or bucket holds the blobs of NeRN.\n", use_multipart=False)
+            obstore.put(self._store, MARK, owner.encode(), use_multipart=False)
+
+    @property
+    def owner(self) -> str | None:
+        """Whose the blob store is, by its mark. None without one, for example where nothing is mounted."""
+        try:
+            with _reached():
+                return bytes(obstore.get(self._store, MARK).bytes()).decode()
+        except FileNotFoundError:
+            return None
 
     def has(self, key: str) -> bool:
         """Whether there is a blob of this key."""
@@ -173,11 +182,6 @@ class Blobs:
         except FileNotFoundError:
             return False
         return True
-
-    @property
-    def marked(self) -> bool:
-        """Whether the blob store is that of a service, and not for example the folder where it is to be mounted."""
-        return self.has(MARK)
 
 
 def checkpoint_file(id: str) -> str:

@@ -5,7 +5,7 @@ from sqlalchemy import select
 from service.store import blobs
 from service.store.blobs import Blobs
 from service.store.database import Away, Database
-from service.store.tables import Checkpoint
+from service.store.tables import Checkpoint, Installation
 
 
 class WrongBlobStore(Exception):
@@ -21,16 +21,30 @@ def is_new(database: Database) -> bool:
 
 
 def mark(database: Database, store: Blobs) -> None:
-    """Marks a blob store that is new, or that an earlier release has used. Workers use only a marked one.
+    """Marks a blob store that is new, or that an earlier release has used, with the id of the database.
 
-    Raises WrongBlobStore for a blob store without a mark and without the blob of the newest checkpoint; Unreachable and Away.
+    Raises what `check` raises, and WrongBlobStore for a store without a mark and without the blob of the newest checkpoint.
     """
-    if store.marked:
-        return
-    newest = _newest(database)
-    if newest and not store.has(blobs.checkpoint_tensors(newest)):
-        raise WrongBlobStore(f"the blob store has neither a mark nor the tensors of checkpoint {newest}; is it mounted?")
-    store.mark()
+    if store.owner is None:
+        newest = _newest(database)
+        if newest and not store.has(blobs.checkpoint_tensors(newest)):
+            raise WrongBlobStore(f"the blob store has neither a mark nor the tensors of checkpoint {newest}; is it mounted?")
+        store.mark(_id_of(database))
+    check(database, store)
+
+
+def check(database: Database, store: Blobs) -> None:
+    """Raises WrongBlobStore unless the blob store has the mark of the database; Unreachable and Away."""
+    owner = store.owner
+    if owner is None:
+        raise WrongBlobStore("the blob store is not that of the service, or is not mounted")
+    if owner != _id_of(database):
+        raise WrongBlobStore("the blob store belongs to another database")
+
+
+def _id_of(database: Database) -> str:
+    with database.read() as session:
+        return session.execute(select(Installation.id)).scalar_one()
 
 
 def _newest(database: Database) -> str | None:

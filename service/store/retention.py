@@ -35,6 +35,12 @@ def with_events(session: Session, *, limit: datetime, after: str, count: int) ->
     return _ids(session, select(Job.id).where(Job.state.in_(FINAL), Job.finished_at < limit, has), after, count)
 
 
+def still_over(session: Session, ids: Sequence[str]) -> list[str]:
+    """Those of the jobs that are over. Their rows are locked, so that no client can retry them before the transaction ends."""
+    over = select(Job.id).where(Job.id.in_(ids), Job.state.in_(FINAL))
+    return list(session.scalars(over.with_for_update()))
+
+
 def count_events(session: Session, ids: Sequence[str]) -> int:
     """The number of events of some jobs."""
     return session.scalar(select(func.count()).select_from(JobEvent).where(JobEvent.job_id.in_(ids))) or 0

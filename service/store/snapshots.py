@@ -39,14 +39,15 @@ def add(
 
     If no earlier snapshot has as many steps, the attempt counts as one that made progress. Raises LeaseLost.
     """
-    before = newest_first(session, lease.job_id)
+    # The same snapshot may be there, if the worker did not hear that it was stored.
+    before = [row for row in newest_first(session, lease.job_id) if (row.fence, row.step) != (lease.fence, step)]
     further = step > max((snapshot.step for snapshot in before), default=0)
     jobs.report_snapshot(session, lease, now=now, further=further)
     made = JobSnapshot(
         job_id=lease.job_id, fence=lease.fence, step=step, sha256=sha256, size=size, progress=progress, metrics=metrics,
         created_at=now,
     )  # fmt: skip
-    session.add(made)
+    session.merge(made)
     old = before[KEPT - 1 :]
     for snapshot in old:
         session.delete(snapshot)

@@ -50,6 +50,14 @@ class Base(DeclarativeBase):
     )
 
 
+class Installation(Base):
+    """The only row has a random id of this database. Its blob store holds the same id; see `service.store.marking`."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+
+
 class Checkpoint(Base):
     """An uploaded network: one state_dict of one file. `nern.state_dicts.Found` explains key, first, keys, notes and aliases.
 

@@ -16,7 +16,6 @@ from functools import partial
 from threading import Event
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -26,7 +25,7 @@ from service.problems import Problem
 from service.settings import Settings
 from service.store import blobs, uploads
 from service.store.blobs import Blobs, Unreachable
-from service.store.database import Database
+from service.store.database import Away, Database
 from service.store.ids import new_id
 from service.store.tables import Json, Upload
 from service.uploads.arriving import Arriving
@@ -277,7 +276,7 @@ class Uploads:
         async def extend() -> None:
             while True:
                 await asyncio.sleep(self._settings.lease_seconds / 3)
-                with suppress(SQLAlchemyError):  # the database may answer the next time
+                with suppress(Away):  # the database may answer the next time
                     await self._write(lambda session: uploads.extend(session, id, fence, until=self._leased_until()))
 
         extending = asyncio.create_task(extend())
@@ -291,7 +290,7 @@ class Uploads:
         """Ends a lease, so that the next request or sweep need not wait for its end."""
         try:
             await self._write(lambda session: uploads.extend(session, id, fence, until=None))
-        except SQLAlchemyError:
+        except Away:
             log.exception("the lease of upload %s could not be ended; it ends by itself", id)
 
     async def _read(self, query: Callable[[Session], Value]) -> Value:

@@ -19,6 +19,9 @@ PORTS = {"http": 80, "https": 443}
 # Prefixes of IPv6 whose addresses hold an address of IPv4 in their last 32 bits (RFC 6052).
 TRANSLATED = ip_network("64:ff9b::/96")
 
+# The addresses of IPv6 that are routed on the internet (RFC 4291). Others hold addresses of IPv4, or stay in a network.
+UNICAST = ip_network("2000::/3")
+
 
 class Forbidden(Exception):
     """A webhook can't be sent to this URL, for a reason that the client may know."""
@@ -67,4 +70,6 @@ def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner:
             return is_allowed(inner, allowed)
+        if address not in UNICAST:
+            return False
     return address.is_global and not address.is_multicast

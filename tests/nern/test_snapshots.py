@@ -166,6 +166,14 @@ def test_a_file_that_is_no_snapshot_is_refused(damage: Callable[[bytes], bytes],
         Snapshot.read(file)
 
 
+def test_a_snapshot_of_another_release_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "snapshot.safetensors"
+    with patch("nern.training.snapshot.version", return_value="9.9"):
+        snapshot_of(DecoupledRequest(steps=1, hidden=8)).write(file)
+    with pytest.raises(BadSnapshot, match=r"is of release 9\.9; this is release"):
+        Snapshot.read(file)
+
+
 class Interrupting:
     """An `on_progress` and a cancellation, one of which interrupts: at its call with the number `at`, counted over both."""
 

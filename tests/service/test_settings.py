@@ -228,12 +228,12 @@ def test_a_worker_outlives_a_database_that_does_not_answer(settings: Settings, m
 
 
 def sweep_pauses(settings: Settings) -> list[float]:
-    """The seconds of the first two pauses of the sweep."""
+    """The seconds of the first three pauses of the sweep."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
-        if len(slept) == 2:
+        if len(slept) == 3:
             raise asyncio.CancelledError
 
     database = Database(settings.database)
@@ -245,9 +245,9 @@ def sweep_pauses(settings: Settings) -> list[float]:
 
 @pytest.mark.usefixtures("database")
 def test_sweep_seconds_are_the_pause_between_sweeps(settings: Settings) -> None:
-    assert sweep_pauses(with_values(settings, sweep_seconds=9)) == [9, 9]
+    assert sweep_pauses(with_values(settings, sweep_seconds=9, lease_seconds=40)) == [40, 9, 9]
 
 
-def test_the_first_sweep_after_a_failure_leaves_workers_the_time_of_a_lease(settings: Settings) -> None:
+def test_the_first_sweep_after_a_start_or_a_failure_leaves_workers_the_time_of_a_lease(settings: Settings) -> None:
     settings.data_dir.mkdir()  # and no tables
-    assert sweep_pauses(with_values(settings, sweep_seconds=9, lease_seconds=40)) == [9, 40]
+    assert sweep_pauses(with_values(settings, sweep_seconds=9, lease_seconds=40)) == [40, 9, 40]

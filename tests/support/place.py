@@ -14,6 +14,7 @@ from service.settings import Settings
 from service.store import blobs, jobs, migrate
 from service.store.blobs import Blobs
 from service.store.database import Database
+from service.store.marking import mark
 from service.store.tables import Job
 from tests.support import rows
 from tests.support.networks import dataset_file, saved
@@ -31,7 +32,7 @@ class Place:
         folder.mkdir()
         self.database = Database(self.settings.database)
         migrate.upgrade(self.database)
-        Blobs(self.settings.blobs).mark()
+        mark(self.database, Blobs(self.settings.blobs))
         self.stopping = Event()
         self.worker = Worker(self.settings, self.stopping)
 

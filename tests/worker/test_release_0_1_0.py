@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from service.store import blobs, migrate
-from service.store.blobs import Blobs
+from service.store.blobs import MARK, Blobs
+from service.store.marking import mark
 from service.store.tables import Predictor
 from tests.support.place import Place
 
@@ -19,7 +20,11 @@ def test_jobs_that_release_0_1_0_has_queued_are_done(place: Place) -> None:
     shutil.copy(FOLDER / "nern.sqlite3", place.settings.data_dir / "nern.sqlite3")
     migrate.upgrade(place.database)
     key = blobs.checkpoint_tensors(expected["tiny_checkpoint"])
-    asyncio.run(Blobs(place.settings.blobs).put(key, FOLDER / "tiny-tensors.safetensors"))
+    store = Blobs(place.settings.blobs)
+    asyncio.run(store.put(key, FOLDER / "tiny-tensors.safetensors"))
+    # The release had no mark. The first start of this one marks the blob store, because it has the newest checkpoint.
+    store.remove(MARK)
+    mark(place.database, store)
     for id in expected["queued"]:
         assert place.worker.work()
         job = place.job(id)

@@ -189,8 +189,8 @@ def test_the_pause_after_faults_has_an_end(place: Place) -> None:
 
 
 UNFIT: list[tuple[str, Any, str]] = [
-    ("obstore.head", {"side_effect": FileNotFoundError}, "is not mounted"),
-    ("obstore.head", {"side_effect": GenericError("no route to host")}, "no route to host"),
+    ("obstore.get", {"side_effect": FileNotFoundError}, "is not mounted"),
+    ("obstore.get", {"side_effect": GenericError("no route to host")}, "no route to host"),
     ("worker.fitness.tempfile.TemporaryFile", {"side_effect": OSError(28, "No space left on device")}, "No space left"),
     ("worker.fitness.shutil.disk_usage", {"return_value": MagicMock(free=2**20)}, "1 MiB left; 256 MiB are needed"),
 ]

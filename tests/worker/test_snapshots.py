@@ -16,6 +16,7 @@ from nern.request import DecoupledRequest
 from nern.training import Progress, Snapshot, train
 from service.store import blobs, jobs, snapshots
 from service.store.blobs import MARK, Blobs
+from service.store.marking import mark
 from service.store.tables import Job, Json, Predictor
 from tests.support.networks import dataset_file, resnet8
 from tests.support.place import Place
@@ -288,7 +289,7 @@ def test_no_snapshot_goes_to_a_blob_store_that_is_not_mounted(place: Place) -> N
         assert place.worker.work()
     place.stopping.clear()
     assert stored(place, id) == []
-    Blobs(place.settings.blobs).mark()
+    mark(place.database, Blobs(place.settings.blobs))
     assert place.worker.work()
     assert place.job(id).state == "succeeded"
 

@@ -106,7 +106,7 @@ def test_health(client: httpx.Client, database: Database) -> None:
 
 
 def test_a_blob_store_that_is_away_is_named(client: httpx.Client) -> None:
-    with patch("obstore.head", side_effect=GenericError("no route to host")):
+    with patch("obstore.get", side_effect=GenericError("no route to host")):
         answer = client.get("/readyz")
     assert is_problem(answer, 503, "unavailable", "blobs")
     assert answer.json()["checks"]["blobs"] == "Unreachable"
@@ -143,13 +143,13 @@ def test_an_upload_that_finds_the_disk_full_leaves_nothing(
     assert upload(client).status_code == 201
 
 
-@pytest.mark.parametrize("hangs", ["obstore.head", "service.store.database.Database.probe"])
+@pytest.mark.parametrize("hangs", ["obstore.get", "service.store.database.Database.probe"])
 def test_a_dependency_that_hangs_does_not_hold_the_readiness_probe(client: httpx.Client, hangs: str) -> None:
     over = Event()
     with patch(hangs, lambda *_, **__: over.wait(DEADLINE_SECONDS)), patch("service.api.operations.PROBE_SECONDS", 0.1):
         answer = client.get("/readyz")
     over.set()
-    assert is_problem(answer, 503, "unavailable", "blobs" if hangs == "obstore.head" else "database")
+    assert is_problem(answer, 503, "unavailable", "blobs" if hangs == "obstore.get" else "database")
     assert "TimeoutError" in answer.json()["checks"].values()
 
 

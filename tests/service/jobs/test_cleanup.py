@@ -8,15 +8,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from sqlalchemy.orm import Session
 
 from service import cli
 from service.jobs.cleanup import cleanup
 from service.settings import Settings
-from service.store import blobs, jobs, migrate, snapshots
+from service.store import blobs, jobs, migrate, retention, snapshots
 from service.store.blobs import Blobs
 from service.store.database import Database
+from service.store.marking import WrongBlobStore, mark
 from service.store.tables import Job
 from tests.support import rows
 from tests.support.calls import files
@@ -41,8 +44,10 @@ def database(settings: Settings) -> Iterator[Database]:
 
 
 @pytest.fixture
-def store(settings: Settings) -> Blobs:
-    return Blobs(settings.blobs)
+def store(settings: Settings, database: Database) -> Blobs:
+    made = Blobs(settings.blobs)
+    mark(database, made)
+    return made
 
 
 def put(store: Blobs, settings: Settings, key: str, *, days: float = 2) -> None:
@@ -146,11 +151,44 @@ def test_old_blobs_that_no_row_refers_to_are_removed(database: Database, store: 
     for key in (*needed, *strays):
         put(store, settings, key, days=1.1)
     put(store, settings, blobs.checkpoint_file("arriving"), days=0.9)
-    store.mark()
     assert clean(database, store, settings) == NOTHING | {"blobs": 5, "bytes": 50}
     assert all(store.has(key) for key in (*needed, blobs.checkpoint_file("arriving")))
     assert not any(store.has(key) for key in strays)
-    assert store.marked
+
+
+def test_nothing_is_removed_from_the_blob_store_of_another_database(
+    database: Database, store: Blobs, settings: Settings, tmp_path: Path
+) -> None:
+    """As with a database that is empty because a setting was forgotten."""
+    put(store, settings, blobs.checkpoint_file("needed"), days=100)
+    other = Database(f"sqlite:///{tmp_path / 'other.sqlite3'}")
+    migrate.upgrade(other)
+    for use in (cleanup, lambda *_: mark(other, store)):
+        with pytest.raises(WrongBlobStore, match="belongs to another database"):
+            use(other, store, settings)
+    other.close()
+    assert store.has(blobs.checkpoint_file("needed"))
+
+
+def test_a_job_that_was_retried_meanwhile_keeps_everything(
+    database: Database, store: Blobs, settings: Settings, ended: Callable[..., str]
+) -> None:
+    id = ended(100)
+    found = retention.failed_jobs
+
+    def retried(session: Session, **arguments: Any) -> list[str]:
+        ids = found(session, **arguments)
+        with database.write() as other:
+            jobs.retry(other, id, datetime.now(UTC))
+        return ids
+
+    with patch.object(retention, "failed_jobs", retried), patch.object(retention, "with_snapshots", return_value=[]):
+        removed = cleanup(database, store, settings.model_copy(update={"keep_events_days": 0, "keep_snapshots_days": 0}))
+    assert (removed.jobs, removed.snapshots) == (0, 0)
+    assert store.has(blobs.snapshot(id, 1, 5))
+    with database.read() as session:
+        assert session.get_one(Job, id).state == "queued"
+        assert len(jobs.events(session, id, after=0, limit=9)) == 4
 
 
 def test_the_command_tells_what_it_removes(
