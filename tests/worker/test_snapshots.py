@@ -28,9 +28,28 @@ from worker.snapshots import SnapshotWriter
 
 SEARCH: dict[str, Any] = {"hidden": None, "target": {"drop": 50.0}, "steps": 6, "reconstruction_steps": 3}
 
+JOBS: dict[str, dict[str, Any]] = {"one training": {}, "a search": SEARCH}
+
 
 class Killed(BaseException):
     """Ends a worker at once, as a signal does that can't be handled."""
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """For each kind of job, the hash of the artefact of one that nothing has happened to."""
+    place = Place(tmp_path_factory.mktemp("references") / "data")
+    made = {kind: add(place, **wanted) for kind, wanted in JOBS.items()}
+    while place.worker.work():
+        pass
+    hashes = {kind: result(place, id) for kind, id in made.items()}
+    place.database.close()
+    return hashes
+
+
+@pytest.fixture
+def undisturbed(references: dict[str, str]) -> str:
+    return references["one training"]
 
 
 def add(place: Place, **config: Any) -> str:
@@ -115,10 +134,11 @@ def blob(place: Place, id: str, fence: int, step: int) -> Path:
     return place.settings.data_dir / "blobs" / blobs.snapshot(id, fence, step)
 
 
-@pytest.mark.parametrize("wanted", [{}, SEARCH], ids=["one training", "a search"])
-def test_a_job_that_is_stopped_again_and_again_loses_no_step(place: Place, wanted: dict[str, Any]) -> None:
-    undisturbed, id = add(place, **wanted), add(place, **wanted)
-    assert place.worker.work()
+@pytest.mark.parametrize(("kind", "wanted"), JOBS.items(), ids=JOBS)
+def test_a_job_that_is_stopped_again_and_again_loses_no_step(
+    place: Place, references: dict[str, str], kind: str, wanted: dict[str, Any]
+) -> None:
+    id = add(place, **wanted)
     reported: list[int] = []
     for step in (1, 5, 8, 12):
         stop(place, step)
@@ -128,16 +148,15 @@ def test_a_job_that_is_stopped_again_and_again_loses_no_step(place: Place, wante
         assert (job.progress or {}).get("step") == (step if job.progress else None)
         reported.append(step)
     assert place.worker.work()
-    assert result(place, id) == result(place, undisturbed)
+    assert result(place, id) == references[kind]
     assert [event["step"] for event in events(place, id, "resumed")] == reported
     assert all(event["refused"] == [] for event in events(place, id, "resumed"))
     assert stored(place, id) == []
     assert not (place.settings.data_dir / "blobs" / blobs.snapshot_folder(id)).exists()
 
 
-def test_a_job_whose_worker_dies_goes_on_from_the_last_snapshot(place: Place) -> None:
-    undisturbed, id = add(place), add(place)
-    assert place.worker.work()
+def test_a_job_whose_worker_dies_goes_on_from_the_last_snapshot(place: Place, undisturbed: str) -> None:
+    id = add(place)
     for step in (4, 7, 11):
         kill(place, step)
         job = place.job(id)
@@ -145,7 +164,7 @@ def test_a_job_whose_worker_dies_goes_on_from_the_last_snapshot(place: Place) ->
         assert (job.state, job.progress["step"], job.fruitless) == ("queued", step - 1, 0)
         assert [kept for _, kept in stored(place, id)] == [step - 2, step - 1]
     assert place.worker.work()
-    assert result(place, id) == result(place, undisturbed)
+    assert result(place, id) == undisturbed
     assert [event["step"] for event in events(place, id, "resumed")] == [3, 6, 10]
     steps = [event["step"] for event in events(place, id, "progress")]
     assert steps == sorted(steps)
@@ -165,9 +184,8 @@ def test_metrics_go_on_from_the_snapshot(place: Place) -> None:
 
 
 @pytest.mark.parametrize("where", ["skeleton_of", "make_report"])
-def test_a_finished_training_is_not_repeated_if_its_storing_is_interrupted(place: Place, where: str) -> None:
-    undisturbed, id = add(place), add(place)
-    assert place.worker.work()
+def test_a_finished_training_is_not_repeated_if_its_storing_is_interrupted(place: Place, undisturbed: str, where: str) -> None:
+    id = add(place)
     real = getattr(attempt, where)
 
     def interrupted(*args: Any) -> Any:
@@ -180,7 +198,7 @@ def test_a_finished_training_is_not_repeated_if_its_storing_is_interrupted(place
     assert (place.job(id).state, place.job(id).attempt, stored(place, id)) == ("queued", 0, [(1, 12)])
     with at(12, lambda: pytest.fail("a step was made again")):
         assert place.worker.work()
-    assert result(place, id) == result(place, undisturbed)
+    assert result(place, id) == undisturbed
     assert [event["step"] for event in events(place, id, "resumed")] == [12]
 
 
@@ -220,10 +238,9 @@ def turn_a_bit(path: Path) -> None:
     ids=["cut", "a bit", "lost"],
 )
 def test_a_damaged_snapshot_costs_the_steps_since_the_one_before(
-    place: Place, damage: Callable[[Path], None], reason: str
+    place: Place, undisturbed: str, damage: Callable[[Path], None], reason: str
 ) -> None:
-    undisturbed, id = add(place), add(place)
-    assert place.worker.work()
+    id = add(place)
     kill(place, 8)
     damage(blob(place, id, 1, 7))
     assert place.worker.work()
@@ -232,19 +249,18 @@ def test_a_damaged_snapshot_costs_the_steps_since_the_one_before(
     [refused] = resumed["refused"]
     assert refused["step"] == 7
     assert reason in refused["reason"]
-    assert result(place, id) == result(place, undisturbed)
+    assert result(place, id) == undisturbed
 
 
-def test_without_a_snapshot_that_can_be_used_the_training_begins_anew(place: Place) -> None:
-    undisturbed, id = add(place), add(place)
-    assert place.worker.work()
+def test_without_a_snapshot_that_can_be_used_the_training_begins_anew(place: Place, undisturbed: str) -> None:
+    id = add(place)
     kill(place, 8)
     for step in (6, 7):
         cut(blob(place, id, 1, step))
     assert place.worker.work()
     [resumed] = events(place, id, "resumed")
     assert (resumed["step"], [each["step"] for each in resumed["refused"]]) == (0, [7, 6])
-    assert result(place, id) == result(place, undisturbed)
+    assert result(place, id) == undisturbed
 
 
 def test_a_snapshot_of_another_release_is_refused_with_the_reason(place: Place) -> None:
