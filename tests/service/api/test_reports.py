@@ -61,7 +61,12 @@ def test_events_have_a_type_a_kind() -> None:
     schema = EVENTS.json_schema()
     kinds = schema["items"]["discriminator"]["mapping"]
     data = {kind: schema["$defs"][place.rpartition("/")[2]]["properties"]["data"]["$ref"] for kind, place in kinds.items()}
-    assert data == {"progress": "#/$defs/Progress", "metrics": "#/$defs/Metrics", "state": "#/$defs/StateChange"}
+    assert data == {
+        "progress": "#/$defs/Progress",
+        "metrics": "#/$defs/Metrics",
+        "state": "#/$defs/StateChange",
+        "resumed": "#/$defs/Resumption",
+    }
 
 
 def test_fields_without_a_type_are_answered_and_absent_ones_stay_absent() -> None:
