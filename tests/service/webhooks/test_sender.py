@@ -108,6 +108,9 @@ def sending(database: Database, tmp_path: Path, condition: Callable[[], object],
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            # Connections that were cut close in the next turns of the loop.
+            for _ in range(10):
+                await asyncio.sleep(0)
 
     asyncio.run(run())
 
