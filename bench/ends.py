@@ -77,7 +77,7 @@ class Run:
 
     def __init__(self, place: Place, id: str, options: argparse.Namespace) -> None:
         self._place, self._id, self._options = place, id, options
-        self._chance = random.Random(options.seed)  # noqa: S311 -- no secret
+        self._chance = random.Random(options.seed)
         self._environment = environment(
             {
                 "NERN_DATA_DIR": str(place.settings.data_dir),

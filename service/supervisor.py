@@ -106,7 +106,6 @@ class Supervisor:
         with self._lock, suppress(OSError, ValueError):
             if self._process is not None and self._process.stdin is not None:
                 self._process.stdin.write(b"\n")
-                self._process.stdin.flush()
 
     def wait(self, seconds: float) -> None:
         """Waits until the child has ended and is not started again, or until the time has passed."""

@@ -12,6 +12,7 @@ import torch
 from service.store import migrate
 from service.store.database import Database
 from tests.support import servers
+from tests.support.warm import warm
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +35,13 @@ def postgres_url(postgres_server: str) -> str:
         connection.execute(f"CREATE DATABASE {name}".encode())
     start, question, options = postgres_server.partition("?")
     return f"{start.rpartition('/')[0]}/{name}{question}{options}"
+
+
+@pytest.fixture(scope="session")
+def inspection_command() -> Iterator[tuple[str, ...]]:
+    """The command of an inspecting process that has imported everything already."""
+    with TemporaryDirectory(prefix="nern-warm-") as folder, warm(Path(folder)) as command:
+        yield command
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ class Attempt:
     def run(self) -> None:
         """Trains a predictor and stores it, which ends the job.
 
-        Raises Interrupted, after a snapshot of the last step was stored; LeaseLost, NernError, FileNotFoundError, Unreachable
+        Raises Interrupted, after a snapshot of the last step was stored; LeaseLost, NernError, Missing, Unreachable
         and Away.
         """
         trained: Trained | None = None

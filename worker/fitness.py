@@ -14,7 +14,6 @@ log = logging.getLogger(__name__)
 # A worker writes checkpoints, datasets, snapshots and artefacts to temporary files.
 MIN_FREE_BYTES = 256 * 2**20
 
-
 # A worker that is fit looks again after this time.
 FIT_SECONDS = 30.0
 

@@ -26,7 +26,7 @@ CANCELLATION_SECONDS = 0.2
 def load_network(store: Blobs, job: Job, graph: Graph | None, cancellation: Cancellation) -> Network:
     """The network of a job: the tensors of its checkpoint in the order of the uploaded file, and what computes the outputs.
 
-    This is the only place where a worker reads a checkpoint. Raises FileNotFoundError, Unreachable, BadProgram, BadDescription
+    This is the only place where a worker reads a checkpoint. Raises Missing, Unreachable, BadProgram, BadDescription
     and what the cancellation raises.
     """
     state_dict = _load(store, blobs.checkpoint_tensors(job.checkpoint_id), cancellation)
@@ -40,7 +40,7 @@ def load_data(
 ) -> Images | Inputs | Noise | None:
     """The images, other inputs or noise that a job distils from, or None for a job without data.
 
-    Raises FileNotFoundError, Unreachable, ImpossibleRequest and what the cancellation raises.
+    Raises Missing, Unreachable, ImpossibleRequest and what the cancellation raises.
     """
     if dataset is not None:
         tensors = _load(store, blobs.dataset_tensors(dataset.id), cancellation)

@@ -53,7 +53,7 @@ class Reporter:
         if (percent := 100 * progress.step // progress.steps) != self._percent:
             self._percent = percent
             self._kinds.append("progress")
-        self._try(lambda session, now: self._report(session, now, progress))
+        self._try(lambda session, moment: self._report(session, moment, progress))
 
     def shown_at(self, step: int) -> tuple[Json | None, Json]:
         """What the job shows after a step that was made: its progress, or None if nothing was reported yet, and its metrics."""
@@ -74,22 +74,22 @@ class Reporter:
         if self._resumed:
             self._try(self._report_resumption)
 
-    def _report(self, session: Session, now: datetime, progress: Progress) -> None:
-        self._report_resumption(session, now)
+    def _report(self, session: Session, moment: datetime, progress: Progress) -> None:
+        self._report_resumption(session, moment)
         assert self._progress is not None
         jobs.report_progress(
             session,
             self._lease,
-            now=now,
+            now=moment,
             progress=self._progress,
             metrics=self._metrics,
-            estimated_finish_at=now + timedelta(seconds=progress.seconds_left),
+            estimated_finish_at=moment + timedelta(seconds=progress.seconds_left),
             kinds=self._kinds,
         )
 
-    def _report_resumption(self, session: Session, now: datetime) -> None:
+    def _report_resumption(self, session: Session, moment: datetime) -> None:
         if self._resumed:
-            jobs.report_resumption(session, self._lease, now=now, resumed=self._resumed)
+            jobs.report_resumption(session, self._lease, now=moment, resumed=self._resumed)
 
     def _try(self, write: Callable[[Session, datetime], None]) -> None:
         try:

@@ -12,7 +12,7 @@ from nern.errors import NernError
 from nern.faults import is_device_fault, is_out_of_memory
 from service.settings import Settings
 from service.store import ids, jobs
-from service.store.blobs import Blobs, Unreachable
+from service.store.blobs import Blobs, Missing, Unreachable
 from service.store.database import Away, Database, now
 from service.store.failures import FailureType
 from service.store.jobs import Lease, LeaseLost
@@ -89,7 +89,7 @@ class Worker:
                 jobs.give_back(session, lease, now=now(session))
         except NernError as error:
             self._finish(lease, "failed", failure_type(error), str(error))
-        except FileNotFoundError:
+        except Missing:
             if (fault := self._fitness.look()) is None:
                 self._finish(lease, "failed", "input-missing", "the checkpoint or the dataset is not in the blob store")
             else:

@@ -11,7 +11,7 @@ from threading import Thread
 from nern.errors import BadSnapshot
 from nern.training import Snapshot
 from service.store import blobs, snapshots
-from service.store.blobs import Blobs, Unreachable
+from service.store.blobs import Blobs, Missing, Unreachable
 from service.store.database import Away, Database, now
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import JobSnapshot, Json
@@ -115,7 +115,7 @@ def read_snapshot(store: Blobs, row: JobSnapshot) -> Snapshot:
         path = Path(folder) / "snapshot.safetensors"
         try:
             store.download(blobs.snapshot(row.job_id, row.fence, row.step), path)
-        except FileNotFoundError:
+        except Missing:
             raise BadSnapshot("the snapshot is not in the blob store") from None
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != row.sha256:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 
@@ -92,7 +93,7 @@ class Deployment:
     def ready(self) -> None:
         """Waits until all replicas are ready and all workers are listed."""
         for url in self.urls:
-            until(lambda url=url: _ready(url), what=f"{url} ready")  # type: ignore[misc]  # the lambda's type is plain
+            until(partial(_ready, url), what=f"{url} ready")
         until(lambda: len(_workers(self.urls[0])) >= len(self.workers), what="the workers")
 
 

@@ -4,8 +4,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import psutil
@@ -120,34 +121,31 @@ def demote_broker(place: Deployment, chance: random.Random) -> None:
 
 def lose_blobs(place: Deployment, chance: random.Random) -> None:
     """The blob store fails for some seconds: there is a file in place of the folder."""
-    away = place.blobs.with_name("blobs-away")
-    place.blobs.rename(away)
-    place.blobs.write_bytes(b"")
-    time.sleep(2)
-    place.blobs.unlink()
-    away.rename(place.blobs)
+    with away(place.blobs):
+        place.blobs.write_bytes(b"")
 
 
 def unmount_blobs(place: Deployment, chance: random.Random) -> None:
     """The blob folder is empty for some seconds, as when nothing is mounted there."""
-    away, empty = place.blobs.with_name("blobs-away"), place.blobs.with_name("blobs-empty")
-    place.blobs.rename(away)
-    place.blobs.mkdir()
-    time.sleep(2)
-    # What a process has written meanwhile stays behind.
-    place.blobs.rename(empty)
-    away.rename(place.blobs)
-    empty.rename(place.folder / f"blobs-{time.monotonic_ns()}")
+    with away(place.blobs):
+        place.blobs.mkdir()
 
 
 def lose_temporary_folder(place: Deployment, chance: random.Random) -> None:
-    """The workers can't write temporary files for some seconds."""
-    away = place.temporary.with_name("tmp-away")
-    place.temporary.rename(away)
-    place.temporary.write_bytes(b"")
+    """The workers can't write temporary files for some seconds: there is a file in place of the folder."""
+    with away(place.temporary):
+        place.temporary.write_bytes(b"")
+
+
+@contextmanager
+def away(folder: Path) -> Iterator[None]:
+    """A folder is away for some seconds, and the block puts something in its place. What is written there stays behind."""
+    kept, behind = (folder.with_name(f"{folder.name}-{what}") for what in ("kept", f"behind-{time.monotonic_ns()}"))
+    folder.rename(kept)
+    yield
     time.sleep(2)
-    place.temporary.unlink()
-    away.rename(place.temporary)
+    folder.rename(behind)
+    kept.rename(folder)
 
 
 def damage_snapshot(place: Deployment, chance: random.Random) -> None:

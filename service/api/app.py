@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
 from service.access.keys import ApiKeys, parse_keys
-from service.api import checkpoints, datasets, events, jobs, operations, predictors, uploads, workers
+from service.api import checkpoints, datasets, events, jobs, operations, predictors, uploads, usage, workers
 from service.api.context import Context
 from service.clock import Clock, utc_now
 from service.http import errors
@@ -110,7 +110,7 @@ def create_app(
         # These are the routes that the framework makes: the OpenAPI document and its pages.
         assert isinstance(route, Route)
         policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
-    for module in (checkpoints, datasets, uploads, jobs, events, predictors, workers, operations):
+    for module in (checkpoints, datasets, uploads, jobs, events, predictors, workers, usage, operations):
         # Probes may add parameters of their own.
         validated = [] if module is operations else [Depends(validate_parameters)]
         app.include_router(module.router, dependencies=validated)

@@ -1,4 +1,4 @@
-"""The routes for those who run the service: which workers are alive, how many jobs wait, and what is stored."""
+"""The routes about work: which workers are alive, and how many jobs wait for them."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from service.api.context import Reading
 from service.api.reports import Progress
 from service.http.policy import policy
-from service.store import jobs, retention, workers
+from service.store import jobs, workers
 from service.store.database import now
 
 router = APIRouter(prefix="/v1", tags=["operations"])
@@ -47,25 +47,6 @@ class QueueOut(BaseModel):
     idle_workers: int = Field(description="Workers that are alive, have no fault and work on no job")
 
 
-class Stored(BaseModel):
-    """What is stored of one kind."""
-
-    count: int
-    bytes: int
-
-
-class UsageOut(BaseModel):
-    """What is stored. Deleted things do not count."""
-
-    checkpoints: Stored = Field(description="Bytes as uploaded. Their tensors take about as much once more")
-    datasets: Stored = Field(description="Bytes as uploaded. Their arrays are stored unpacked")
-    predictors: Stored
-    snapshots: Stored = Field(description="Snapshots of trainings")
-    uploads: Stored = Field(description="Resumable uploads: the bytes that have arrived")
-    jobs: Stored = Field(description="The bytes of rows are not counted")
-    events: Stored = Field(description="The bytes of rows are not counted")
-
-
 @router.get("/workers")
 @policy("read")
 def list_workers(session: Reading) -> list[WorkerOut]:
@@ -99,11 +80,3 @@ def show_queue(session: Reading) -> QueueOut:
         workers=len(alive),
         idle_workers=sum(job is None and worker.fault is None for worker, job in alive),
     )
-
-
-@router.get("/usage")
-@policy("read")
-def show_usage(session: Reading) -> UsageOut:
-    """Tells how much is stored."""
-    found = retention.usage(session)
-    return UsageOut.model_validate({kind: {"count": count, "bytes": nbytes} for kind, (count, nbytes) in found.items()})

@@ -124,12 +124,12 @@ class Blobs:
 
     def remove(self, key: str) -> None:
         """Like `delete`, for a caller that is no coroutine."""
-        with suppress(FileNotFoundError), _reached():
+        with suppress(Missing), _reached():
             obstore.delete(self._store, key)
 
     async def delete(self, key: str) -> None:
         """Removes a blob, if it exists."""
-        with suppress(FileNotFoundError), _reached():
+        with suppress(Missing), _reached():
             await obstore.delete_async(self._store, key)
 
     async def delete_folder(self, prefix: str) -> None:
@@ -139,8 +139,12 @@ class Blobs:
     def remove_folder(self, prefix: str) -> None:
         """Like `delete_folder`, for a caller that is no coroutine."""
         if self._folder:
-            # A listing does not have unfinished blobs.
-            shutil.rmtree(self._folder / prefix, ignore_errors=True)
+            # A listing does not have unfinished blobs. Another process may remove the folder at the same time.
+            try:
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(self._folder / prefix)
+            except OSError as error:
+                raise Unreachable(str(error)) from error
             return
         with _reached():
             for found in obstore.list(self._store, prefix):
@@ -171,7 +175,7 @@ class Blobs:
         try:
             with _reached():
                 return bytes(obstore.get(self._store, MARK).bytes()).decode()
-        except FileNotFoundError:
+        except Missing:
             return None
 
     def has(self, key: str) -> bool:
@@ -179,7 +183,7 @@ class Blobs:
         try:
             with _reached():
                 obstore.head(self._store, key)
-        except FileNotFoundError:
+        except Missing:
             return False
         return True
 

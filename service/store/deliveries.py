@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from service.store.ids import new_id
@@ -25,9 +25,14 @@ def add(session: Session, job_id: str, state: str, now: datetime, details: Json)
     session.flush()
 
 
+def any_due(session: Session, *, now: datetime) -> bool:
+    """Whether a message is due."""
+    return session.scalar(select(Delivery.id).where(*_due(now)).limit(1)) is not None
+
+
 def claim(session: Session, *, now: datetime, lease: timedelta, limit: int) -> Sequence[tuple[Delivery, Json]]:
     """Takes messages that are due, each with the webhook of its job. No other process takes them until the lease is over."""
-    due = select(Delivery).where(Delivery.state == "pending", Delivery.due_at <= now).order_by(Delivery.due_at).limit(limit)
+    due = select(Delivery).where(*_due(now)).order_by(Delivery.due_at).limit(limit)
     taken = session.scalars(due.with_for_update(skip_locked=True)).all()
     for delivery in taken:
         delivery.due_at = now + lease
@@ -54,3 +59,7 @@ def record(session: Session, delivery: Delivery, attempt: Json, *, delivered: bo
 def of_job(session: Session, job_id: str) -> Sequence[Delivery]:
     """The messages about a job, oldest first."""
     return session.scalars(select(Delivery).where(Delivery.job_id == job_id).order_by(Delivery.id)).all()
+
+
+def _due(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return Delivery.state == "pending", Delivery.due_at <= now

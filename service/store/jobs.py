@@ -194,7 +194,7 @@ def report_progress(
 
 def report_resumption(session: Session, lease: Lease, *, now: datetime, resumed: Json) -> None:
     """Records as an event from which snapshot the attempt goes on, and which ones were refused. Raises LeaseLost."""
-    _take_held(session, "report", lease, now=now, fence=lease.fence)
+    _take_held(session, "report", lease, now=now)
     _record(session, lease.job_id, "resumed", resumed, now)
 
 
@@ -228,14 +228,15 @@ def give_back(session: Session, lease: Lease, *, now: datetime, fault: str | Non
 
     A job that a client has asked to cancel or to pause becomes cancelled or paused in place of queued.
     """
-    fewer = {"attempt": Job.attempt - 1, "fruitless": case((Job.fruitless > 0, Job.fruitless - 1), else_=0)}
-    changes: dict[str, Any] = {} if counted else dict(fewer)
+    changes: dict[str, Any] = {}
+    if not counted:
+        changes = {"attempt": Job.attempt - 1, "fruitless": case((Job.fruitless > 0, Job.fruitless - 1), else_=0)}
     if fault:
         faults = session.execute(select(Job.faults).where(Job.id == lease.job_id)).scalar_one()
         pause = min(LONGEST_PAUSE_SECONDS, 2.0 ** min(faults, MAX_DOUBLINGS))
         changes |= {"faults": faults + 1, "not_before": now + timedelta(seconds=pause)}
     # This write locks the row, so that no client can ask for anything between the query below and the next write.
-    _take_held(session, "report", lease, now=now, fence=lease.fence, **changes)
+    _take_held(session, "report", lease, now=now, **changes)
     wish = _wish(session, lease.job_id)
     if wish == "cancel":
         finish(session, lease, "cancelled", now=now)

@@ -47,6 +47,10 @@ async def send_forever(database: Database, settings: Settings) -> None:
 
 
 def _claim(database: Database) -> Sequence[tuple[Delivery, Json]]:
+    # A transaction that writes would hold up others, and most of the time there is nothing to send.
+    with database.read() as session:
+        if not deliveries.any_due(session, now=now(session)):
+            return []
     with database.write() as session:
         return deliveries.claim(session, now=now(session), lease=LEASE, limit=CONCURRENT)
 

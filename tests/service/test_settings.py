@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -15,11 +16,10 @@ import pytest
 import torch
 
 from service.api.app import create_app
-from service.api.context import Context
 from service.inspection import process
 from service.jobs.sweep import sweep, sweep_forever
 from service.settings import Settings
-from service.store import jobs, migrate
+from service.store import jobs
 from service.store.database import Database
 from service.store.tables import Job
 from tests.support import rows
@@ -29,6 +29,7 @@ from tests.support.place import Place
 from tests.support.processes import serving
 from tests.support.rows import NOW
 from tests.support.servers import free_port
+from tests.support.stored import embedded_database
 from tests.support.waiting import DEADLINE_SECONDS, until
 from worker import __main__ as worker_command
 from worker.run import Worker
@@ -77,11 +78,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    settings.data_dir.mkdir()
-    database = Database(settings.database)
-    migrate.upgrade(database)
-    yield database
-    database.close()
+    with embedded_database(settings) as database:
+        yield database
 
 
 def with_values(settings: Settings, **values: Any) -> Settings:
@@ -217,9 +215,30 @@ def test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream(settings: Settin
     monkeypatch.setenv("NERN_POLL_SECONDS", "7")
     assert worker_pauses(settings, monkeypatch) == [7, 7]
 
-    app = create_app(with_values(settings, poll_seconds=7))
-    context: Context = app.state.context
-    assert context.feed._poll_seconds == 7
+    assert stream_looks(settings, poll_seconds=10 * DEADLINE_SECONDS, enough=2, quiet_periods=20) == 1
+    assert stream_looks(settings, poll_seconds=0.01, enough=3) == 3
+
+
+def stream_looks(settings: Settings, *, poll_seconds: float, enough: int, quiet_periods: int | None = None) -> int:
+    """How often the feed of a job without events looks for some: until that is enough, or for so many quiet periods."""
+    followed = create_app(with_values(settings, poll_seconds=poll_seconds)).state.context.feed
+    looks: list[int] = []
+
+    def find(known: dict[str, int | None]) -> dict[str, Any]:
+        looks.append(1)
+        return {id: (0, False, []) for id in known}
+
+    async def follow() -> None:
+        with patch.object(followed, "_find", find):
+            async with aclosing(followed.follow("job", 0, quiet_seconds=0.02)) as stream:
+                quiet = 0
+                async for _ in stream:
+                    quiet += 1
+                    if len(looks) >= enough or quiet == quiet_periods:
+                        return
+
+    asyncio.run(asyncio.wait_for(follow(), DEADLINE_SECONDS))
+    return min(len(looks), enough)
 
 
 def test_a_worker_outlives_a_database_that_does_not_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

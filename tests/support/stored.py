@@ -1,12 +1,25 @@
-"""Stores predictors in the database of a service, as a worker would."""
+"""The database of a service, and predictors that are stored in it as a worker would store them."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nern.layers import StateDict
-from service.store import predictors
+from service.settings import Settings
+from service.store import migrate, predictors
 from service.store.database import Database
 from tests.support import rows
 from tests.support.representations import untrained, written
+
+
+@contextmanager
+def embedded_database(settings: Settings) -> Iterator[Database]:
+    """A block in which the migrated SQLite database of an embedded service is open."""
+    settings.data_dir.mkdir()
+    database = Database(settings.database)
+    migrate.upgrade(database)
+    yield database
+    database.close()
 
 
 def store_predictor(database: Database, state_dict: StateDict) -> str:

@@ -1,18 +1,10 @@
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from service.inspection import process
 from tests.support.place import Place
-from tests.support.warm import warm
-
-
-@pytest.fixture(scope="session")
-def inspection_command() -> Iterator[tuple[str, ...]]:
-    with TemporaryDirectory(prefix="nern-warm-") as folder, warm(Path(folder)) as command:
-        yield command
 
 
 @pytest.fixture(autouse=True)

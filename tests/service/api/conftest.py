@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Thread
 
 import httpx
@@ -13,17 +12,10 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.inspection import process
 from service.settings import Settings
-from service.store import migrate
 from service.store.database import Database
 from tests.support.servers import free_port
+from tests.support.stored import embedded_database
 from tests.support.waiting import DEADLINE_SECONDS, until
-from tests.support.warm import warm
-
-
-@pytest.fixture(scope="session")
-def inspection_command() -> Iterator[tuple[str, ...]]:
-    with TemporaryDirectory(prefix="nern-warm-") as folder, warm(Path(folder)) as command:
-        yield command
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +34,8 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     """The server's database."""
-    settings.data_dir.mkdir()
-    database = Database(settings.database)
-    migrate.upgrade(database)
-    yield database
-    database.close()
+    with embedded_database(settings) as database:
+        yield database
 
 
 @pytest.fixture

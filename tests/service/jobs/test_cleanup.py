@@ -24,7 +24,7 @@ from service.store.tables import Job
 from tests.support import rows
 from tests.support.calls import files
 from tests.support.networks import resnet8
-from tests.support.stored import store_predictor
+from tests.support.stored import embedded_database, store_predictor
 
 NOTHING = {"events": 0, "jobs": 0, "snapshots": 0, "blobs": 0, "bytes": 0}
 
@@ -36,11 +36,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    settings.data_dir.mkdir()
-    database = Database(settings.database)
-    migrate.upgrade(database)
-    yield database
-    database.close()
+    with embedded_database(settings) as database:
+        yield database
 
 
 @pytest.fixture

@@ -21,7 +21,11 @@ from tests.support.waiting import DEADLINE_SECONDS
 
 @pytest.fixture
 def lease(database: Database) -> Lease:
-    """The lease of a job that runs. The job has two events."""
+    return running(database)
+
+
+def running(database: Database) -> Lease:
+    """The lease of a new job that runs. The job has two events."""
     checkpoint = rows.checkpoint()
     with database.write() as session:
         session.add(checkpoint)
@@ -111,13 +115,7 @@ def test_one_query_serves_all_streams_of_a_job(database: Database, lease: Lease)
 def test_postgresql_tells_of_an_event_at_once(postgres_url: str) -> None:
     database = Database(postgres_url)
     migrate.upgrade(database)
-    checkpoint = rows.checkpoint()
-    with database.write() as session:
-        session.add(checkpoint)
-        session.flush()
-        jobs.add(session, rows.job(checkpoint.id))
-        held = jobs.claim(session, owner="worker", now=NOW, lease=NOW - NOW)
-    assert held is not None
+    held = running(database)
 
     async def test() -> None:
         # Only a notification can tell the feed before the test has failed.
