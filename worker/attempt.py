@@ -84,8 +84,6 @@ class Attempt:
             if snapshot := trained.snapshot if trained else interruption.snapshot:
                 self._writer.write(snapshot)
             raise
-        finally:
-            self._writer.close()
         try:
             self._blobs.remove_folder(blobs.snapshot_folder(self._lease.job_id))
         except Unreachable:

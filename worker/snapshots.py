@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 # The largest part of a training's time that its snapshots take.
 MAX_SHARE = 0.02
 
+# How long a worker that is to stop waits for a blob store that does not answer: once for a snapshot that is being stored, and
+# once for the last one. A worker has ten seconds to end.
+END_SECONDS = 4.0
+
 # Progress and metrics of the job.
 Shown = tuple[Json | None, Json]
 
@@ -53,21 +57,25 @@ class SnapshotWriter:
         started = time.perf_counter()
         taken, shown = snapshot().detached(), self._reporter.shown_at(steps)
         copying = time.perf_counter() - started
-        self._writing = Thread(target=self._write_in_background, args=(taken, shown, copying), name="snapshot")
-        self._writing.start()
+        self._write_in_background(taken, shown, copying)
 
     def write(self, snapshot: Snapshot) -> None:
-        """Stores a detached snapshot now, unless it is stored already."""
-        self.close()
-        if snapshot.steps > self.step:
-            self._try_to_write(snapshot, self._reporter.shown_at(snapshot.steps))
+        """Stores a detached snapshot now, unless it is stored already. Gives up after END_SECONDS, and so returns soon."""
+        self.close(END_SECONDS)
+        if snapshot.steps > self.step and not (self._writing and self._writing.is_alive()):
+            self._write_in_background(snapshot, self._reporter.shown_at(snapshot.steps), 0.0)
+            self.close(END_SECONDS)
 
-    def close(self) -> None:
-        """Waits until the snapshot that is being stored is stored."""
+    def close(self, seconds: float | None = None) -> None:
+        """Waits until the snapshot that is being stored is stored, or for so many seconds."""
         if self._writing:
-            self._writing.join()
+            self._writing.join(seconds)
 
     def _write_in_background(self, snapshot: Snapshot, shown: Shown, copying: float) -> None:
+        self._writing = Thread(target=self._write_and_pause, args=(snapshot, shown, copying), name="snapshot", daemon=True)
+        self._writing.start()
+
+    def _write_and_pause(self, snapshot: Snapshot, shown: Shown, copying: float) -> None:
         self._try_to_write(snapshot, shown)
         # The time of this thread alone: while it waits for the blob store, the training goes on.
         cost = copying + time.thread_time()

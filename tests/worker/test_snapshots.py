@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 from unittest.mock import patch
 
@@ -20,11 +21,12 @@ from service.store.marking import mark
 from service.store.tables import Job, Json, Predictor
 from tests.support.networks import dataset_file, resnet8
 from tests.support.place import Place
+from tests.support.waiting import DEADLINE_SECONDS
 from worker import attempt
 from worker.lease import Pulse
 from worker.reporting import Reporter
 from worker.run import Worker
-from worker.snapshots import SnapshotWriter
+from worker.snapshots import END_SECONDS, SnapshotWriter
 
 SEARCH: dict[str, Any] = {"hidden": None, "target": {"drop": 50.0}, "steps": 6, "reconstruction_steps": 3}
 
@@ -308,6 +310,20 @@ def test_no_snapshot_goes_to_a_blob_store_that_is_not_mounted(place: Place) -> N
     mark(place.database, Blobs(place.settings.blobs))
     assert place.worker.work()
     assert place.job(id).state == "succeeded"
+
+
+def test_a_blob_store_that_hangs_does_not_hold_a_worker_that_stops(place: Place) -> None:
+    id, over = add(place), Event()
+
+    def hang(*_: Any, **__: Any) -> None:
+        over.wait(DEADLINE_SECONDS)
+        raise GenericError("no route to host")
+
+    with patch("obstore.put", hang), patch("worker.snapshots.END_SECONDS", 0.1):
+        stop(place, 5, every_step(place))
+        assert (place.job(id).state, place.job(id).attempt) == ("queued", 0)
+        over.set()
+    assert END_SECONDS <= 4.0, "a worker has ten seconds to end, and waits twice"
 
 
 def test_a_job_that_is_over_leaves_no_blob_of_a_snapshot_that_was_not_finished(place: Place) -> None:
