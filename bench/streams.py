@@ -77,7 +77,9 @@ async def measure(
     following = [
         asyncio.create_task(_follow(address, leases[number % len(leases)].job_id, arrived)) for number in range(streams)
     ]
-    await asyncio.sleep(2 + streams / 500)
+    # Every job has two events from the start. Each stream brings both when it is open.
+    while sum(number == 2 for _, number, _ in arrived) < streams:
+        await asyncio.sleep(0.1)
     reporting = asyncio.create_task(_report(database, leases, made))
     took: list[float] = []
     ends = time.monotonic() + options.seconds
