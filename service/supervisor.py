@@ -19,6 +19,12 @@ GRACE_SECONDS = 20.0
 # The probe fails after this many short runs in a row.
 FAILING_RUNS = 2
 
+# A child whose runs end with an error so many times in a row, each time soon, has a fault that does not go away by itself.
+FAULTY_RUNS = 3
+
+# The exit status of a child that ends because of an error that may not happen again (EX_TEMPFAIL of sysexits.h).
+TEMPORARY = 75
+
 
 def module_command(name: str, *arguments: str) -> list[str]:
     """The command that runs a module of this project.
@@ -50,7 +56,8 @@ class Supervisor:
 
     The output of the child is appended to a log file, or goes where the output of this process goes. The standard input of the
     child is a pipe that this process holds open. The pipe ends when this process ends, however that happens, so that the child
-    can end then too. `on_end` is called with the process id of a child that has ended, and how it ended.
+    can end then too. `on_end` is called with the process id of a child that has ended, and how it ended. `on_fault` is called
+    with a sentence if FAULTY_RUNS short runs in a row have ended with an error: with a status other than 0 and TEMPORARY.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Supervisor:
         log_file: Path | None = None,
         environment: Mapping[str, str] | None = None,
         on_end: Callable[[int, str], None] = lambda process, end: None,
+        on_fault: Callable[[str], None] = lambda fault: None,
         backoff: Backoff | None = None,
         grace_seconds: float = GRACE_SECONDS,
         seconds: Callable[[], float] = time.monotonic,
@@ -70,6 +78,7 @@ class Supervisor:
         self._log_file = log_file
         self._environment = environment
         self._on_end = on_end
+        self._on_fault = on_fault
         self._backoff = backoff or Backoff()
         self._grace_seconds = grace_seconds
         self._seconds = seconds
@@ -78,6 +87,7 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._short_runs = 0
+        self._faulty_runs = 0
         self._last_end = ""
         self._ended = Event()
 
@@ -121,25 +131,32 @@ class Supervisor:
     def _supervise(self, stopping: Event) -> None:
         while not stopping.is_set():
             try:
-                end = self._run()
+                end, is_fault = self._run()
             except OSError as error:
-                end = f"could not be started ({error})"
+                end, is_fault = f"could not be started ({error})", True
             with self._lock:
-                self._short_runs = 0 if self._runs_long() else self._short_runs + 1
+                short = not self._runs_long()
+                self._short_runs = self._short_runs + 1 if short else 0
+                self._faulty_runs = self._faulty_runs + 1 if short and is_fault else 0
                 self._last_end = end
                 self._process = None
             delay = self._backoff.delay(self._short_runs)
             if not stopping.is_set():
+                if self._faulty_runs >= FAULTY_RUNS:
+                    self._on_fault(f"the {self._name} {end}, {self._faulty_runs} times in a row{self._where()}")
                 log.error("the %s %s; it is started again in %g s%s", self._name, end, delay, self._where())
             stopping.wait(delay)
         self._ended.set()
 
-    def _run(self) -> str:
-        """Runs the child once and waits for its end. Returns how the child ended, as the end of a sentence about it."""
+    def _run(self) -> tuple[str, bool]:
+        """Runs the child once and waits for its end.
+
+        Returns how the child ended, as the end of a sentence about it, and whether the end tells of a lasting fault.
+        """
         with self._lock, self._log_file.open("ab") if self._log_file else nullcontext() as output:
             self._started = self._seconds()
             if self._stopping:
-                return "was not started"
+                return "was not started", False
             process = self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=self._environment, bufsize=0
             )
@@ -147,7 +164,7 @@ class Supervisor:
             code = process.wait()
         end = f"ended with status {code}" if code >= 0 else f"was ended by signal {-code} ({signal.strsignal(-code)})"
         self._on_end(process.pid, end)
-        return end
+        return end, code > 0 and code != TEMPORARY
 
     def _where(self) -> str:
         return f"; its log is {self._log_file}" if self._log_file else ""

@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 
 from service.settings import Settings
 from service.store.database import Away
+from service.supervisor import TEMPORARY
 from worker.openmp import spin_little
 
 log = logging.getLogger("worker")
@@ -37,7 +38,7 @@ def main() -> None:
     spin_little()
     # These imports load torch, which must happen after `spin_little`. The first optimizer would import torch._dynamo, in a job.
     import_module("torch._dynamo")
-    from worker.run import Worker
+    from worker.run import Unsound, Worker
 
     try:
         worker = Worker(settings, stopping)
@@ -52,6 +53,9 @@ def main() -> None:
             except Away:
                 log.exception("the database does not answer; the worker tries again")
                 idle = True
+            except Unsound:
+                log.exception("this process ends")
+                sys.exit(TEMPORARY)
             if idle:
                 woken.wait(settings.poll_seconds)
 

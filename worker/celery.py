@@ -59,7 +59,15 @@ def _record(process: int, end: str) -> None:
     recorder(Settings())(process, end)
 
 
-child = Supervisor(module_command("worker", "--until-eof"), name="training worker", backoff=BACKOFF, on_end=_record)
+def _give_up(fault: str) -> None:
+    """Ends this process, so that whoever runs it sees that this worker can't work. It holds no job."""
+    log.critical("%s; this worker ends", fault)
+    os._exit(1)
+
+
+child = Supervisor(
+    module_command("worker", "--until-eof"), name="training worker", backoff=BACKOFF, on_end=_record, on_fault=_give_up
+)
 _running = ExitStack()
 
 

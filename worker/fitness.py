@@ -5,6 +5,8 @@ import shutil
 import tempfile
 import time
 
+import torch
+
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Database
 from service.store.marking import WrongBlobStore, check
@@ -27,9 +29,10 @@ class Fitness:
     fault: what is wrong with the machine, as a sentence; None if nothing is.
     """
 
-    def __init__(self, database: Database, store: Blobs) -> None:
+    def __init__(self, database: Database, store: Blobs, device: torch.device) -> None:
         self._database = database
         self._store = store
+        self._device = device
         self._next = 0.0
         self._pause = 1.0
         self.fault: str | None = None
@@ -42,7 +45,7 @@ class Fitness:
 
     def look(self) -> str | None:
         """Looks now, and returns what is wrong."""
-        before, self.fault = self.fault, unfit(self._database, self._store)
+        before, self.fault = self.fault, unfit(self._database, self._store, self._device)
         if self.fault is None:
             self._next, self._pause = time.monotonic() + FIT_SECONDS, 1.0
             if before:
@@ -59,7 +62,7 @@ class Fitness:
             self._next = 0.0
 
 
-def unfit(database: Database, store: Blobs) -> str | None:
+def unfit(database: Database, store: Blobs, device: torch.device) -> str | None:
     """What is wrong with this machine, as a sentence for clients; None if nothing is. Raises Away."""
     try:
         check(database, store)
@@ -77,4 +80,9 @@ def unfit(database: Database, store: Blobs) -> str | None:
         return f"temporary files can't be written: {error.strerror or error}"
     if free < MIN_FREE_BYTES:
         return f"the folder for temporary files has {free // 2**20} MiB left; {MIN_FREE_BYTES // 2**20} MiB are needed"
+    try:
+        torch.ones(1, device=device).sum().item()
+    except RuntimeError:
+        log.warning("the device does not compute", exc_info=True)
+        return f"the device {device} does not compute; the log of the worker describes the error"
     return None

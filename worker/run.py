@@ -39,10 +39,10 @@ class Worker:
         self._owner = ids.new_id()
         self._database = Database(settings.database)
         self._blobs = Blobs(settings.blobs, make=settings.blob_url is None)
-        self._fitness = Fitness(self._database, self._blobs)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._device = device(settings.device)
+        self._fitness = Fitness(self._database, self._blobs, self._device)
         self._about = describe(self._device)
 
     def announced(self) -> AbstractContextManager[None]:

@@ -13,14 +13,18 @@ from threading import Event, Lock, Thread
 import httpx
 import psutil
 
+from bench.campaign.postgres import Postgres, postgres
 from service.store import migrate
 from service.store.database import Database
 from tests.support import servers
-from tests.support.processes import NERN_MODULE, environment
+from tests.support.processes import NERN_MODULE, environment, with_clock_ahead
 from tests.support.waiting import until
 
 # So often the orchestrator looks for processes that have ended.
 RESTART_SECONDS = 0.3
+
+# So far apart are the clocks of the machines.
+SKEW_SECONDS = 60
 
 CELERY = (sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--concurrency", "1", "--loglevel", "info")
 
@@ -72,8 +76,9 @@ class Deployment:
     """The parts, and where they are. `urls` are the addresses of the API replicas."""
 
     folder: Path
-    database_url: str
+    postgres: Postgres
     redis_url: str
+    broker: Part
     settings: Mapping[str, str]
     apis: list[Part]
     workers: list[Part]
@@ -81,6 +86,10 @@ class Deployment:
     database: Database
     resting: Event = field(default_factory=Event)
     """While set, nothing is started again."""
+
+    @property
+    def database_url(self) -> str:
+        return self.postgres.url
 
     @property
     def blobs(self) -> Path:
@@ -112,19 +121,26 @@ def _workers(url: str) -> list[object]:
     return list(answer.json()) if answer.status_code == 200 else []
 
 
+def _clock_of(number: int) -> dict[str, str]:
+    """The clocks of the machines differ: the first worker is right, the second one is SKEW_SECONDS ahead, and so on."""
+    return with_clock_ahead(SKEW_SECONDS * number) if number else {}
+
+
 @contextmanager
 def deployed(folder: Path, settings: Mapping[str, str], *, workers: int = 3, replicas: int = 2) -> Iterator[Deployment]:
     """A block in which the deployment runs."""
     with ExitStack() as running:
         for name in ("blobs", "tmp"):
             (folder / name).mkdir()
-        database_url = running.enter_context(servers.own_postgres(folder / "postgres"))
-        redis_url = running.enter_context(servers.own_redis(folder / "redis"))
-        database = Database(database_url)
+        server = running.enter_context(postgres(folder))
+        port = servers.free_port()
+        redis_url = f"redis://127.0.0.1:{port}/0"
+        broker = Part("redis", servers.redis_command(folder, port), {}, folder)
+        database = Database(server.url)
         running.callback(database.close)
         migrate.upgrade(database)
         common = {
-            "NERN_DATABASE_URL": database_url,
+            "NERN_DATABASE_URL": server.url,
             "NERN_BROKER_URL": redis_url,
             "NERN_BLOB_URL": (folder / "blobs").as_uri(),
             "NERN_THREADS": "1",
@@ -136,20 +152,20 @@ def deployed(folder: Path, settings: Mapping[str, str], *, workers: int = 3, rep
             Part(
                 f"api-{number}",
                 [*NERN_MODULE, "serve", "--no-worker"],
-                {**common, "NERN_PORT": str(port), "NERN_DATA_DIR": str(folder / f"api-{number}")},
+                {**common, "NERN_PORT": str(port), "NERN_DATA_DIR": str(folder / f"api-{number}"), **_clock_of(-number)},
                 folder,
             )
             for number, port in enumerate(ports)
         ]
         own = {"NERN_DATA_DIR": str(folder / "worker"), "TMPDIR": str(folder / "tmp")}
-        celery = [Part(f"worker-{number}", CELERY, {**common, **own}, folder) for number in range(workers)]
+        celery = [Part(f"worker-{number}", CELERY, {**common, **own, **_clock_of(number)}, folder) for number in range(workers)]
         urls = [f"http://127.0.0.1:{port}" for port in ports]
-        made = Deployment(folder, database_url, redis_url, common, apis, celery, urls, database)
+        made = Deployment(folder, server, redis_url, broker, common, apis, celery, urls, database)
         over = Event()
 
         def orchestrate() -> None:
             while not over.is_set():
-                for part in (*apis, *celery):
+                for part in (broker, *apis, *celery):
                     if not made.resting.is_set():
                         part.keep()
                 over.wait(RESTART_SECONDS)
@@ -161,10 +177,10 @@ def deployed(folder: Path, settings: Mapping[str, str], *, workers: int = 3, rep
         finally:
             over.set()
             thread.join()
-            for part in (*celery, *apis):
+            for part in (*celery, *apis, broker):
                 if part.pid() and part.process:
                     part.process.terminate()
-            for part in (*celery, *apis):
+            for part in (*celery, *apis, broker):
                 if part.process:
                     try:
                         part.process.wait(60)

@@ -16,6 +16,8 @@ from celery import Celery
 
 from bench.campaign.deployment import Deployment
 from service.jobs.wakeups import QUEUE, TASK
+from service.store.blobs import MARK
+from tests.support.waiting import until
 
 Fault = Callable[[Deployment, random.Random], None]
 
@@ -88,6 +90,11 @@ def read_only_database(place: Deployment, chance: random.Random) -> None:
         connection.execute("SELECT pg_reload_conf()")
 
 
+def fail_over(place: Deployment, chance: random.Random) -> None:
+    """The primary server of PostgreSQL is killed, and a standby takes over behind the proxy."""
+    place.postgres.fail_over()
+
+
 def forget_messages(place: Deployment, chance: random.Random) -> None:
     """The broker loses all messages."""
     with redis.Redis.from_url(place.redis_url) as broker:
@@ -104,11 +111,17 @@ def repeat_messages(place: Deployment, chance: random.Random) -> None:
 
 def freeze_broker(place: Deployment, chance: random.Random) -> None:
     """The broker accepts and does not answer, for some seconds."""
-    with redis.Redis.from_url(place.redis_url) as broker:
-        process = psutil.Process(broker.info("server")["process_id"])
-    process.suspend()
+    pid = place.broker.pid()
+    _signal(pid, signal.SIGSTOP)
     time.sleep(3)
-    process.resume()
+    _signal(pid, signal.SIGCONT)
+
+
+def kill_broker(place: Deployment, chance: random.Random) -> None:
+    """kill -9 of the broker, which starts again without its messages."""
+    _kill(place.broker.pid())
+    with redis.Redis.from_url(place.redis_url) as broker:
+        until(lambda: _answers(broker), what="the broker")
 
 
 def demote_broker(place: Deployment, chance: random.Random) -> None:
@@ -129,6 +142,33 @@ def unmount_blobs(place: Deployment, chance: random.Random) -> None:
     """The blob folder is empty for some seconds, as when nothing is mounted there."""
     with away(place.blobs):
         place.blobs.mkdir()
+
+
+def hang_blobs(place: Deployment, chance: random.Random) -> None:
+    """The blob store hangs for some seconds: whoever asks whether it is the right one gets no answer."""
+    mark = place.blobs / MARK
+    kept = mark.with_name("kept")
+    mark.rename(kept)
+    os.mkfifo(mark)
+    time.sleep(3)
+    # The readers that wait get an empty file.
+    os.close(os.open(mark, os.O_RDWR | os.O_NONBLOCK))
+    kept.rename(mark)
+
+
+def fill_disk(place: Deployment, chance: random.Random) -> None:
+    """No process can write more than a few bytes to a file for some seconds, as when the disk is full."""
+    limited: list[psutil.Process] = []
+    for part in (*place.apis, *place.workers):
+        with suppress(psutil.NoSuchProcess):
+            limited += [*part.children(), psutil.Process(part.pid() or -1)]
+    for process in limited:
+        with suppress(psutil.NoSuchProcess):
+            process.rlimit(psutil.RLIMIT_FSIZE, (64, psutil.RLIM_INFINITY))
+    time.sleep(2)
+    for process in limited:
+        with suppress(psutil.NoSuchProcess):
+            process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
 
 
 def lose_temporary_folder(place: Deployment, chance: random.Random) -> None:
@@ -189,18 +229,29 @@ FAULTS: dict[str, Fault] = {
         crash_database,
         cut_connections,
         read_only_database,
+        fail_over,
         forget_messages,
         repeat_messages,
         freeze_broker,
+        kill_broker,
         demote_broker,
         lose_blobs,
         unmount_blobs,
+        hang_blobs,
+        fill_disk,
         lose_temporary_folder,
         damage_snapshot,
         pause_and_resume,
         cancel_and_retry,
     )
 }
+
+
+def _answers(broker: "redis.Redis") -> bool:
+    try:
+        return bool(broker.ping())
+    except redis.ConnectionError:
+        return False
 
 
 def _running_job(place: Deployment, chance: random.Random) -> str | None:

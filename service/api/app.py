@@ -15,7 +15,6 @@ from starlette.routing import Route
 from service.access.keys import ApiKeys, parse_keys
 from service.api import checkpoints, datasets, events, jobs, operations, predictors, uploads, usage, workers
 from service.api.context import Context
-from service.clock import Clock, utc_now
 from service.http import errors
 from service.http.bodies import BodyLimit
 from service.http.fields import validate_parameters
@@ -52,7 +51,6 @@ coordinate, or the weights of the whole network as a safetensors file. The servi
 def create_app(
     settings: Settings,
     *,
-    clock: Clock = utc_now,
     stopping: Event | None = None,
     probes: Mapping[str, Callable[[], None]] | None = None,
 ) -> FastAPI:
@@ -74,12 +72,11 @@ def create_app(
         database=database,
         blobs=blobs,
         intake=intake,
-        uploads=Uploads(settings, database, blobs, intake, clock, stopping),
+        uploads=Uploads(settings, database, blobs, intake, stopping),
         predictors=Predictors(database),
         waker=make_waker(settings.broker_url),
         feed=Feed(database, stopping, poll_seconds=settings.poll_seconds),
         renderer=Renderer.here(release),
-        clock=clock,
         stopping=stopping,
         probes={"inspection": inspectors.probe, **(probes or {})},
     )

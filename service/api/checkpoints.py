@@ -15,6 +15,7 @@ from service.http.policy import policy
 from service.http.sources import SourceResponse
 from service.serving.uploaded import UploadedFile
 from service.store import blobs, checkpoints, graphs, jobs
+from service.store.database import now
 from service.store.tables import Checkpoint, Graph
 from service.uploads.intake import with_graph
 from service.uploads.staging import staged
@@ -225,4 +226,4 @@ def _delete(context: Context, id: str) -> None:
         if jobs.uses(session, checkpoint_id=id):
             raise problems.InUse(f"a job that is not over needs checkpoint {id}; cancel the job first")
         graphs.discard(session, id)
-        checkpoints.delete(session, row, context.clock())
+        checkpoints.delete(session, row, now(session))

@@ -11,7 +11,6 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from service.clock import Clock
 from service.jobs.feed import Feed
 from service.jobs.wakeups import Waker
 from service.serving.predictors import Predictors
@@ -36,7 +35,6 @@ class Context:
     waker: Waker
     feed: Feed
     renderer: Renderer
-    clock: Clock
     probes: Mapping[str, Callable[[], None]]
     """Additional probes for /readyz, by name. Each raises an exception if the service is not ready."""
     stopping: Event

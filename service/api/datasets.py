@@ -15,6 +15,7 @@ from service.api.context import Context, Ctx, Reading
 from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.policy import policy
 from service.store import blobs, datasets, jobs
+from service.store.database import now
 from service.store.tables import Dataset
 from service.uploads.intake import Normalisation
 from service.uploads.staging import printable, staged
@@ -209,4 +210,4 @@ def _delete(context: Context, id: str) -> None:
         row = find(session, id, lock=True)
         if jobs.uses(session, dataset_id=id):
             raise problems.InUse(f"a job that is not over needs dataset {id}; cancel the job first")
-        datasets.delete(session, row, context.clock())
+        datasets.delete(session, row, now(session))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, ExceptionContext, create_engine, event, func, make_url, select, text
@@ -141,7 +141,7 @@ def now(session: Session) -> datetime:
     if session.get_bind().dialect.name != "postgresql":
         return utc_now()
     time: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
-    return time
+    return time.astimezone(UTC)
 
 
 def _execute_outside_transaction(connection: Connection, statement: str) -> None:

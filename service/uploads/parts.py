@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from service import problems
@@ -41,7 +42,7 @@ class Writer:
 
     A part is recorded as soon as it is stored, so that what has arrived is kept when the request is cut off. With a checksum,
     all parts are recorded together at the end, or none. `length` is the length of the file, if it is known. `expiry` returns
-    when an upload expires that is used now.
+    when an upload expires that is used now, by the clock of the database.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Writer:
         *,
         length: int | None,
         checksum: Checksum | None,
-        expiry: Callable[[], datetime],
+        expiry: Callable[[Session], datetime],
     ) -> None:
         self._database = database
         self._store = store
@@ -152,7 +153,7 @@ class Writer:
                 added=added,
                 offset=self._stored,
                 complete=self._stored == self._length,
-                expires_at=self._expiry(),
+                expires_at=self._expiry(session),
             )
 
     def _last_parts(self) -> Sequence[UploadPart]:

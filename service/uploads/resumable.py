@@ -8,7 +8,7 @@ received them. When all bytes have arrived, the file is taken in like that of an
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,12 +20,11 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from service import problems
-from service.clock import Clock
 from service.problems import Problem
 from service.settings import Settings
 from service.store import blobs, uploads
 from service.store.blobs import Blobs, Unreachable
-from service.store.database import Away, Database
+from service.store.database import Away, Database, now
 from service.store.ids import new_id
 from service.store.tables import Json, Upload
 from service.uploads.arriving import Arriving
@@ -68,49 +67,49 @@ class NewUpload:
 class Uploads:
     """All resumable uploads. Methods raise Problem. Any number of processes may call them for one upload at the same time."""
 
-    def __init__(
-        self, settings: Settings, database: Database, store: Blobs, intake: Intake, clock: Clock, stopping: Event
-    ) -> None:
+    def __init__(self, settings: Settings, database: Database, store: Blobs, intake: Intake, stopping: Event) -> None:
         self._settings = settings
         self._database = database
         self._store = store
         self._intake = intake
-        self._clock = clock
         self._stopping = stopping
         self._appending: dict[str, Arriving] = {}
 
     async def create(self, new: NewUpload) -> Upload:
         """A new upload without bytes."""
         self._validate_length(new.length)
-        now = self._clock()
-        upload = Upload(
-            id=new_id(),
-            kind=new.kind,
-            filename=new.filename,
-            parameters=new.parameters,
-            header=new.header,
-            length=new.length,
-            offset=0,
-            state="receiving",
-            fence=0,
-            leased_until=None,
-            attempts=0,
-            resource=None,
-            problem=None,
-            created_at=now,
-            expires_at=self._expiry(),
-        )
-        await self._write(lambda session: uploads.add(session, upload))
-        return upload
+
+        def add(session: Session) -> Upload:
+            upload = Upload(
+                id=new_id(),
+                kind=new.kind,
+                filename=new.filename,
+                parameters=new.parameters,
+                header=new.header,
+                length=new.length,
+                offset=0,
+                state="receiving",
+                fence=0,
+                leased_until=None,
+                attempts=0,
+                resource=None,
+                problem=None,
+                created_at=now(session),
+                expires_at=self._expiry(session),
+            )
+            uploads.add(session, upload)
+            return upload
+
+        return await self._write(add)
 
     async def find(self, id: str) -> Upload:
         """The upload of this id. Raises NotFound, and Gone if it has expired or was abandoned."""
-        upload = await self._read(lambda session: uploads.get(session, id))
+        upload, has_expired = await self._read(lambda session: _get(session, id))
         if upload is None:
             raise problems.NotFound(f"there is no upload {id}")
         if upload.state == "abandoned":
             raise problems.Gone(f"upload {id} was ended by a client; create a new upload")
-        if upload.expires_at <= self._clock():
+        if has_expired:
             raise problems.Gone(f"upload {id} has expired; create a new upload")
         return upload
 
@@ -150,8 +149,7 @@ class Uploads:
         lost then. Does not raise for a file that is refused: the problem is in the row.
         """
         while (upload := await self.find(id)).state == "received":
-            lease = partial(uploads.lease, id=id, now=self._clock(), until=self._leased_until())
-            if (fence := await self._write(lease)) is not None:
+            if (fence := await self._write(lambda session: self._lease(session, id))) is not None:
                 await self._conclude(upload, fence)
             elif self._stopping.is_set():
                 raise problems.Unavailable("this server is stopping; try again", headers={"Retry-After": "1"})
@@ -162,17 +160,17 @@ class Uploads:
     async def abandon(self, id: str) -> None:
         """Ends an upload and deletes its bytes. What it has become stays. Raises Locked, and what `find` raises."""
         await self.find(id)
-        if not await self._write(lambda session: uploads.abandon(session, id, now=self._clock())):
+        if not await self._write(lambda session: uploads.abandon(session, id, now=now(session))):
             raise problems.Locked("the file of this upload is being inspected; wait for the outcome")
         await self._store.delete_folder(blobs.upload_folder(id))
 
     async def sweep(self) -> None:
         """Takes in files whose process has gone silent, and removes uploads that have expired. May run in many processes."""
-        now, most = self._clock(), self._settings.max_attempts
-        for id in await self._read(lambda session: uploads.expired(session, before=now - GRACE, limit=REMOVED_UPLOADS)):
+        for id in await self._read(_expired):
             await self._store.delete_folder(blobs.upload_folder(id))
             await self._write(partial(uploads.remove, id=id))
-        for id in await self._read(lambda session: uploads.waiting(session, now=now, max_attempts=most)):
+        most = self._settings.max_attempts
+        for id in await self._read(lambda session: uploads.waiting(session, now=now(session), max_attempts=most)):
             # The client may have ended the upload in the meantime.
             with suppress(problems.NotFound, problems.Gone):
                 await self.finish(id)
@@ -193,8 +191,8 @@ class Uploads:
             raise _too_many(most)
         if upload.state != "receiving":
             return upload
-        now = self._clock()
-        fence = await self._write(lambda session: uploads.take_over(session, id, offset=offset, length=length, now=now))
+        taking = partial(uploads.take_over, id=id, offset=offset, length=length)
+        fence = await self._write(lambda session: taking(session, now=now(session)))
         if fence is None:
             raise conflict(await self.find(id), offset)
         writer = Writer(self._database, self._store, upload, fence, length=length, checksum=checksum, expiry=self._expiry)
@@ -252,8 +250,12 @@ class Uploads:
             await self._release(upload.id, fence)
             raise
         state: Literal["done", "refused"] = "done" if resource else "refused"
-        ended: dict[str, Any] = {"resource": resource, "problem": problem, "expires_at": self._expiry()}
-        if await self._write(lambda session: uploads.conclude(session, upload.id, fence, state, **ended)):
+        became: dict[str, Any] = {"resource": resource, "problem": problem}
+
+        def conclude(session: Session) -> bool:
+            return uploads.conclude(session, upload.id, fence, state, **became, expires_at=self._expiry(session))
+
+        if await self._write(conclude):
             # Parts that stay behind are deleted when the upload expires.
             with suppress(Unreachable):
                 await self._store.delete_folder(blobs.upload_folder(upload.id))
@@ -277,7 +279,7 @@ class Uploads:
             while True:
                 await asyncio.sleep(self._settings.lease_seconds / 3)
                 with suppress(Away):  # the database may answer the next time
-                    await self._write(lambda session: uploads.extend(session, id, fence, until=self._leased_until()))
+                    await self._write(lambda session: uploads.extend(session, id, fence, until=self._leased_until(session)))
 
         extending = asyncio.create_task(extend())
         try:
@@ -313,11 +315,24 @@ class Uploads:
         if length is not None and length > self._settings.max_upload_bytes:
             raise _too_many(self._settings.max_upload_bytes)
 
-    def _expiry(self) -> datetime:
-        return self._clock() + timedelta(hours=self._settings.upload_expiry_hours)
+    def _lease(self, session: Session, id: str) -> int | None:
+        return uploads.lease(session, id, now=now(session), until=self._leased_until(session))
 
-    def _leased_until(self) -> datetime:
-        return self._clock() + timedelta(seconds=self._settings.lease_seconds)
+    def _expiry(self, session: Session) -> datetime:
+        return now(session) + timedelta(hours=self._settings.upload_expiry_hours)
+
+    def _leased_until(self, session: Session) -> datetime:
+        return now(session) + timedelta(seconds=self._settings.lease_seconds)
+
+
+def _get(session: Session, id: str) -> tuple[Upload | None, bool]:
+    """The upload of this id, and whether it has expired."""
+    upload = uploads.get(session, id)
+    return upload, upload is not None and upload.expires_at <= now(session)
+
+
+def _expired(session: Session) -> Sequence[str]:
+    return uploads.expired(session, before=now(session) - GRACE, limit=REMOVED_UPLOADS)
 
 
 async def sweep_forever(kept: Uploads, settings: Settings) -> None:

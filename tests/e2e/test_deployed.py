@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
@@ -14,8 +16,9 @@ from service.store import migrate
 from service.store.database import Database
 from tests.e2e.flow import main_job, ok
 from tests.support.networks import resnet8, saved
-from tests.support.processes import celery_worker, environment, serving
+from tests.support.processes import celery_worker, environment, serving, with_clock_ahead
 from tests.support.servers import own_redis
+from tests.support.tus import RESUMABLE, create, offset
 from tests.support.waiting import DEADLINE_SECONDS, until
 
 
@@ -118,6 +121,27 @@ def test_a_worker_whose_training_dies_goes_on(tmp_path: Path, settings: dict[str
         until(lambda: ok(client.get(f"/v1/jobs/{id}"))["state"] == "succeeded", what="the job")
         events = ok(client.get(f"/v1/jobs/{id}/events", params={"limit": 200}))["items"]
         assert [event["data"]["step"] > 0 for event in events if event["kind"] == "resumed"] == [True]
+
+
+def test_a_worker_that_can_never_work_ends(tmp_path: Path, settings: dict[str, str]) -> None:
+    """Whoever runs the process must see it: here, the GPU that the setting names is not there."""
+    with celery_worker(tmp_path, {**settings, "NERN_DEVICE": "cuda:99"}) as worker:
+        assert worker.wait(DEADLINE_SECONDS) != 0
+    text = (tmp_path / "celery.log").read_text()
+    assert "NERN_DEVICE is cuda:99, but torch finds" in text
+    assert "3 times in a row; this worker ends" in text
+
+
+def test_a_replica_whose_clock_is_wrong_goes_by_that_of_the_database(tmp_path: Path, settings: dict[str, str]) -> None:
+    with (
+        serving(tmp_path, {**settings, **with_clock_ahead(100 * 3600)}) as (url, _),
+        httpx.Client(base_url=url, timeout=DEADLINE_SECONDS, headers=RESUMABLE) as client,
+    ):
+        created = create(client, 10)
+        assert created.status_code == 201, created.text
+        left = parsedate_to_datetime(created.headers["upload-expires"]) - datetime.now(UTC)
+        assert left <= timedelta(hours=24)
+        assert offset(client, created.headers["location"]) == 0
 
 
 def test_a_celery_worker_without_a_broker_says_what_to_do(tmp_path: Path) -> None:

@@ -66,6 +66,20 @@ def test_a_child_that_ends_again_and_again_is_reported_and_started_again(
     ]
 
 
+@pytest.mark.parametrize(
+    ("end", "is_fault"),
+    [("sys.exit(1)", True), ("sys.exit('no GPU')", True), ("sys.exit(75)", False), ("os.kill(os.getpid(), 9)", False)],
+)
+def test_a_child_with_a_lasting_fault_is_told(tmp_path: Path, end: str, is_fault: bool) -> None:
+    told: list[str] = []
+    child = Child(tmp_path, end, on_fault=told.append)
+    with child.running():
+        until(lambda: len(child.runs()) > 5, what="six runs")
+    assert bool(told) == is_fault
+    if told:
+        assert told[0].startswith("the child ended with status 1, 3 times in a row")
+
+
 def test_a_child_that_ends_once_is_no_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     child = Child(tmp_path, "time.sleep(3600)")
     with child.running():

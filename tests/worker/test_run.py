@@ -193,6 +193,7 @@ UNFIT: list[tuple[str, Any, str]] = [
     ("obstore.get", {"side_effect": GenericError("no route to host")}, "no route to host"),
     ("worker.fitness.tempfile.TemporaryFile", {"side_effect": OSError(28, "No space left on device")}, "No space left"),
     ("worker.fitness.shutil.disk_usage", {"return_value": MagicMock(free=2**20)}, "1 MiB left; 256 MiB are needed"),
+    ("worker.fitness.torch.ones", {"side_effect": torch.AcceleratorError("CUDA error: no device")}, "cpu does not compute"),
 ]
 
 

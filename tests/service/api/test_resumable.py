@@ -258,7 +258,7 @@ def test_an_upload_says_when_it_expires_and_is_gone_then(app: FastAPI, client: h
     left = parsedate_to_datetime(created.headers["upload-expires"]) - datetime.now(UTC)
     assert timedelta(hours=23, minutes=50) < left <= timedelta(hours=24)
     assert "upload-expires" in patch(client, address, 0, b"abc").headers
-    with replaced.object(app.state.context.uploads, "_clock", lambda: datetime.now(UTC) + timedelta(hours=24, seconds=1)):
+    with replaced("service.uploads.resumable.now", lambda session: datetime.now(UTC) + timedelta(hours=24, seconds=1)):
         assert head(client, address).status_code == 410
         for answer in (client.get(address), patch(client, address, 3, b"d"), client.delete(address, headers=RESUMABLE)):
             assert is_problem(answer, 410, "gone", "expired")

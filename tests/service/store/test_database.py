@@ -79,7 +79,7 @@ def test_the_time_is_that_of_the_database(database: Database) -> None:
     wrong = datetime.now(UTC) + timedelta(hours=1)
     with patch("service.store.database.utc_now", lambda: wrong), database.read() as session:
         found = now(session)
-    assert found.tzinfo is not None
+    assert found.tzinfo is UTC
     expected = wrong if database.engine.dialect.name == "sqlite" else wrong - timedelta(hours=1)
     assert abs(found - expected) < timedelta(seconds=DEADLINE_SECONDS)
 

@@ -56,8 +56,7 @@ class Replicas:
         self.taken_in = TakenIn(database)
         self.stopping = [Event(), Event()]
         self.one, self.two = (
-            Uploads(self.settings, database, Blobs(self.settings.blobs), self.taken_in, lambda: self.now, stopping)
-            for stopping in self.stopping
+            Uploads(self.settings, database, Blobs(self.settings.blobs), self.taken_in, stopping) for stopping in self.stopping
         )
 
     async def begin(self, length: int | None = len(CONTENT)) -> str:
@@ -87,8 +86,10 @@ class Replicas:
 
 
 @pytest.fixture
-def replicas(database: Database, tmp_path: Path) -> Replicas:
-    return Replicas(database, tmp_path / "data")
+def replicas(database: Database, tmp_path: Path) -> Iterator[Replicas]:
+    made = Replicas(database, tmp_path / "data")
+    with patch("service.uploads.resumable.now", lambda session: made.now):
+        yield made
 
 
 class Killed(BaseException):
