@@ -118,7 +118,7 @@ def measure(database: Database, calls: int) -> dict[str, float]:
             jobs.add(session, rows.job(new.id, created_at=now))
 
     def claim(session: Session) -> None:
-        lease = jobs.claim(session, owner="worker", now=now, lease=LEASE)
+        lease = jobs.claim(session, holder="worker", now=now, lease=LEASE)
         assert lease is not None
         jobs.finish(session, lease, "failed", now=now)
 

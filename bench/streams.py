@@ -63,7 +63,7 @@ def _running_job(database: Database) -> Lease:
         session.add(checkpoint)
         session.flush()
         jobs.add(session, rows.job(checkpoint.id, architecture=None))
-        lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(days=1))
+        lease = jobs.claim(session, holder="worker", now=datetime.now(UTC), lease=timedelta(days=1))
     assert lease is not None
     return lease
 

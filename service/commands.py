@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.settings import Settings
-from service.store import migrate
+from service.store import keys, migrate
 from service.store.blobs import Blobs, Unreachable
-from service.store.database import Away, Database
+from service.store.database import Away, Database, now
 from service.store.marking import WrongBlobStore
 from service.supervisor import module_command
 
@@ -37,6 +37,8 @@ def run(options: Namespace) -> None:
             _serve(settings, with_worker=not options.no_worker and not settings.broker_url, as_json=options.json)
         elif options.command == "migrate":
             _migrate(settings)
+        elif options.command == "keys":
+            _keys(settings, options)
         elif options.command == "cleanup":
             _cleanup(settings, dry_run=options.dry_run, as_json=options.json)
         else:
@@ -51,15 +53,28 @@ def run(options: Namespace) -> None:
 def _serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     from service.access.keys import is_loopback, parse_keys
 
-    if not is_loopback(settings.host) and not parse_keys(settings.api_keys.get_secret_value()):
-        raise ValueError(f"other machines can reach {settings.host}, so the service needs API keys: set NERN_API_KEYS")
+    given = parse_keys(settings.api_keys.get_secret_value())
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if settings.database_url is None:
         _migrate(settings)
+    if not is_loopback(settings.host) and not given and not _has_keys(settings):
+        raise ValueError(
+            f"other machines can reach {settings.host}, so the service needs API keys: set NERN_API_KEYS, or make a key with "
+            "nern keys create"
+        )
     # This import takes seconds. A wrong setting is reported before it.
     from service.server import serve
 
     serve(settings, with_worker=with_worker, as_json=as_json)
+
+
+def _has_keys(settings: Settings) -> bool:
+    database = Database(settings.database)
+    try:
+        with database.read() as session:
+            return keys.has_valid(session, now(session))
+    finally:
+        database.close()
 
 
 def _migrate(settings: Settings) -> None:
@@ -68,6 +83,17 @@ def _migrate(settings: Settings) -> None:
     database = Database(settings.database)
     try:
         migrate.upgrade(database)
+    finally:
+        database.close()
+
+
+def _keys(settings: Settings, options: Namespace) -> None:
+    from service.access import commands
+
+    database = Database(settings.database)
+    try:
+        with database.write() as session:
+            commands.run(session, options)
     finally:
         database.close()
 

@@ -23,8 +23,8 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on. 0 picks a free port, which is printed")
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="Comma-separated list of scope:key. A key has 16 characters or more. Scopes: read, write (which includes "
-        "read), admin (which includes both). Clients send Authorization: Bearer KEY",
+        description="Comma-separated list of scope:key or scope@owner:key. A key has 16 characters or more. Scopes: read, "
+        "write (which includes read), admin (which includes both). Clients send Authorization: Bearer KEY",
     )
     data_dir: Path = Field(
         Path("nern-data"),

@@ -132,6 +132,7 @@ class Attempt:
             stored = Artefact(lambda start, stop: _slice(path, start, stop))
             predictor = Predictor(
                 id=ids.new_id(),
+                owner=job.owner,
                 job_id=job.id,
                 checkpoint_id=job.checkpoint_id,
                 architecture=job.architecture,

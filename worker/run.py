@@ -31,12 +31,12 @@ class Unsound(Exception):
 
 
 class Worker:
-    """A worker, one for each process. Its owner id, which is new for each worker, marks its leases."""
+    """A worker, one for each process. Its id, which is new for each worker, marks its leases."""
 
     def __init__(self, settings: Settings, stopping: Event) -> None:
         self._settings = settings
         self._stopping = stopping
-        self._owner = ids.new_id()
+        self._id = ids.new_id()
         self._database = Database(settings.database)
         self._blobs = Blobs(settings.blobs, make=settings.blob_url is None)
         if settings.threads:
@@ -47,7 +47,7 @@ class Worker:
 
     def announced(self) -> AbstractContextManager[None]:
         """A block in which this worker is listed as alive. Raises Away."""
-        return announced(self._database, self._owner, self._about, self._device, lambda: self._fitness.fault)
+        return announced(self._database, self._id, self._about, self._device, lambda: self._fitness.fault)
 
     def work(self) -> bool:
         """Claims one job and works on it until it ends.
@@ -59,7 +59,7 @@ class Worker:
         with self._database.write() as session:
             lease = jobs.claim(
                 session,
-                owner=self._owner,
+                holder=self._id,
                 now=now(session),
                 lease=timedelta(seconds=self._settings.lease_seconds),
                 where=self._about,

@@ -12,8 +12,8 @@ from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
-from service.access.keys import ApiKeys, parse_keys
-from service.api import checkpoints, datasets, events, jobs, operations, predictors, uploads, usage, workers
+from service.access.keys import ApiKeys, is_loopback, parse_keys
+from service.api import checkpoints, datasets, events, jobs, keys, operations, predictors, uploads, usage, workers
 from service.api.context import Context
 from service.http import errors
 from service.http.bodies import BodyLimit
@@ -68,8 +68,10 @@ def create_app(
     stopping = stopping or Event()
     intake = Intake(settings, database, blobs, inspectors)
     context = Context(
+        owner="",
         settings=settings,
         database=database,
+        whole_database=database,
         blobs=blobs,
         intake=intake,
         uploads=Uploads(settings, database, blobs, intake, stopping),
@@ -107,14 +109,15 @@ def create_app(
         # These are the routes that the framework makes: the OpenAPI document and its pages.
         assert isinstance(route, Route)
         policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
-    for module in (checkpoints, datasets, uploads, jobs, events, predictors, workers, usage, operations):
+    for module in (checkpoints, datasets, uploads, jobs, events, predictors, workers, usage, keys, operations):
         # Probes may add parameters of their own.
         validated = [] if module is operations else [Depends(validate_parameters)]
         app.include_router(module.router, dependencies=validated)
         routes += module.router.routes
     # A request passes the middleware that is added last first.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=parse_keys(settings.api_keys.get_secret_value()))
+    given = parse_keys(settings.api_keys.get_secret_value())
+    app.add_middleware(ApiKeys, given=given, database=database, required=bool(given) or not is_loopback(settings.host))
     app.add_middleware(Policies, routes=routes)
     app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)
     return app

@@ -4,13 +4,14 @@ An endpoint never commits. The transaction of its session is committed when the 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
+from service.access.keys import caller_of
 from service.jobs.feed import Feed
 from service.jobs.wakeups import Waker
 from service.serving.predictors import Predictors
@@ -24,10 +25,14 @@ from service.uploads.resumable import Uploads
 
 @dataclass(frozen=True)
 class Context:
-    """The parts of a running service."""
+    """The parts of a running service, as one owner sees them."""
 
+    owner: str
     settings: Settings
     database: Database
+    """The database as the owner sees it."""
+    whole_database: Database
+    """The database with the rows of all owners, for what is not about rows of owners."""
     blobs: Blobs
     intake: Intake
     uploads: Uploads
@@ -40,10 +45,20 @@ class Context:
     stopping: Event
     """Set when the server is about to stop. Event streams end then."""
 
+    def of(self, owner: str) -> "Context":
+        """The same parts, as an owner sees them."""
+        return replace(
+            self,
+            owner=owner,
+            database=self.whole_database.of(owner),
+            intake=self.intake.of(owner),
+            uploads=self.uploads.of(owner),
+        )
+
 
 def context(request: Request) -> Context:
-    """The context of the application that answers a request."""
-    return cast("Context", request.app.state.context)
+    """The context of the application that answers a request, as the sender of the request sees it."""
+    return cast("Context", request.app.state.context).of(caller_of(request.scope).owner)
 
 
 Ctx = Annotated[Context, Depends(context)]

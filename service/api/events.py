@@ -1,5 +1,6 @@
 """The route of a job's events: a page of JSON, or a stream of server-sent events."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
+from service import problems
 from service.api.context import Context, Ctx
 from service.api.jobs import find
 from service.api.reports import Metrics, Progress, Resumption, StateChange
@@ -143,11 +145,26 @@ async def _stream_of(context: Context, id: str, after: int) -> Response:
 
 async def _stream(context: Context, id: str, after: int) -> AsyncIterator[bytes]:
     yield format_sse_event(comment=f"events of job {id}", retry=1000)
+    try:
+        while not await _may_be_followed(context, id):
+            yield format_sse_event(comment="the database does not answer")
+    except problems.NotFound:
+        return
     async for rows in context.feed.follow(id, after, quiet_seconds=KEEP_ALIVE_SECONDS):
         for row in rows:
             yield format_sse_event(data_str=json.dumps(row.data), event=row.kind, id=str(row.number))
         if not rows:
             yield format_sse_event(comment="no events")
+
+
+async def _may_be_followed(context: Context, id: str) -> bool:
+    """Whether the job is one of the owner. False after a pause, if the database does not answer. Raises NotFound."""
+    try:
+        await run_in_threadpool(_exists, context, id)
+    except Away:
+        await asyncio.sleep(context.settings.poll_seconds)
+        return False
+    return True
 
 
 def _exists(context: Context, id: str) -> None:

@@ -58,9 +58,9 @@ async def readyz(context: Ctx) -> dict[str, str]:
     themselves.
     """
     probes: dict[str, Callable[[], Any]] = {
-        "database": context.database.probe,
-        "schema": lambda: migrate.probe(context.database),
-        "blobs": lambda: mark(context.database, context.blobs),
+        "database": context.whole_database.probe,
+        "schema": lambda: migrate.probe(context.whole_database),
+        "blobs": lambda: mark(context.whole_database, context.blobs),
         "storage": lambda: _probe_storage(context.settings.data_dir),
         "broker": context.waker.probe,
         **context.probes,

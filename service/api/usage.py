@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from service.api.context import Reading
+from service.api.context import Ctx, Reading
 from service.http.policy import policy
 from service.store import retention
 
@@ -18,7 +18,7 @@ class Stored(BaseModel):
 
 
 class UsageOut(BaseModel):
-    """What is stored. Deleted things do not count."""
+    """What is stored of an owner. Deleted things do not count."""
 
     checkpoints: Stored = Field(description="Bytes as uploaded. Their tensors take about as much once more")
     datasets: Stored = Field(description="Bytes as uploaded. Their arrays are stored unpacked")
@@ -27,11 +27,20 @@ class UsageOut(BaseModel):
     uploads: Stored = Field(description="Resumable uploads: the bytes that have arrived")
     jobs: Stored = Field(description="The bytes of rows are not counted")
     events: Stored = Field(description="The bytes of rows are not counted")
+    owners: dict[str, int] | None = Field(
+        description="For a key of the service itself: the bytes of each owner's checkpoints, datasets, predictors and uploads. "
+        "Null for a key of an owner"
+    )
 
 
 @router.get("/usage")
 @policy("read")
-def show_usage(session: Reading) -> UsageOut:
-    """Tells how much is stored."""
+def show_usage(context: Ctx, session: Reading) -> UsageOut:
+    """Tells how much is stored of the owner's things."""
     found = retention.usage(session)
-    return UsageOut.model_validate({kind: {"count": count, "bytes": nbytes} for kind, (count, nbytes) in found.items()})
+    owners = None
+    if not context.owner:
+        with context.whole_database.read() as whole:
+            owners = retention.by_owner(whole)
+    stored = {kind: Stored(count=count, bytes=nbytes) for kind, (count, nbytes) in found.items()}
+    return UsageOut(**stored, owners=owners)

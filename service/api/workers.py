@@ -5,7 +5,7 @@ from datetime import datetime
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from service.api.context import Reading
+from service.api.context import Ctx
 from service.api.reports import Progress
 from service.http.policy import policy
 from service.store import jobs, workers
@@ -32,7 +32,8 @@ class WorkerOut(Place):
     fault: str | None = Field(description="What is wrong with its machine, so that it claims no jobs; null if nothing is")
     started_at: datetime
     seen_at: datetime = Field(description="When the worker has written this")
-    job_id: str | None = Field(description="The job that it works on; null if it is idle")
+    busy: bool = Field(description="Whether it works on a job")
+    job_id: str | None = Field(description="The job that it works on, if that is one of the owner's")
     progress: Progress | None = Field(description="Progress of that job")
 
 
@@ -49,8 +50,14 @@ class QueueOut(BaseModel):
 
 @router.get("/workers")
 @policy("read")
-def list_workers(session: Reading) -> list[WorkerOut]:
-    """Lists the workers that are alive, with the jobs that they work on. A killed worker is listed for some seconds more."""
+def list_workers(context: Ctx) -> list[WorkerOut]:
+    """Lists the workers that are alive, with the jobs that they work on. A killed worker is listed for some seconds more.
+
+    A key of an owner shows the jobs of that owner. A key of the service itself shows all jobs.
+    """
+    with context.whole_database.read() as session:
+        found = workers.alive(session, now(session))
+    shown = [(worker, job is not None, job if job and context.owner in ("", job.owner) else None) for worker, job in found]
     return [
         WorkerOut(
             **worker.about,
@@ -59,19 +66,27 @@ def list_workers(session: Reading) -> list[WorkerOut]:
             fault=worker.fault,
             started_at=worker.started_at,
             seen_at=worker.seen_at,
+            busy=busy,
             job_id=job.id if job else None,
             progress=job.progress if job else None,
         )
-        for worker, job in workers.alive(session, now(session))
+        for worker, busy, job in shown
     ]
 
 
 @router.get("/queue")
 @policy("read")
-def show_queue(session: Reading) -> QueueOut:
-    """Tells how many jobs wait and run, how long the oldest one has waited, and how many workers there are."""
-    moment, found = now(session), jobs.queue(session)
-    alive = workers.alive(session, moment)
+def show_queue(context: Ctx) -> QueueOut:
+    """Tells how many jobs wait and run, how long the oldest one has waited, and how many workers there are.
+
+    A key of an owner counts the jobs of that owner. A key of the service itself counts all jobs.
+    """
+    with context.whole_database.read() as session:
+        moment = now(session)
+        found, alive = jobs.queue(session), workers.alive(session, moment)
+    if context.owner:
+        with context.database.read() as session:
+            found = jobs.queue(session)
     return QueueOut(
         queued=found.queued,
         running=found.running,

@@ -50,7 +50,6 @@ def new_job(request: JobRequest, checkpoint: Checkpoint, graph: Graph | None, da
         notes=notes_on(request, plan, network, data),
         priority=request.priority,
         webhook=request.webhook.model_dump() if request.webhook else None,
-        owner="",
         attempt=0,
         fence=0,
         cancel_requested=False,

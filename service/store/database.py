@@ -1,5 +1,6 @@
 """Connections to the database, and transactions."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Timeout
 from sqlalchemy.orm import Session
 
 from service.clock import utc_now
+from service.store.owners import OwnersSession
 
 # How long a transaction that writes to SQLite waits for another one that writes.
 BUSY_MILLISECONDS = 30_000
@@ -46,7 +48,7 @@ class Database:
     """One database, by its SQLAlchemy URL.
 
     `read` and `write` are context managers. Each opens a session with one transaction. `write` commits the transaction when its
-    block ends without an exception. Both raise Away.
+    block ends without an exception. Both raise Away. The sessions see all rows, or those of one owner; see `of`.
     """
 
     def __init__(self, url: str) -> None:
@@ -66,6 +68,13 @@ class Database:
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         self._writing = self.engine.execution_options(nern_write=True)
+        self._owner: str | None = None
+
+    def of(self, owner: str) -> "Database":
+        """The same database, as an owner sees it. See `service.store.owners`."""
+        bound = copy.copy(self)
+        bound._owner = owner
+        return bound
 
     @property
     def libpq_url(self) -> str | None:
@@ -76,12 +85,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        with self._reached(), Session(self.engine, expire_on_commit=False) as session:
+        with self._reached(), OwnersSession(self.engine, self._owner) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        with self._reached(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with self._reached(), OwnersSession(self._writing, self._owner) as session, session.begin():
             yield session
 
     @contextmanager

@@ -40,7 +40,7 @@ class Lease:
     """A worker's right to work on a job. The right ends when the job has another fence, because another worker claimed it."""
 
     job_id: str
-    owner: str
+    holder: str
     fence: int
 
 
@@ -131,8 +131,8 @@ def retry(session: Session, id: str, now: datetime, *, from_start: bool = False)
     return _take(session, "retry", over, id=id, now=now, **anew) or _take(session, "retry", ~over, id=id, now=now)
 
 
-def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, where: Json | None = None) -> Lease | None:
-    """Claims the queued job that is due first, for a worker that runs `where`. Returns None if no job was claimed.
+def claim(session: Session, *, holder: str, now: datetime, lease: timedelta, where: Json | None = None) -> Lease | None:
+    """Claims the queued job that is due first, for the worker `holder` that runs `where`. Returns None if no job was claimed.
 
     The highest priority comes first. Among jobs of equal priority, their owners take turns: first comes the owner whose latest
     claim is the longest ago. The oldest job of an owner comes first. A job that was given back because of a fault waits until
@@ -156,7 +156,7 @@ def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, wher
             Job.fence == found.fence,
             id=found.id,
             now=now,
-            lease_owner=owner,
+            lease_owner=holder,
             lease_expires_at=now + lease,
             claimed_at=now,
             worker=where,
@@ -165,7 +165,7 @@ def claim(session: Session, *, owner: str, now: datetime, lease: timedelta, wher
             fence=Job.fence + 1,
             started_at=func.coalesce(Job.started_at, now),
         ):
-            return Lease(found.id, owner, found.fence + 1)
+            return Lease(found.id, holder, found.fence + 1)
     return None
 
 
@@ -335,7 +335,7 @@ def _take_held(
     session: Session, action: Action, lease: Lease, *, now: datetime, reason: str | None = None, **values: Any
 ) -> None:
     """Like `_take`, for the job of a lease, on the condition that owner and fence are still the lease's. Raises LeaseLost."""
-    held = (Job.lease_owner == lease.owner, Job.fence == lease.fence)
+    held = (Job.lease_owner == lease.holder, Job.fence == lease.fence)
     if not _take(session, action, *held, id=lease.job_id, now=now, reason=reason, **values):
         raise LeaseLost(f"job {lease.job_id} is not running under fence {lease.fence}")
 

@@ -78,13 +78,27 @@ def usage(session: Session) -> dict[str, tuple[int, int]]:
         "checkpoints": select(func.count(), func.sum(Checkpoint.size)).where(Checkpoint.deleted_at.is_(None)),
         "datasets": select(func.count(), func.sum(Dataset.size)).where(Dataset.deleted_at.is_(None)),
         "predictors": select(func.count(), func.sum(Predictor.size)),
-        "snapshots": select(func.count(), func.sum(JobSnapshot.size)),
+        "snapshots": select(func.count(), func.sum(JobSnapshot.size)).join(Job, Job.id == JobSnapshot.job_id),
         "uploads": select(func.count(), func.sum(Upload.offset)),
         "jobs": select(func.count(Job.id)),
-        "events": select(func.count(JobEvent.number)),
+        "events": select(func.count(JobEvent.number)).join(Job, Job.id == JobEvent.job_id),
     }
     found = {kind: session.execute(query).one() for kind, query in totals.items()}
     return {kind: (row[0], int(row[1] or 0) if len(row) > 1 else 0) for kind, row in found.items()}
+
+
+def by_owner(session: Session) -> dict[str, int]:
+    """For each owner, the bytes of its checkpoints, datasets, predictors and uploads."""
+    found: dict[str, int] = {}
+    for owner, size, needed in (
+        (Checkpoint.owner, Checkpoint.size, Checkpoint.deleted_at.is_(None)),
+        (Dataset.owner, Dataset.size, Dataset.deleted_at.is_(None)),
+        (Predictor.owner, Predictor.size, Predictor.id.is_not(None)),
+        (Upload.owner, Upload.offset, Upload.id.is_not(None)),
+    ):
+        for name, total in session.execute(select(owner, func.sum(size)).where(needed).group_by(owner)):
+            found[name] = found.get(name, 0) + int(total)
+    return dict(sorted(found.items()))
 
 
 def _ids(session: Session, query: Any, after: str, count: int) -> list[str]:

@@ -50,6 +50,12 @@ class Base(DeclarativeBase):
     )
 
 
+class Owned:
+    """A row of an owner: a team or a person, by name. The owner "" is the service itself. See `service.store.owners`."""
+
+    owner: Mapped[str] = mapped_column(String(64), default="", server_default=text("''"))
+
+
 class Installation(Base):
     """The only row has a random id of this database. Its blob store holds the same id; see `service.store.marking`."""
 
@@ -58,7 +64,7 @@ class Installation(Base):
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
 
 
-class Checkpoint(Base):
+class Checkpoint(Owned, Base):
     """An uploaded network: one state_dict of one file. `nern.state_dicts.Found` explains key, first, keys, notes and aliases.
 
     `choice` has the keys, notes, aliases and forms. In a row of release 0.1.0, it is null and the key is empty. A deleted
@@ -67,8 +73,10 @@ class Checkpoint(Base):
 
     __tablename__ = "checkpoint"
     __table_args__ = (
+        Index("checkpoint_owner", "owner", "id"),
         Index(
             "checkpoint_sha256_key",
+            "owner",
             "sha256",
             "key",
             unique=True,
@@ -146,8 +154,9 @@ class Graph(Base):
     created_at: Mapped[datetime]
 
 
-class Dataset(Base):
-    """Uploaded images or other inputs. `identity` is a hash of everything that the dataset is made from, and is unique.
+class Dataset(Owned, Base):
+    """Uploaded images or other inputs. `identity` is a hash of everything that the dataset is made from. An owner has one
+    dataset of an identity.
 
     `kind` is images or inputs. `inputs` has the name, dtype and shape of each array of images or inputs, `labels` the kind,
     dtype and shape of the labels. `images` counts the images, and `classes` is the largest label plus 1. What only images have
@@ -156,8 +165,10 @@ class Dataset(Base):
 
     __tablename__ = "dataset"
     __table_args__ = (
+        Index("dataset_owner", "owner", "id"),
         Index(
             "dataset_identity",
+            "owner",
             "identity",
             unique=True,
             sqlite_where=text("deleted_at IS NULL"),
@@ -186,20 +197,22 @@ class Dataset(Base):
     deleted_at: Mapped[datetime | None]
 
 
-class Job(Base):
+class Job(Owned, Base):
     """One training that a client asked for.
 
     A worker may write to the row only while owner and fence in the row are those of its lease; see docs/jobs.md.
     `attempt` counts the attempts, `fruitless` those since the training made progress that was stored. `faults` counts the
     workers in a row that have given the job back because something was wrong with their machine; until `not_before`, no worker
-    claims the job. `owner` is who has created the job; so far, all jobs have the owner "".
-    `worker` is where the latest attempt ran: `about` of a row of the table `worker`. `webhook` is the URL that is told of the
-    end, and the secret that signs the messages.
+    claims the job. `worker` is where the latest attempt ran: `about` of a row of the table `worker`. `webhook` is the URL that
+    is told of the end, and the secret that signs the messages.
     """
 
     __tablename__ = "job"
     __table_args__ = (
         Index("job_state", "state", "id"),
+        Index("job_owner", "owner", "id"),
+        Index("job_owner_state", "owner", "state", "id"),
+        Index("job_idempotency_key", "owner", "idempotency_key", unique=True),
         Index(
             "job_queue",
             "priority",
@@ -226,11 +239,10 @@ class Job(Base):
     metrics: Mapped[Json | None]
     error: Mapped[Json | None]
     predictor_id: Mapped[str | None] = mapped_column(String(36))
-    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_digest: Mapped[str | None] = mapped_column(String(64))
 
     priority: Mapped[int] = mapped_column(default=0, server_default=text("0"))
-    owner: Mapped[str] = mapped_column(default="", server_default=text("''"))
     attempt: Mapped[int] = mapped_column(default=0)
     fruitless: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     faults: Mapped[int] = mapped_column(default=0, server_default=text("0"))
@@ -317,10 +329,11 @@ class JobSnapshot(Base):
     created_at: Mapped[datetime]
 
 
-class Predictor(Base):
+class Predictor(Owned, Base):
     """The result of a job: the metadata of an artefact. The bytes of the artefact are in `predictor_chunk`."""
 
     __tablename__ = "predictor"
+    __table_args__ = (Index("predictor_owner", "owner", "id"),)
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), unique=True)
@@ -344,7 +357,7 @@ class PredictorChunk(Base):
     data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class Upload(Base):
+class Upload(Owned, Base):
     """A resumable upload. Its bytes up to `offset` are stored: the blobs that the rows of `upload_part` name.
 
     `state` is one of `service.store.uploads`. `length` is None until the client has told it. `header` is the metadata as the
@@ -382,3 +395,21 @@ class UploadPart(Base):
     start: Mapped[int] = mapped_column(primary_key=True)
     size: Mapped[int]
     blob: Mapped[str] = mapped_column(String(36))
+
+
+class ApiKey(Base):
+    """An API key of an owner. The key itself is not stored: `hash` is its SHA-256 hash, and `start` its first characters."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (Index("api_key_owner", "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(200))
+    start: Mapped[str] = mapped_column(String(16))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -1,5 +1,6 @@
 """From a received file to a checkpoint or a dataset: the file is inspected, its bytes are stored, then its row is written."""
 
+import copy
 import hashlib
 import json
 import math
@@ -78,6 +79,12 @@ class Intake:
         self._database = database
         self._store = store
         self._inspectors = inspectors
+
+    def of(self, owner: str) -> "Intake":
+        """The intake that makes checkpoints and datasets of an owner."""
+        bound = copy.copy(self)
+        bound._database = self._database.of(owner)
+        return bound
 
     async def checkpoint(self, file: Received, key: str = "") -> tuple[Checkpoint, bool]:
         """The checkpoint of a file. `key` names one of several state_dicts in it.

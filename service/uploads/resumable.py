@@ -7,6 +7,7 @@ received them. When all bytes have arrived, the file is taken in like that of an
 """
 
 import asyncio
+import copy
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -74,6 +75,12 @@ class Uploads:
         self._intake = intake
         self._stopping = stopping
         self._appending: dict[str, Arriving] = {}
+
+    def of(self, owner: str) -> "Uploads":
+        """The uploads of an owner."""
+        bound = copy.copy(self)
+        bound._database = self._database.of(owner)
+        return bound
 
     async def create(self, new: NewUpload) -> Upload:
         """A new upload without bytes."""
@@ -262,13 +269,13 @@ class Uploads:
 
     async def _take_in(self, upload: Upload, file: Received) -> str:
         """Makes a checkpoint or a dataset of a file. Returns its path. The parameters are those of the intake."""
-        given = upload.parameters
+        given, intake = upload.parameters, self._intake.of(upload.owner)
         if upload.kind == "checkpoint":
-            checkpoint, _ = await self._intake.checkpoint(file, given.get("key", ""))
+            checkpoint, _ = await intake.checkpoint(file, given.get("key", ""))
             return f"/v1/checkpoints/{checkpoint.id}"
         normalisation = Normalisation(tuple(given["mean"]), tuple(given["std"])) if given.get("mean") else None
         size = (given["size"][0], given["size"][1]) if given.get("size") else None
-        dataset, _ = await self._intake.dataset(file, given.get("name", ""), normalisation, size)
+        dataset, _ = await intake.dataset(file, given.get("name", ""), normalisation, size)
         return f"/v1/datasets/{dataset.id}"
 
     @asynccontextmanager

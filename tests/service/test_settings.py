@@ -173,7 +173,7 @@ def test_max_attempts_end_a_job(settings: Settings, database: Database, attempts
         session.add(checkpoint)
         session.flush()
         jobs.add(session, job)
-        assert jobs.claim(session, owner="test", now=NOW, lease=timedelta(seconds=1))
+        assert jobs.claim(session, holder="test", now=NOW, lease=timedelta(seconds=1))
     sweep(database, with_values(settings, max_attempts=attempts))
     with database.read() as session:
         assert session.get_one(Job, job.id).state == state

@@ -51,6 +51,6 @@ def finish(database: Database, id: str, state: Any) -> None:
     with database.write() as session:
         session.get_one(Job, id).priority = 100
         session.flush()
-        lease = jobs.claim(session, owner="test", now=NOW, lease=NOW - NOW)
+        lease = jobs.claim(session, holder="test", now=NOW, lease=NOW - NOW)
         assert lease is not None
         jobs.finish(session, lease, state, now=NOW, error={"type": "t", "detail": "d"})

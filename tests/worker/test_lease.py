@@ -98,7 +98,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing_and_stops(place: Place) -> 
     id, thread = working(place)
     with place.database.write() as session:
         jobs.sweep(session, now=datetime.now(UTC) + timedelta(hours=1), max_attempts=3)
-        taken = jobs.claim(session, owner="another", now=datetime.now(UTC), lease=timedelta(hours=1))
+        taken = jobs.claim(session, holder="another", now=datetime.now(UTC), lease=timedelta(hours=1))
     assert taken is not None
     thread.join(DEADLINE_SECONDS)
     assert not thread.is_alive()
@@ -112,7 +112,7 @@ def test_a_training_waits_while_nobody_knows_who_holds_the_lease(place: Place, *
     """The database is away for longer than the lease. Then it says whether another worker has taken the job."""
     id = place.add(resnet8(), architecture=None)
     with place.database.write() as session:
-        held = jobs.claim(session, owner="worker", now=NOW, lease=timedelta(seconds=1))
+        held = jobs.claim(session, holder="worker", now=NOW, lease=timedelta(seconds=1))
     assert held is not None
     away, tried = Event(), Semaphore(0)
     away.set()

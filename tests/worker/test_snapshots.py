@@ -355,7 +355,7 @@ def test_a_cancelled_job_is_retried_from_its_snapshot_or_from_the_start(place: P
 def test_snapshots_are_ten_seconds_apart_or_take_two_percent_of_the_time(place: Place, worked: float, pause: float) -> None:
     add(place)
     with place.database.write() as session:
-        lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
+        lease = jobs.claim(session, holder="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
     assert lease is not None
     snapshot = train(Network(resnet8()), DecoupledRequest(steps=1, hidden=8)).snapshot
     taken: list[float] = []

@@ -89,7 +89,7 @@ def test_a_browser_that_connects_while_the_database_is_away_gets_a_stream(client
     id = new_job(client).json()["id"]
     finish(database, id, "failed")
     with (
-        patch("service.api.events._exists", side_effect=Away),
+        patch("service.api.events._exists", side_effect=[Away, Away, None]),
         client.stream("GET", f"/v1/jobs/{id}/events", headers={"accept": "text/event-stream"}) as answer,
     ):
         assert answer.status_code == 200

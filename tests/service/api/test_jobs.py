@@ -326,7 +326,7 @@ def test_pausing_resuming_and_retrying(client: httpx.Client, database: Database)
         assert asked("resume") == (202, "queued")
         woken.assert_called_once_with()
     with database.write() as session:
-        lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
+        lease = jobs.claim(session, holder="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
     assert lease is not None
     for action in ("pause", "resume", "retry"):
         assert asked(action) == (202, "running"), action
@@ -347,7 +347,7 @@ def test_where_a_retry_starts_is_in_the_body(client: httpx.Client, database: Dat
 
     def fail() -> None:
         with database.write() as session:
-            lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
+            lease = jobs.claim(session, holder="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
             assert lease is not None
             snapshots.add(
                 session,
@@ -414,7 +414,7 @@ def test_a_job_that_is_not_over_is_not_deleted(client: httpx.Client, database: D
     id = new_job(client).json()["id"]
     assert is_problem(client.delete(f"/v1/jobs/{id}"), 409, "impossible-in-this-state", "queued")
     with database.write() as session:
-        lease = jobs.claim(session, owner="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
+        lease = jobs.claim(session, holder="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
         assert lease is not None
         snapshots.add(session, lease, step=5, sha256="", size=1, progress=None, metrics={}, now=datetime.now(UTC))
     snapshot = settings.data_dir / "blobs" / blobs.snapshot(id, 1, 5)
@@ -433,7 +433,7 @@ def test_a_job_that_is_not_over_is_not_deleted(client: httpx.Client, database: D
 def test_usage_counts_what_is_stored(client: httpx.Client) -> None:
     nothing = {"count": 0, "bytes": 0}
     kinds = ("checkpoints", "datasets", "predictors", "snapshots", "uploads", "jobs", "events")
-    assert client.get("/v1/usage").json() == dict.fromkeys(kinds, nothing)
+    assert client.get("/v1/usage").json() == {**dict.fromkeys(kinds, nothing), "owners": {}}
     made = upload(client).json()
     assert client.get("/v1/usage").json()["checkpoints"] == {"count": 1, "bytes": made["size"]}
     client.delete(f"/v1/checkpoints/{made['id']}")

@@ -32,7 +32,7 @@ def test_workers_that_are_alive_are_listed_with_their_jobs(client: httpx.Client,
     id = new_job(client).json()["id"]
     assert client.get(f"/v1/jobs/{id}").json()["worker"] is None
     with database.write() as session:
-        lease = jobs.claim(session, owner=busy, now=datetime.now(UTC), lease=timedelta(hours=1), where=ABOUT)
+        lease = jobs.claim(session, holder=busy, now=datetime.now(UTC), lease=timedelta(hours=1), where=ABOUT)
         assert lease is not None
         progress = {"phase": "reconstruction", "step": 3, "steps": 9, "fraction": 0.3, "steps_per_second": 1.0}
         jobs.report_progress(
@@ -55,7 +55,7 @@ def test_the_queue(client: httpx.Client, database: Database) -> None:
     made = [new_job(client, seed=seed).json()["id"] for seed in range(4)]
     client.post(f"/v1/jobs/{made[-1]}/pause")
     with database.write() as session:
-        jobs.claim(session, owner=busy, now=datetime.now(UTC), lease=timedelta(hours=1))
+        jobs.claim(session, holder=busy, now=datetime.now(UTC), lease=timedelta(hours=1))
     shown = client.get("/v1/queue").json()
     assert 0 < shown.pop("oldest_seconds") < 600
     assert shown == {"queued": 2, "running": 1, "paused": 1, "workers": 4, "idle_workers": 2}

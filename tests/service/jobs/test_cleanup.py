@@ -68,7 +68,7 @@ def ended(database: Database, store: Blobs, settings: Settings) -> Callable[...,
             session.add(checkpoint)
             session.flush()
             jobs.add(session, job)
-            lease = jobs.claim(session, owner="worker", now=then, lease=timedelta(seconds=30))
+            lease = jobs.claim(session, holder="worker", now=then, lease=timedelta(seconds=30))
             assert lease is not None
             snapshots.add(session, lease, step=5, sha256="", size=10, progress=None, metrics={}, now=then)
             jobs.finish(session, lease, "failed", now=then)

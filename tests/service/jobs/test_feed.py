@@ -31,7 +31,7 @@ def running(database: Database) -> Lease:
         session.add(checkpoint)
         session.flush()
         jobs.add(session, rows.job(checkpoint.id))
-        held = jobs.claim(session, owner="worker", now=NOW, lease=NOW - NOW)
+        held = jobs.claim(session, holder="worker", now=NOW, lease=NOW - NOW)
     assert held is not None
     return held
 

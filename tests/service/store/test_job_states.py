@@ -49,7 +49,7 @@ def held(job: Job) -> Lease:
 
 # How each action is asked for; whether it happened.
 ASK: Mapping[Action, Callable[[Session, Job], bool]] = {
-    "claim": lambda session, job: jobs.claim(session, owner="new", now=LATER, lease=LEASE) is not None,
+    "claim": lambda session, job: jobs.claim(session, holder="new", now=LATER, lease=LEASE) is not None,
     "extend": lambda session, job: happens(lambda: jobs.heartbeat(session, held(job), now=LATER, extend=LEASE)),
     "report": lambda session, job: happens(
         lambda: jobs.report_progress(session, held(job), now=LATER, progress={}, metrics={}, estimated_finish_at=None, kinds=[])

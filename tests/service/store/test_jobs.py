@@ -36,7 +36,7 @@ def add_job(database: Database) -> Callable[..., str]:
 
 def claim(database: Database, *, owner: str = "worker", now: datetime = NOW) -> Lease | None:
     with database.write() as session:
-        return jobs.claim(session, owner=owner, now=now, lease=LEASE)
+        return jobs.claim(session, holder=owner, now=now, lease=LEASE)
 
 
 def held(database: Database, *, owner: str = "worker") -> Lease:
@@ -102,7 +102,7 @@ def test_eight_workers_that_claim_at_once_get_eight_jobs(postgres_url: str) -> N
 
     def work() -> None:
         with database.write() as session:
-            lease = jobs.claim(session, owner="worker", now=NOW, lease=LEASE)
+            lease = jobs.claim(session, holder="worker", now=NOW, lease=LEASE)
             # Every worker holds its claim until all have one.
             together.wait(DEADLINE_SECONDS)
             claimed.append(lease and lease.job_id)

@@ -75,7 +75,7 @@ def ended(database: Database, url: str, end: Any = "failed") -> str:
         session.add(checkpoint)
         session.flush()
         jobs.add(session, job)
-        lease = jobs.claim(session, owner="worker", now=NOW, lease=NOW - NOW)
+        lease = jobs.claim(session, holder="worker", now=NOW, lease=NOW - NOW)
         assert lease is not None
         jobs.finish(session, lease, end, now=datetime.now(UTC), error={"type": "internal", "detail": "d"})
     return job.id
