@@ -55,6 +55,8 @@ def main() -> None:
         for name, number, times in (
             ("undisturbed", None, 0), ("SIGKILL", signal.SIGKILL, options.kills), ("SIGTERM", signal.SIGTERM, options.stops),
         ):  # fmt: skip
+            if number and not times:
+                continue
             id = place.add(network, architecture="cifar/resnet20", noise="normal", **wanted)
             run = Run(place, id, options)
             run.work(number, times, seconds)
