@@ -1,4 +1,4 @@
-"""Everything has an owner, and owners have API keys."""
+"""Everything has an owner. Owners have API keys, and share things for reading."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -45,9 +45,16 @@ def upgrade() -> None:
         sa.Column("revoked_at", sa.DateTime(timezone=True)),
     )
     op.create_index("api_key_owner", "api_key", ["owner", "id"])
+    op.create_table(
+        "share",
+        sa.Column("object_id", sa.String(length=36), primary_key=True),
+        sa.Column("reader", sa.String(length=64), primary_key=True),
+    )
+    op.create_index("share_reader", "share", ["reader", "object_id"])
 
 
 def downgrade() -> None:
+    op.drop_table("share")
     op.drop_table("api_key")
     for name, (index, columns) in UNIQUE.items():
         _replace(name, index, columns)

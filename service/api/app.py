@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
 from service.access.keys import ApiKeys, is_loopback, parse_keys
-from service.api import checkpoints, datasets, events, jobs, keys, operations, predictors, uploads, usage, workers
+from service.api import checkpoints, datasets, events, jobs, keys, operations, predictors, shares, uploads, usage, workers
 from service.api.context import Context
 from service.http import errors
 from service.http.bodies import BodyLimit
@@ -109,7 +109,7 @@ def create_app(
         # These are the routes that the framework makes: the OpenAPI document and its pages.
         assert isinstance(route, Route)
         policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
-    for module in (checkpoints, datasets, uploads, jobs, events, predictors, workers, usage, keys, operations):
+    for module in (checkpoints, datasets, uploads, jobs, events, predictors, shares, workers, usage, keys, operations):
         # Probes may add parameters of their own.
         validated = [] if module is operations else [Depends(validate_parameters)]
         app.include_router(module.router, dependencies=validated)

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service import problems
 from service.api.context import Context, Ctx, Reading
-from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.lists import Cursor, Limit, ListOf, Shared, opaque, page_arguments
 from service.http.policy import policy
 from service.http.sources import SourceResponse
 from service.serving.uploaded import UploadedFile
@@ -57,6 +57,7 @@ class CheckpointOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: str
+    owner: str = Field(description="Whose it is. Empty for a thing of the service itself")
     filename: str = Field(description="Name of the file, as the client gave it")
     size: int = Field(description="Size of the file in bytes")
     sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
@@ -148,9 +149,11 @@ async def upload_checkpoint(
 
 @router.get("")
 @policy("read")
-def list_checkpoints(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> ListOf[CheckpointOut]:
+def list_checkpoints(
+    session: Reading, shared: Shared = False, limit: Limit = 50, cursor: Cursor = None
+) -> ListOf[CheckpointOut]:
     """Lists checkpoints, newest first."""
-    page = checkpoints.page(session, **page_arguments(limit, cursor))
+    page = checkpoints.page(session, shared=shared, **page_arguments(limit, cursor))
     items = [CheckpointOut.model_validate(row) for row in page.items]
     return ListOf(items=items, next_cursor=opaque(page.next_cursor))
 
@@ -159,14 +162,14 @@ def list_checkpoints(session: Reading, limit: Limit = 50, cursor: Cursor = None)
 @policy("read")
 def show_checkpoint(id: str, session: Reading) -> CheckpointOut:
     """Shows one checkpoint."""
-    return CheckpointOut.model_validate(find(session, id))
+    return CheckpointOut.model_validate(find(session, id, shared=True))
 
 
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})
 @policy("read")
 def checkpoint_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
     """Downloads the file as it was uploaded. The ETag is the SHA-256 hash of the file."""
-    row = find(session, id)
+    row = find(session, id, shared=True)
     return SourceResponse(UploadedFile(context.blobs, blobs.checkpoint_file(id), row.size, etag=row.sha256))
 
 
@@ -198,9 +201,9 @@ async def delete_checkpoint(id: str, context: Ctx) -> None:
         await context.blobs.delete(key)
 
 
-def find(session: Session, id: str, *, lock: bool = False) -> Checkpoint:
-    """The checkpoint of this id. Raises NotFound."""
-    if (row := checkpoints.get(session, id, lock=lock)) is None:
+def find(session: Session, id: str, *, lock: bool = False, shared: bool = False) -> Checkpoint:
+    """The checkpoint of this id. `shared`: it may be one that another owner shares. Raises NotFound."""
+    if (row := checkpoints.get(session, id, lock=lock, shared=shared)) is None:
         raise problems.NotFound(f"there is no checkpoint {id}")
     return row
 

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from service import problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
 from service.api.context import Context, Ctx, Reading
-from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.lists import Cursor, Limit, ListOf, Shared, opaque, page_arguments
 from service.http.policy import policy
 from service.store import blobs, datasets, jobs
 from service.store.database import now
@@ -55,6 +55,7 @@ class DatasetOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: str
+    owner: str = Field(description="Whose it is. Empty for a thing of the service itself")
     name: str
     size: int = Field(description="Size of the file in bytes")
     sha256: str = Field(description="SHA-256 hash of the file, in hexadecimal digits")
@@ -138,9 +139,9 @@ async def upload_dataset(
 
 @router.get("")
 @policy("read")
-def list_datasets(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> ListOf[DatasetOut]:
+def list_datasets(session: Reading, shared: Shared = False, limit: Limit = 50, cursor: Cursor = None) -> ListOf[DatasetOut]:
     """Lists datasets, newest first."""
-    page = datasets.page(session, **page_arguments(limit, cursor))
+    page = datasets.page(session, shared=shared, **page_arguments(limit, cursor))
     return ListOf(items=[DatasetOut.model_validate(row) for row in page.items], next_cursor=opaque(page.next_cursor))
 
 
@@ -148,7 +149,7 @@ def list_datasets(session: Reading, limit: Limit = 50, cursor: Cursor = None) ->
 @policy("read")
 def show_dataset(id: str, session: Reading) -> DatasetOut:
     """Shows one dataset."""
-    return DatasetOut.model_validate(find(session, id))
+    return DatasetOut.model_validate(find(session, id, shared=True))
 
 
 @router.delete("/{id}", status_code=204)
@@ -162,9 +163,9 @@ async def delete_dataset(id: str, context: Ctx) -> None:
     await context.blobs.delete(blobs.dataset_tensors(id))
 
 
-def find(session: Session, id: str, *, lock: bool = False) -> Dataset:
-    """The dataset of this id. Raises NotFound."""
-    if (row := datasets.get(session, id, lock=lock)) is None:
+def find(session: Session, id: str, *, lock: bool = False, shared: bool = False) -> Dataset:
+    """The dataset of this id. `shared`: it may be one that another owner shares. Raises NotFound."""
+    if (row := datasets.get(session, id, lock=lock, shared=shared)) is None:
         raise problems.NotFound(f"there is no dataset {id}")
     return row
 

@@ -170,7 +170,7 @@ async def _may_be_followed(context: Context, id: str) -> bool:
 def _exists(context: Context, id: str) -> None:
     """Raises NotFound unless there is a job of this id."""
     with context.database.read() as session:
-        find(session, id)
+        find(session, id, shared=True)
 
 
 def _after(context: Context, id: str, after: int, limit: int) -> Sequence[JobEvent]:
@@ -186,4 +186,4 @@ def _newest(context: Context, id: str, limit: int) -> Sequence[JobEvent]:
 def _is_over(context: Context, id: str, after: int) -> bool:
     """Whether the job is over and has no event with a number greater than `after`."""
     with context.database.read() as session:
-        return find(session, id).state in FINAL and not jobs.events(session, id, after=after, limit=1)
+        return find(session, id, shared=True).state in FINAL and not jobs.events(session, id, after=after, limit=1)

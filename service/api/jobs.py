@@ -18,7 +18,7 @@ from service.api.reports import JobError, Metrics, Progress
 from service.api.workers import Place
 from service.http.bodies import require_json
 from service.http.errors import lost
-from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.lists import Cursor, Limit, ListOf, Shared, opaque, page_arguments
 from service.http.policy import policy
 from service.jobs.planning import new_job
 from service.store import blobs, deliveries, graphs, jobs, predictors
@@ -38,6 +38,7 @@ class JobOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: str
+    owner: str = Field(description="Whose it is. Empty for a thing of the service itself")
     state: State = Field(description="State of the job. succeeded, failed and cancelled are final")
     checkpoint_id: str
     predictor_id: str | None = Field(
@@ -133,22 +134,24 @@ def create_job(
 @router.get("")
 @policy("read")
 def list_jobs(
+    context: Ctx,
     session: Reading,
     state: State | None = None,
     checkpoint_id: str | None = None,
+    shared: Shared = False,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> ListOf[JobOut]:
     """Lists jobs, newest first. The parameters `state` and `checkpoint_id` restrict the list."""
-    page = jobs.page(session, state=state, checkpoint_id=checkpoint_id, **page_arguments(limit, cursor))
-    return ListOf(items=[out(job) for job in page.items], next_cursor=opaque(page.next_cursor))
+    page = jobs.page(session, state=state, checkpoint_id=checkpoint_id, shared=shared, **page_arguments(limit, cursor))
+    return ListOf(items=[out(job, reader=context.owner) for job in page.items], next_cursor=opaque(page.next_cursor))
 
 
 @router.get("/{id}")
 @policy("read")
-def show_job(id: str, session: Reading) -> JobOut:
+def show_job(id: str, context: Ctx, session: Reading) -> JobOut:
     """Shows one job with its state, its progress, its latest metrics and its estimated end."""
-    return out(find(session, id))
+    return out(find(session, id, shared=True), reader=context.owner)
 
 
 @router.post("/{id}/cancel", status_code=202)
@@ -195,9 +198,9 @@ def retry_job(id: str, context: Ctx, session: Writing, body: RetryRequest | None
     job = find(session, id)
     from_start = body is not None and body.from_ == "start"
     try:
-        checkpoints.find(session, job.checkpoint_id, lock=True)
+        checkpoints.find(session, job.checkpoint_id, lock=True, shared=True)
         if job.dataset_id:
-            datasets.find(session, job.dataset_id, lock=True)
+            datasets.find(session, job.dataset_id, lock=True, shared=True)
     except problems.NotFound as problem:
         raise problems.Impossible(f"job {id} can't be retried: {problem.detail}") from None
     answer = _changed(session, job, jobs.retry(session, id, now(session), from_start=from_start), "retried")
@@ -235,18 +238,19 @@ def delete_job(id: str, context: Ctx, background: BackgroundTasks) -> None:
     background.add_task(context.blobs.delete_folder, blobs.snapshot_folder(id))
 
 
-def find(session: Session, id: str) -> Job:
-    """The job of this id. Raises NotFound."""
-    if (job := jobs.get(session, id)) is None:
+def find(session: Session, id: str, *, shared: bool = False) -> Job:
+    """The job of this id. `shared`: it may be one that another owner shares. Raises NotFound."""
+    if (job := jobs.get(session, id, shared=shared)) is None:
         raise problems.NotFound(f"there is no job {id}")
     return job
 
 
-def out(job: Job) -> JobOut:
-    """A job as clients see it."""
+def out(job: Job, *, reader: str | None = None) -> JobOut:
+    """A job as its owner sees it, or as a reader does: without the webhook, unless the reader is the owner."""
     data = {"dataset_id": job.dataset_id} if job.dataset_id else {"noise": job.noise} if job.noise else None
     values = {name: getattr(job, name) for name in JobOut.model_fields if name != "data"}
-    return JobOut.model_validate({**values, "data": data, "webhook": (job.webhook or {}).get("url")})
+    webhook = (job.webhook or {}).get("url") if reader in (None, job.owner) else None
+    return JobOut.model_validate({**values, "data": data, "webhook": webhook})
 
 
 def due_at(delivery: Delivery) -> datetime | None:
@@ -260,9 +264,9 @@ def _check_blobs(context: Context, body: JobRequest) -> None:
     if isinstance(body.data, DatasetSource):
         keys.append(blobs.dataset_tensors(body.data.dataset_id))
     with context.database.read() as session, suppress(problems.NotFound, Unreachable):
-        checkpoints.find(session, body.checkpoint_id)
+        checkpoints.find(session, body.checkpoint_id, shared=True)
         if isinstance(body.data, DatasetSource):
-            datasets.find(session, body.data.dataset_id)
+            datasets.find(session, body.data.dataset_id, shared=True)
         if not all(context.blobs.has(key) for key in keys):
             raise lost()
 
@@ -298,8 +302,10 @@ def _create(context: Context, body: JobRequest, key: str | None, digest: str) ->
                     f"a request with Idempotency-Key {key!r} and another body has created job {earlier.id}; use a new key"
                 )
             return earlier
-        checkpoint = checkpoints.find(session, body.checkpoint_id, lock=True)
-        dataset = datasets.find(session, body.data.dataset_id, lock=True) if isinstance(body.data, DatasetSource) else None
+        checkpoint = checkpoints.find(session, body.checkpoint_id, lock=True, shared=True)
+        dataset = None
+        if isinstance(body.data, DatasetSource):
+            dataset = datasets.find(session, body.data.dataset_id, lock=True, shared=True)
         job = new_job(body, checkpoint, graphs.of(session, checkpoint.id), dataset, now=now(session))
         job.idempotency_key, job.request_digest = key, digest
         jobs.add(session, job)

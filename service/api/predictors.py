@@ -12,7 +12,7 @@ from service import problems
 from service.api.context import Ctx, Reading, Writing
 from service.api.reports import Report
 from service.http.bodies import require_json
-from service.http.lists import Cursor, Limit, ListOf, opaque, page_arguments
+from service.http.lists import Cursor, Limit, ListOf, Shared, opaque, page_arguments
 from service.http.negotiation import choose
 from service.http.policy import policy
 from service.http.sources import SourceResponse
@@ -46,6 +46,7 @@ class PredictorOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: str
+    owner: str = Field(description="Whose it is. Empty for a thing of the service itself")
     job_id: str
     checkpoint_id: str
     architecture: str | None = Field(description="The architecture of the network; null if it is unknown")
@@ -81,10 +82,14 @@ def _axis(what: str) -> Any:
 @router.get("")
 @policy("read")
 def list_predictors(
-    session: Reading, checkpoint_id: str | None = None, limit: Limit = 50, cursor: Cursor = None
+    session: Reading,
+    checkpoint_id: str | None = None,
+    shared: Shared = False,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> ListOf[PredictorOut]:
     """Lists predictors, newest first. The parameter `checkpoint_id` restricts the list to one checkpoint."""
-    page = predictors.page(session, checkpoint_id=checkpoint_id, **page_arguments(limit, cursor))
+    page = predictors.page(session, checkpoint_id=checkpoint_id, shared=shared, **page_arguments(limit, cursor))
     return ListOf(items=[PredictorOut.model_validate(row) for row in page.items], next_cursor=opaque(page.next_cursor))
 
 
@@ -92,7 +97,7 @@ def list_predictors(
 @policy("read")
 def show_predictor(id: str, session: Reading) -> PredictorOut:
     """Shows one predictor with its report."""
-    return PredictorOut.model_validate(find(session, id))
+    return PredictorOut.model_validate(find(session, id, shared=True))
 
 
 @router.delete("/{id}", status_code=204)
@@ -106,7 +111,7 @@ def delete_predictor(id: str, session: Writing) -> None:
 @policy("read")
 def predictor_layers(id: str, session: Reading) -> list[RepresentedLayer]:
     """Lists the represented layers: the layers whose kernels can be fetched by coordinate."""
-    return [RepresentedLayer.model_validate(layer) for layer in find(session, id).layers]
+    return [RepresentedLayer.model_validate(layer) for layer in find(session, id, shared=True).layers]
 
 
 @router.get("/{id}/figures/{name}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
@@ -119,7 +124,7 @@ def predictor_figure(
     `layers` shows the relative error of each layer, `bytes` the parts of the artefact, and `importance` the accuracy after
     pruning.
     """
-    return Response(figures.draw(name, find(session, id).report), media_type="image/svg+xml")
+    return Response(figures.draw(name, find(session, id, shared=True).report), media_type="image/svg+xml")
 
 
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/vnd.safetensors": {}}}})
@@ -129,7 +134,7 @@ def predictor_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
 
     The ETag is the SHA-256 hash of the artefact.
     """
-    row = find(session, id)
+    row = find(session, id, shared=True)
     return SourceResponse(ArtefactFile(context.database, id, row.size, etag=row.sha256))
 
 
@@ -153,7 +158,7 @@ def kernels(
     The answer is ordered by layer, then by filter, then by channel, each in the order of its parameter. A kernel has the same
     bits in every request and in every format.
     """
-    find(session, id)
+    find(session, id, shared=True)
     chosen = _chosen(request, format)
     served = context.predictors.load(id)
     return _answer(served, Slices(served.layers, layer, filter, channel), chosen)
@@ -165,7 +170,7 @@ def kernels_of(
     id: str, body: Coordinates, request: Request, context: Ctx, session: Reading, format: FormatName = None
 ) -> StreamingResponse:
     """Renders the kernels at a list of coordinates, in the order of the list."""
-    find(session, id)
+    find(session, id, shared=True)
     chosen = _chosen(request, format)
     served = context.predictors.load(id)
     return _answer(served, Listed(served.layers, body.coordinates), chosen)
@@ -181,7 +186,7 @@ def weights(id: str, context: Ctx, session: Reading) -> SourceResponse:
     other tensors are those of the checkpoint. The strong ETag names everything that decides the bits: the artefact, the
     release, the version of torch and the kind of processor.
     """
-    row = find(session, id)
+    row = find(session, id, shared=True)
     file = NetworkFile(Tensors(context.predictors.load(id)), etag=context.renderer.etag(row.sha256))
     return SourceResponse(file, disposition='attachment; filename="model.safetensors"')
 
@@ -195,7 +200,7 @@ def onnx(id: str, context: Ctx, session: Reading) -> SourceResponse:
     The initialisers have the names of the checkpoint. Represented layers are rendered while the file is sent. The answer is 404
     for a network that is not a graph. The ETag is as strong as that of the weights.
     """
-    row = find(session, id)
+    row = find(session, id, shared=True)
     served = context.predictors.load(id)
     if (skeleton := served.artefact.onnx()) is None:
         raise problems.NotFound(
@@ -205,9 +210,9 @@ def onnx(id: str, context: Ctx, session: Reading) -> SourceResponse:
     return SourceResponse(file, disposition='attachment; filename="model.onnx"')
 
 
-def find(session: Session, id: str) -> Predictor:
-    """The predictor of this id. Raises NotFound."""
-    if (row := predictors.get(session, id)) is None:
+def find(session: Session, id: str, *, shared: bool = False) -> Predictor:
+    """The predictor of this id. `shared`: it may be one that another owner shares. Raises NotFound."""
+    if (row := predictors.get(session, id, shared=shared)) is None:
         raise problems.NotFound(f"there is no predictor {id}")
     return row
 

@@ -16,6 +16,8 @@ Item = TypeVar("Item")
 Limit = Annotated[int, Query(ge=1, description=f"Items on a page. More than {MAX_PAGE_ITEMS} count as {MAX_PAGE_ITEMS}")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page. Default: the first page")]
 
+Shared = Annotated[bool, Query(description="List what other owners share with the owner of the key, in place of its own")]
+
 
 class ListOf(BaseModel, Generic[Item]):
     """One page of a list."""

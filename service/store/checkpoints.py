@@ -5,14 +5,19 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.store import shares
+from service.store.owners import SHARED, shared_with
 from service.store.pages import Page, newest_first
 from service.store.tables import Checkpoint
 
 
-def get(session: Session, id: str, *, lock: bool = False) -> Checkpoint | None:
-    """The checkpoint of this id. With `lock`, no other transaction can lock or delete the row until this one ends."""
+def get(session: Session, id: str, *, lock: bool = False, shared: bool = False) -> Checkpoint | None:
+    """The checkpoint of this id. With `lock`, no other transaction can lock or delete the row until this one ends.
+
+    shared: it may be one that another owner shares with the owner of the session.
+    """
     query = select(Checkpoint).where(Checkpoint.id == id, Checkpoint.deleted_at.is_(None))
-    return session.scalar(query.with_for_update() if lock else query)
+    return session.scalar(query.with_for_update() if lock else query, execution_options=SHARED if shared else {})
 
 
 def with_hash(session: Session, sha256: str, key: str | None) -> Checkpoint | None:
@@ -21,9 +26,10 @@ def with_hash(session: Session, sha256: str, key: str | None) -> Checkpoint | No
     return session.scalar(select(Checkpoint).where(Checkpoint.sha256 == sha256, choice, Checkpoint.deleted_at.is_(None)))
 
 
-def page(session: Session, *, limit: int, cursor: str | None) -> Page[Checkpoint]:
-    """A page of checkpoints."""
+def page(session: Session, *, shared: bool = False, limit: int, cursor: str | None) -> Page[Checkpoint]:
+    """A page of checkpoints: those of the owner, or those that are shared with the owner."""
     query = select(Checkpoint).where(Checkpoint.deleted_at.is_(None))
+    query = shared_with(session, query, Checkpoint) if shared else query
     return newest_first(session, query, Checkpoint.id, limit=limit, cursor=cursor)
 
 
@@ -31,3 +37,4 @@ def delete(session: Session, checkpoint: Checkpoint, now: datetime) -> None:
     """Marks the row as deleted. The caller deletes the blobs."""
     checkpoint.deleted_at = now
     session.add(checkpoint)
+    shares.forget(session, checkpoint.id)

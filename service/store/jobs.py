@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 from sqlalchemy import ColumnElement, CursorResult, ScalarSelect, and_, case, delete, false, func, literal, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from service.store import deliveries, workers
+from service.store import deliveries, shares, workers
 from service.store.job_states import FINAL, INITIAL, TRANSITIONS, Action, State, sources
+from service.store.owners import EVERYBODY, SHARED, shared_with
 from service.store.pages import Page, newest_first
 from service.store.tables import Delivery, Job, JobEvent, JobSnapshot, Json
 
@@ -48,9 +49,9 @@ class LeaseLost(Exception):
     """Another worker holds the job, or the job is over. Nothing was written."""
 
 
-def get(session: Session, id: str) -> Job | None:
-    """The job of this id."""
-    return session.get(Job, id)
+def get(session: Session, id: str, *, shared: bool = False) -> Job | None:
+    """The job of this id. `shared`: it may be one that another owner shares with the owner of the session."""
+    return session.get(Job, id, execution_options=SHARED if shared else {})
 
 
 def with_key(session: Session, idempotency_key: str) -> Job | None:
@@ -58,9 +59,17 @@ def with_key(session: Session, idempotency_key: str) -> Job | None:
     return session.scalar(select(Job).where(Job.idempotency_key == idempotency_key))
 
 
-def page(session: Session, *, state: State | None, checkpoint_id: str | None, limit: int, cursor: str | None) -> Page[Job]:
-    """A page of jobs: all jobs, or those in one state or for one checkpoint."""
-    query = select(Job)
+def page(
+    session: Session,
+    *,
+    state: State | None,
+    checkpoint_id: str | None,
+    shared: bool = False,
+    limit: int,
+    cursor: str | None,
+) -> Page[Job]:
+    """A page of jobs of the owner, or shared with the owner: all, or those in one state or for one checkpoint."""
+    query = shared_with(session, select(Job), Job) if shared else select(Job)
     if state:
         query = query.where(Job.state == state)
     if checkpoint_id:
@@ -69,10 +78,13 @@ def page(session: Session, *, state: State | None, checkpoint_id: str | None, li
 
 
 def uses(session: Session, *, checkpoint_id: str | None = None, dataset_id: str | None = None) -> bool:
-    """Whether a job that is not over needs the checkpoint, or else the dataset. Exactly one of the two ids must be given."""
+    """Whether a job that is not over needs the checkpoint, or else the dataset. It may be a job of another owner.
+
+    Exactly one of the two ids must be given.
+    """
     query = select(Job.id).where(Job.state.not_in(FINAL))
     query = query.where(Job.checkpoint_id == checkpoint_id if checkpoint_id else Job.dataset_id == dataset_id)
-    return session.scalar(query.limit(1)) is not None
+    return session.scalar(query.limit(1), execution_options=EVERYBODY) is not None
 
 
 def add(session: Session, job: Job) -> None:
@@ -272,6 +284,7 @@ def remove(session: Session, id: str) -> None:
     """Removes a job that is over, with its events and the rows of its snapshots. The caller removes the blobs."""
     for table in (JobEvent, JobSnapshot, Delivery):
         session.execute(delete(table).where(table.job_id == id))
+    shares.forget(session, id)
     session.execute(delete(Job).where(Job.id == id, Job.state.in_(FINAL)))
 
 

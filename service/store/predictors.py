@@ -5,20 +5,24 @@ from collections.abc import Iterable
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from service.store import shares
+from service.store.owners import SHARED, shared_with
 from service.store.pages import Page, newest_first
 from service.store.tables import Job, Predictor, PredictorChunk
 
 CHUNK_BYTES = 2**20
 
 
-def get(session: Session, id: str) -> Predictor | None:
-    """The predictor of this id."""
-    return session.get(Predictor, id)
+def get(session: Session, id: str, *, shared: bool = False) -> Predictor | None:
+    """The predictor of this id. `shared`: it may be one that another owner shares with the owner of the session."""
+    return session.get(Predictor, id, execution_options=SHARED if shared else {})
 
 
-def page(session: Session, *, checkpoint_id: str | None, limit: int, cursor: str | None) -> Page[Predictor]:
-    """A page of predictors: all predictors, or those of one checkpoint."""
-    query = select(Predictor)
+def page(
+    session: Session, *, checkpoint_id: str | None, shared: bool = False, limit: int, cursor: str | None
+) -> Page[Predictor]:
+    """A page of predictors of the owner, or shared with the owner: all, or those of one checkpoint."""
+    query = shared_with(session, select(Predictor), Predictor) if shared else select(Predictor)
     if checkpoint_id:
         query = query.where(Predictor.checkpoint_id == checkpoint_id)
     return newest_first(session, query, Predictor.id, limit=limit, cursor=cursor)
@@ -52,6 +56,7 @@ def remove(session: Session, predictor: Predictor) -> None:
     """Removes a predictor and its bytes. Its job stays, without a predictor."""
     session.execute(update(Job).where(Job.id == predictor.job_id).values(predictor_id=None))
     session.execute(delete(PredictorChunk).where(PredictorChunk.predictor_id == predictor.id))
+    shares.forget(session, predictor.id)
     session.delete(predictor)
 
 

@@ -413,3 +413,13 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class Share(Base):
+    """Another owner, or "*" for every owner, may read a checkpoint, dataset, job or predictor: the one of this id."""
+
+    __tablename__ = "share"
+    __table_args__ = (Index("share_reader", "reader", "object_id"),)
+
+    object_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    reader: Mapped[str] = mapped_column(String(64), primary_key=True)

@@ -116,6 +116,8 @@ POLICIES = {
     "GET /v1/workers": Policy("read"),
     "GET /v1/queue": Policy("read"),
     "GET /v1/usage": Policy("read"),
+    "GET /v1/{kind}/{id}/readers": Policy("read"),
+    "PUT /v1/{kind}/{id}/readers": Policy("write"),
     "GET /v1/keys": Policy("admin"),
     "POST /v1/keys": Policy("admin"),
     "GET /v1/keys/{id}": Policy("admin"),
