@@ -8,6 +8,7 @@ faults of bench/campaign/faults.py befall them, in an order that the seed decide
 - every job has succeeded once, with one predictor whose artefact has the bytes of the same job without faults;
 - the poison job, whose training is killed at each start, has failed at the cap (NERN_MAX_ATTEMPTS);
 - each client's stream has all events of its job once, in order, across all its connections;
+- with --flood N, a job of this owner began within the time of one job although another owner had created N jobs before it;
 - nothing is left over: no lease, no snapshot, no blob without a row (after the cleanup, which need not wait for a day here),
   no listed worker, no process. The poison job keeps its snapshots.
 
@@ -36,9 +37,10 @@ from unittest.mock import patch
 import httpx
 from sqlalchemy import func, select
 
-from bench.campaign.clients import Follower, insist
+from bench.campaign.clients import Follower, insist, key_of
 from bench.campaign.deployment import Deployment, deployed
 from bench.campaign.faults import FAULTS
+from bench.campaign.flood import wait_behind
 from bench.tables import Row, parser, progress, show
 from service.jobs.cleanup import cleanup
 from service.settings import Settings
@@ -72,6 +74,7 @@ def main() -> None:
     arguments.add_argument("--kinds", nargs="+", choices=FAULTS, default=sorted(FAULTS), metavar="KIND", help=", ".join(FAULTS))
     arguments.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of all processes go")
     arguments.add_argument("--cap", type=int, default=12, help="attempts of the poison job (NERN_MAX_ATTEMPTS)")
+    arguments.add_argument("--flood", type=int, default=0, help="jobs that another owner creates first")
     arguments.add_argument("--pause", type=float, default=2.0, help="seconds from one fault to the next, on average")
     options = arguments.parse_args()
     if options.quick:
@@ -95,6 +98,10 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
     with deployed(folder, {**SETTINGS, "NERN_MAX_ATTEMPTS": str(options.cap)}) as place:
         place.ready()
         checkpoint = insist(place.urls, "POST", "/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))})["id"]
+        flood = None
+        if options.flood:
+            progress.print(f"another owner creates {options.flood} jobs")
+            flood = wait_behind(place, options.flood, {"steps": options.steps, **JOB})
         progress.print("references")
         references = [finished(place, create(place, checkpoint, seed, options.steps)) for seed in range(SEEDS)]
         expected = [artefact(place, reference) for reference in references]
@@ -123,6 +130,10 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
         place.resting.set()
         ends = [worker.end() for worker in place.workers]
         found += left_over(place)
+        if flood and flood.seconds > flood.job_seconds:
+            found.append(
+                f"a job waited {flood.seconds:.1f} s behind another owner's jobs, each of {flood.job_seconds:.1f} s at most"
+            )
     return {
         "faults": sum(kinds.values()),
         "kinds": len(kinds),
@@ -135,6 +146,8 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
         "lost, most s": max(lost, default=0.0),
         "connections": sum(follower.connections for follower in followers),
         "SIGTERM, s": max(ends),
+        "waited, s": flood.seconds if flood else None,
+        "a job, s": flood.job_seconds if flood else None,
         "broken": len(found),
     }, found
 
@@ -181,7 +194,8 @@ def artefact(place: Deployment, id: str) -> str | None:
     """The hash of the artefact that a job has made, as a client gets it."""
     if (predictor := insist(place.urls, "GET", f"/v1/jobs/{id}")["predictor_id"]) is None:
         return None
-    return hashlib.sha256(httpx.get(f"{place.urls[0]}/v1/predictors/{predictor}/file", timeout=60).content).hexdigest()
+    address = f"{place.urls[0]}/v1/predictors/{predictor}/file"
+    return hashlib.sha256(httpx.get(address, timeout=60, headers=key_of()).content).hexdigest()
 
 
 def broken(place: Deployment, made: list[str], followers: list[Follower], expected: list[str | None], poison: str) -> list[str]:

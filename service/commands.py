@@ -32,7 +32,7 @@ def run(options: Namespace) -> None:
     # At level INFO, httpx logs the URLs of webhooks, which may hold secrets.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        settings = Settings()
+        settings = Settings.load()
         if options.command == "serve":
             _serve(settings, with_worker=not options.no_worker and not settings.broker_url, as_json=options.json)
         elif options.command == "migrate":
@@ -90,6 +90,8 @@ def _migrate(settings: Settings) -> None:
 def _keys(settings: Settings, options: Namespace) -> None:
     from service.access import commands
 
+    if settings.database_url is None:
+        _migrate(settings)
     database = Database(settings.database)
     try:
         with database.write() as session:

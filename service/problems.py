@@ -99,6 +99,25 @@ class TooLarge(Problem):
     slug, status, title = "too-large", 413, "Too large"
 
 
+class QuotaExceeded(Problem):
+    """The owner of the API key would have more bytes stored than it may have. Nothing was stored. Delete what is no longer
+    needed. `GET /v1/usage` tells what is stored."""
+
+    slug, status, title = "quota-exceeded", 413, "Quota exceeded"
+
+
+class TooManyRequests(Problem):
+    """The owner of the API key has sent too many requests lately. Wait for the seconds that `Retry-After` tells."""
+
+    slug, status, title = "too-many-requests", 429, "Too many requests"
+
+
+class TooManyJobs(Problem):
+    """As many jobs of the owner wait as may wait. Cancel one, or try again later."""
+
+    slug, status, title = "too-many-jobs", 429, "Too many jobs"
+
+
 class Locked(Problem):
     """Another request goes on with this resumable upload, or its file is being inspected. Ask for the offset with `HEAD`, and
     go on from there."""

@@ -1,5 +1,9 @@
 """The settings, which are read from environment variables `NERN_*`."""
 
+import os
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
@@ -9,11 +13,18 @@ from service.webhooks.addresses import parse_networks
 
 MIB, GIB = 2**20, 2**30
 
+PREFIX = "NERN_"
+
+# Variables of the scripts and the tests, and those that Kubernetes sets for a Service whose name begins with nern-.
+NO_SETTINGS = re.compile(
+    rf"^{PREFIX}(PYTHON|TEST_.*|.+_SERVICE_(HOST|PORT(_.*)?)|.+_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
+)
+
 
 class Settings(BaseSettings):
     """All settings. The defaults run the embedded service: an SQLite database, a folder of blobs and a local worker."""
 
-    model_config = SettingsConfigDict(env_prefix="NERN_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     host: str = Field(
         "127.0.0.1",
@@ -55,6 +66,16 @@ class Settings(BaseSettings):
         description="Hours for which a resumable upload is kept after its latest byte, and its outcome after its end",
     )
     max_body_bytes: int = Field(8 * MIB, gt=0, description="Size of the largest JSON body that is accepted")
+    owner_requests_per_minute: int = Field(
+        0, ge=0, description="Requests that an owner may send in a minute, all of them at once if it likes. 0: any number"
+    )
+    owner_waiting_jobs: int = Field(0, ge=0, description="Jobs of an owner that may wait. 0: any number")
+    owner_running_jobs: int = Field(0, ge=0, description="Jobs of an owner that run at the same time. 0: any number")
+    owner_stored_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes of checkpoints, datasets, predictors and uploads that an owner may have stored. 0: any number",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -103,6 +124,13 @@ class Settings(BaseSettings):
     )
     sweep_seconds: float = Field(5, gt=0, description="How often the service looks for jobs of silent workers")
 
+    @classmethod
+    def load(cls) -> "Settings":
+        """The settings of this process. Raises ValueError for a variable `NERN_*` that is no setting, and for a wrong value."""
+        if wrong := unknown(os.environ):
+            raise ValueError("; ".join(wrong))
+        return cls()
+
     @field_validator("webhook_networks")
     @classmethod
     def _are_networks(cls, text: str) -> str:
@@ -123,3 +151,14 @@ class Settings(BaseSettings):
     def staging(self) -> Path:
         """The folder of uploads in progress. A file is removed from this folder when it has been inspected and stored."""
         return self.data_dir.resolve() / "staging"
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """A sentence about each name that begins like a setting and is none."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    found = []
+    for name in sorted(names):
+        if name.startswith(PREFIX) and name not in known and not NO_SETTINGS.match(name):
+            near = get_close_matches(name, known, n=1)
+            found.append(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return found

@@ -25,7 +25,11 @@ log = logging.getLogger("worker")
 def main() -> None:
     """Works on one job after the other until SIGTERM, SIGINT or the end of standard input."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings, stopping, woken = Settings(), Event(), Event()
+    try:
+        settings = Settings.load()
+    except ValueError as error:
+        sys.exit(f"nern worker: {error}")
+    stopping, woken = Event(), Event()
 
     def stop(*_: Any) -> None:
         stopping.set()

@@ -28,7 +28,7 @@ END_SECONDS = 3.0
 
 
 def _broker() -> dict[str, str]:
-    if not (url := Settings().broker_url):
+    if not (url := Settings.load().broker_url):
         sys.exit("NERN_BROKER_URL is not set. A worker without a broker is started by `nern worker`")
     return {"broker_url": url}
 

@@ -63,6 +63,7 @@ class Worker:
                 now=now(session),
                 lease=timedelta(seconds=self._settings.lease_seconds),
                 where=self._about,
+                max_running=self._settings.owner_running_jobs,
             )
         if lease is None:
             return False

@@ -13,9 +13,18 @@ import httpx
 
 from tests.support.waiting import until
 
+# The clients of the campaign, and those of another owner who creates many jobs at once.
+KEYS = {"ours": "o" * 16, "flood": "f" * 16}
+API_KEYS = ",".join(f"admin@{owner}:{key}" for owner, key in KEYS.items())
+
 TIMEOUT = httpx.Timeout(10, read=20)
 
 FINAL = ("succeeded", "failed")
+
+
+def key_of(owner: str = "ours") -> dict[str, str]:
+    """The header that says who sends a request."""
+    return {"authorization": f"Bearer {KEYS[owner]}"}
 
 
 @dataclass
@@ -49,7 +58,7 @@ class Follower:
 
     def _connect(self, url: str) -> bool:
         """Reads a stream to its end. Returns whether the job has ended for good."""
-        headers = {"accept": "text/event-stream"}
+        headers = {"accept": "text/event-stream", **key_of()}
         if self.numbers:
             headers["last-event-id"] = str(self.numbers[-1])
         kind = data = ""
@@ -75,15 +84,16 @@ class Follower:
         return False
 
 
-def insist(urls: Sequence[str], method: str, path: str, **arguments: Any) -> dict[str, Any]:
+def insist(urls: Sequence[str], method: str, path: str, *, owner: str = "ours", **arguments: Any) -> dict[str, Any]:
     """Sends a request to one replica after the other until it is answered with success."""
+    headers = {**arguments.pop("headers", {}), **key_of(owner)}
     answers: list[httpx.Response] = []
     numbers = count()
 
     def ask() -> bool:
         with suppress(httpx.TransportError):
             url = urls[next(numbers) % len(urls)]
-            answers.append(httpx.request(method, url + path, timeout=TIMEOUT, **arguments))
+            answers.append(httpx.request(method, url + path, timeout=TIMEOUT, headers=headers, **arguments))
             return answers[-1].is_success
         return False
 

@@ -13,6 +13,7 @@ from threading import Event, Lock, Thread
 import httpx
 import psutil
 
+from bench.campaign.clients import API_KEYS, key_of
 from bench.campaign.postgres import Postgres, postgres
 from service.store import migrate
 from service.store.database import Database
@@ -115,7 +116,7 @@ def _ready(url: str) -> bool:
 
 def _workers(url: str) -> list[object]:
     try:
-        answer = httpx.get(f"{url}/v1/workers", timeout=10)
+        answer = httpx.get(f"{url}/v1/workers", timeout=10, headers=key_of())
     except httpx.TransportError:
         return []
     return list(answer.json()) if answer.status_code == 200 else []
@@ -145,6 +146,7 @@ def deployed(folder: Path, settings: Mapping[str, str], *, workers: int = 3, rep
             "NERN_BLOB_URL": (folder / "blobs").as_uri(),
             "NERN_THREADS": "1",
             "NERN_INSPECTORS": "0",
+            "NERN_API_KEYS": API_KEYS,
             **settings,
         }
         ports = [servers.free_port() for _ in range(replicas)]

@@ -14,6 +14,7 @@ import psycopg
 import redis
 from celery import Celery
 
+from bench.campaign.clients import key_of
 from bench.campaign.deployment import Deployment
 from service.jobs.wakeups import QUEUE, TASK
 from service.store.blobs import MARK
@@ -257,7 +258,9 @@ def _answers(broker: "redis.Redis") -> bool:
 def _running_job(place: Deployment, chance: random.Random) -> str | None:
     """The id of a job that runs."""
     with suppress(httpx.TransportError, KeyError):
-        answer = httpx.get(f"{chance.choice(place.urls)}/v1/jobs", params={"state": "running"}, timeout=10).json()
+        answer = httpx.get(
+            f"{chance.choice(place.urls)}/v1/jobs", params={"state": "running"}, timeout=10, headers=key_of()
+        ).json()
         return chance.choice(answer["items"])["id"] if answer["items"] else None
     return None
 
@@ -266,7 +269,7 @@ def _insist(place: Deployment, chance: random.Random, id: str, action: str) -> b
     """Asks for an action until it is accepted (True) or impossible (False)."""
     while True:
         with suppress(httpx.TransportError):
-            status = httpx.post(f"{chance.choice(place.urls)}/v1/jobs/{id}/{action}", timeout=10).status_code
+            status = httpx.post(f"{chance.choice(place.urls)}/v1/jobs/{id}/{action}", timeout=10, headers=key_of()).status_code
             if status in (202, 409):
                 return status == 202
         time.sleep(0.1)
@@ -274,7 +277,7 @@ def _insist(place: Deployment, chance: random.Random, id: str, action: str) -> b
 
 def _state(place: Deployment, chance: random.Random, id: str) -> str | None:
     with suppress(httpx.TransportError, KeyError):
-        state: str = httpx.get(f"{chance.choice(place.urls)}/v1/jobs/{id}", timeout=10).json()["state"]
+        state: str = httpx.get(f"{chance.choice(place.urls)}/v1/jobs/{id}", timeout=10, headers=key_of()).json()["state"]
         return state
     return None
 

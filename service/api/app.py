@@ -12,7 +12,9 @@ from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
+from service.access.buckets import make_buckets
 from service.access.keys import ApiKeys, is_loopback, parse_keys
+from service.access.limits import RequestLimit
 from service.api import checkpoints, datasets, events, jobs, keys, operations, predictors, shares, uploads, usage, workers
 from service.api.context import Context
 from service.http import errors
@@ -67,6 +69,7 @@ def create_app(
     inspectors = Inspectors(settings.inspectors)
     stopping = stopping or Event()
     intake = Intake(settings, database, blobs, inspectors)
+    buckets = make_buckets(settings.owner_requests_per_minute, settings.broker_url)
     context = Context(
         owner="",
         settings=settings,
@@ -99,6 +102,8 @@ def create_app(
             for task in sweeping:
                 task.cancel()
             await asyncio.gather(*sweeping, return_exceptions=True)
+        if buckets:
+            await buckets.close()
         database.close()
 
     app = FastAPI(title="NeRN", version=release, description=DESCRIPTION, lifespan=lifespan)
@@ -117,6 +122,7 @@ def create_app(
     # A request passes the middleware that is added last first.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     given = parse_keys(settings.api_keys.get_secret_value())
+    app.add_middleware(RequestLimit, buckets=buckets)
     app.add_middleware(ApiKeys, given=given, database=database, required=bool(given) or not is_loopback(settings.host))
     app.add_middleware(Policies, routes=routes)
     app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from nern.request.job import AnyJobRequest, DatasetSource, JobRequest, NoiseSource, SequentialNetwork
 from service import problems
+from service.access.limits import check_jobs
 from service.api import checkpoints, datasets
 from service.api.context import Context, Ctx, Reading, Writing
 from service.api.reports import JobError, Metrics, Progress
@@ -302,6 +303,7 @@ def _create(context: Context, body: JobRequest, key: str | None, digest: str) ->
                     f"a request with Idempotency-Key {key!r} and another body has created job {earlier.id}; use a new key"
                 )
             return earlier
+        check_jobs(session, context.settings)
         checkpoint = checkpoints.find(session, body.checkpoint_id, lock=True, shared=True)
         dataset = None
         if isinstance(body.data, DatasetSource):

@@ -143,12 +143,20 @@ def retry(session: Session, id: str, now: datetime, *, from_start: bool = False)
     return _take(session, "retry", over, id=id, now=now, **anew) or _take(session, "retry", ~over, id=id, now=now)
 
 
-def claim(session: Session, *, holder: str, now: datetime, lease: timedelta, where: Json | None = None) -> Lease | None:
+def claim(
+    session: Session,
+    *,
+    holder: str,
+    now: datetime,
+    lease: timedelta,
+    where: Json | None = None,
+    max_running: int = 0,
+) -> Lease | None:
     """Claims the queued job that is due first, for the worker `holder` that runs `where`. Returns None if no job was claimed.
 
     The highest priority comes first. Among jobs of equal priority, their owners take turns: first comes the owner whose latest
     claim is the longest ago. The oldest job of an owner comes first. A job that was given back because of a fault waits until
-    its `not_before`.
+    its `not_before`. The jobs of an owner of whom `max_running` jobs run wait too (0: any number may run).
 
     Several workers that claim at the same time get different jobs: PostgreSQL skips the rows that others have locked, and in
     SQLite one transaction writes at a time. The claim itself is a compare-and-set on state and fence.
@@ -156,6 +164,10 @@ def claim(session: Session, *, holder: str, now: datetime, lease: timedelta, whe
     # The state is written into the statement. With a parameter, a database can't know that its index of queued jobs will do.
     queued = or_(false(), *(Job.state == literal(state, literal_execute=True) for state in sources("claim")))
     due = and_(queued, or_(Job.not_before.is_(None), Job.not_before <= now))
+    if max_running:
+        running = or_(false(), *(Job.state == literal(state, literal_execute=True) for state in sources("extend")))
+        busy = select(Job.owner).where(running).group_by(Job.owner).having(func.count() >= max_running)
+        due = and_(due, Job.owner.not_in(session.scalars(busy).all()))
     if (priority := session.scalar(select(func.max(Job.priority)).where(due))) is None:
         return None
     first = and_(due, Job.priority == priority)

@@ -87,6 +87,17 @@ def usage(session: Session) -> dict[str, tuple[int, int]]:
     return {kind: (row[0], int(row[1] or 0) if len(row) > 1 else 0) for kind, row in found.items()}
 
 
+def stored(session: Session) -> int:
+    """The bytes of checkpoints, datasets, predictors, and of uploads that have not become one of these."""
+    totals = (
+        select(func.sum(Checkpoint.size)).where(Checkpoint.deleted_at.is_(None)),
+        select(func.sum(Dataset.size)).where(Dataset.deleted_at.is_(None)),
+        select(func.sum(Predictor.size)),
+        select(func.sum(Upload.offset)).where(Upload.state == "receiving"),
+    )
+    return sum(int(session.scalar(total) or 0) for total in totals)
+
+
 def by_owner(session: Session) -> dict[str, int]:
     """For each owner, the bytes of its checkpoints, datasets, predictors and uploads."""
     found: dict[str, int] = {}

@@ -21,6 +21,7 @@ from nern.graph.program import Program
 from nern.graph.proposal import propose
 from nern.layers import layout_notes
 from service import problems
+from service.access.limits import check_bytes
 from service.clock import utc_now
 from service.inspection.companions import lone_part
 from service.inspection.inspect import CheckpointFacts, DatasetFacts, inspect_checkpoint, inspect_dataset
@@ -196,6 +197,7 @@ class Intake:
             with self._database.write() as session:
                 if earlier := known(session):
                     return earlier
+                check_bytes(session, self._settings, row.size)
                 session.add_all([row] if graph is None else [row, graph])
                 return row
         except IntegrityError:

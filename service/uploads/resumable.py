@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from service import problems
+from service.access.limits import check_bytes
 from service.problems import Problem
 from service.settings import Settings
 from service.store import blobs, uploads
@@ -87,6 +88,7 @@ class Uploads:
         self._validate_length(new.length)
 
         def add(session: Session) -> Upload:
+            check_bytes(session, self._settings, new.length or 0)
             upload = Upload(
                 id=new_id(),
                 kind=new.kind,

@@ -1,6 +1,7 @@
 """Every setting has an effect. A new one needs a test, here or where its part is tested, and an entry in `EFFECTS`."""
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -18,7 +19,7 @@ import torch
 from service.api.app import create_app
 from service.inspection import process
 from service.jobs.sweep import sweep, sweep_forever
-from service.settings import Settings
+from service.settings import Settings, unknown
 from service.store import jobs
 from service.store.database import Database
 from service.store.tables import Job
@@ -26,7 +27,7 @@ from tests.support import rows
 from tests.support.calls import files, is_problem
 from tests.support.networks import resnet8, saved
 from tests.support.place import Place
-from tests.support.processes import serving
+from tests.support.processes import environment, serving
 from tests.support.rows import NOW
 from tests.support.servers import free_port
 from tests.support.stored import embedded_database
@@ -58,6 +59,10 @@ EFFECTS = {
         ("keep_events_days", "keep_jobs_days", "keep_snapshots_days"),
         "service/jobs/test_cleanup.py::test_keep_days_are_how_long_each_is_kept",
     ),
+    "owner_requests_per_minute": "service/api/test_limits.py::test_requests_are_limited_for_each_owner",
+    "owner_waiting_jobs": "service/api/test_limits.py::test_waiting_jobs_are_limited_for_each_owner",
+    "owner_running_jobs": "service/api/test_limits.py::test_running_jobs_are_limited_for_each_owner",
+    "owner_stored_bytes": "service/api/test_limits.py::test_stored_bytes_are_limited_for_each_owner",
     "webhook_networks": "service/webhooks/test_sender.py::test_an_address_is_checked_again_when_a_message_is_sent",
     "poll_seconds": "service/test_settings.py::test_poll_seconds_are_the_pause_of_a_worker_and_of_a_stream",
     "sweep_seconds": "service/test_settings.py::test_sweep_seconds_are_the_pause_between_sweeps",
@@ -69,6 +74,40 @@ def test_every_setting_has_a_test_of_its_effect() -> None:
     for test in EFFECTS.values():
         file, _, name = test.partition("::")
         assert f"def {name}(" in (TESTS / file).read_text(), test
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("NERN_LEASE_SECOND", "NERN_LEASE_SECONDS"),
+        ("NERN_APIKEYS", "NERN_API_KEYS"),
+        ("NERN_DATABASE_URI", "NERN_DATABASE_URL"),
+        ("NERN_QQQQ", None),
+    ],
+)
+@pytest.mark.parametrize("command", [["service.cli", "serve"], ["worker"], ["celery", "-A", "worker.celery", "worker"]])
+def test_a_mistyped_setting_keeps_the_service_from_starting(
+    tmp_path: Path, command: list[str], name: str, near: str | None
+) -> None:
+    if near != "NERN_LEASE_SECONDS" and command != ["service.cli", "serve"]:
+        return  # one name will do for the other commands
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", *command],
+        env=environment({name: "1", "NERN_DATA_DIR": str(tmp_path / "data"), "NERN_BROKER_URL": "redis://127.0.0.1:1"}),
+        cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False,
+    )  # fmt: skip
+    assert ended.returncode != 0
+    assert f"{name} is no setting" in ended.stderr
+    assert near is None or f"did you mean {near}?" in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_variables_of_kubernetes_and_of_the_tests_are_no_mistyped_settings() -> None:
+    names = (
+        "NERN_API_SERVICE_HOST NERN_API_SERVICE_PORT NERN_API_SERVICE_PORT_HTTP NERN_API_PORT NERN_API_PORT_8000_TCP "
+        "NERN_API_PORT_8000_TCP_ADDR NERN_TEST_DATA NERN_TEST_POSTGRES_URL NERN_PYTHON HOME XNERN_A"
+    )
+    assert unknown([*names.split(), *(f"NERN_{name.upper()}" for name in Settings.model_fields)]) == []
 
 
 @pytest.fixture
