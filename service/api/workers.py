@@ -43,6 +43,7 @@ class QueueOut(BaseModel):
     queued: int
     running: int
     paused: int
+    unfinished: int = Field(description="Jobs that are queued or run: so many workers have something to do")
     oldest_seconds: float | None = Field(description="Age of the oldest queued job; null if none is queued")
     workers: int = Field(description="Workers that are alive")
     idle_workers: int = Field(description="Workers that are alive, have no fault and work on no job")
@@ -91,6 +92,7 @@ def show_queue(context: Ctx) -> QueueOut:
         queued=found.queued,
         running=found.running,
         paused=found.paused,
+        unfinished=found.queued + found.running,
         oldest_seconds=(moment - found.oldest).total_seconds() if found.oldest else None,
         workers=len(alive),
         idle_workers=sum(job is None and worker.fault is None for worker, job in alive),
