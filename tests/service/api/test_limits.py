@@ -108,7 +108,8 @@ def test_running_jobs_are_limited_for_each_owner(client: httpx.Client, settings:
     ids = {}
     for name, count in (("ours", 3), ("theirs", 1)):
         with sent_by(client, name):
-            ids[name] = [new_job(client, seed=seed, priority=5 if name == "ours" else 0).json()["id"] for seed in range(count)]
+            priority, few = 5 if name == "ours" else 0, {"steps": 12, "hidden": 8}
+            ids[name] = [new_job(client, seed=seed, priority=priority, **few).json()["id"] for seed in range(count)]
     now = datetime.now(UTC)
 
     def claim() -> str | None:

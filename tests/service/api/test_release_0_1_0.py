@@ -49,7 +49,7 @@ def exactly(value: Any) -> str:
 
 
 # Fields of jobs that this release has added.
-ADDED = {"network": None, "priority": 0, "worker": None, "webhook": None}
+ADDED = {"owner": "", "network": None, "priority": 0, "worker": None, "webhook": None}
 
 
 def test_jobs_and_their_events(client: httpx.Client) -> None:
@@ -63,7 +63,7 @@ def test_jobs_and_their_events(client: httpx.Client) -> None:
         answer = client.get(url).json()
         assert exactly(answer) == exactly(listed[job["id"]])
         assert exactly(answer) == exactly(
-            {**job, "network": None, "priority": 0, "worker": None, "webhook": None}
+            {**job, "owner": "", "network": None, "priority": 0, "worker": None, "webhook": None}
         )  # fields that this release has added
         assert undocumented(answer, answer_schema(document, "/v1/jobs/{id}"), document) == []
         answer = client.get(f"{url}/events", params={"limit": 200}).json()

@@ -47,7 +47,7 @@ def test_workers_that_are_alive_are_listed_with_their_jobs(client: httpx.Client,
 
 
 def test_the_queue(client: httpx.Client, database: Database) -> None:
-    nothing = {"queued": 0, "running": 0, "paused": 0, "oldest_seconds": None, "workers": 0, "idle_workers": 0}
+    nothing = {"queued": 0, "running": 0, "paused": 0, "unfinished": 0, "oldest_seconds": None, "workers": 0, "idle_workers": 0}
     assert client.get("/v1/queue").json() == nothing
     busy = add(database)
     for fault in (None, None, "the disk is full"):
@@ -58,7 +58,7 @@ def test_the_queue(client: httpx.Client, database: Database) -> None:
         jobs.claim(session, holder=busy, now=datetime.now(UTC), lease=timedelta(hours=1))
     shown = client.get("/v1/queue").json()
     assert 0 < shown.pop("oldest_seconds") < 600
-    assert shown == {"queued": 2, "running": 1, "paused": 1, "workers": 4, "idle_workers": 2}
+    assert shown == {"queued": 2, "running": 1, "paused": 1, "unfinished": 3, "workers": 4, "idle_workers": 2}
 
 
 def test_a_worker_that_was_killed_is_forgotten(database: Database) -> None:
