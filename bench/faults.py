@@ -103,7 +103,8 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
             progress.print(f"another owner creates {options.flood} jobs")
             flood = wait_behind(place, options.flood, {"steps": options.steps, **JOB})
         progress.print("references")
-        references = [finished(place, create(place, checkpoint, seed, options.steps)) for seed in range(SEEDS)]
+        asked = [create(place, checkpoint, seed, options.steps) for seed in range(SEEDS)]
+        references = [finished(place, id) for id in asked]
         expected = [artefact(place, reference) for reference in references]
         started = time.monotonic()
         made = [create(place, checkpoint, number % SEEDS, options.steps) for number in range(options.jobs)]

@@ -9,9 +9,8 @@ import psycopg
 import pytest
 import torch
 
-from service.store import migrate
 from service.store.database import Database
-from tests.support import servers
+from tests.support import migrated, servers
 from tests.support.warm import warm
 
 
@@ -33,8 +32,7 @@ def postgres_url(postgres_server: str) -> str:
     name = f"test_{uuid4().hex}"
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
-    start, question, options = postgres_server.partition("?")
-    return f"{start.rpartition('/')[0]}/{name}{question}{options}"
+    return migrated.url_of(postgres_server, name)
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +57,12 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[D
     database.close()
 
 
-@pytest.fixture
-def database(empty_database: Database) -> Database:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A migrated database of each kind."""
-    migrate.upgrade(empty_database)
-    return empty_database
+    if request.param == "sqlite":
+        database = migrated.sqlite(f"sqlite:///{tmp_path / 'test.sqlite3'}")
+    else:
+        database = migrated.postgresql(request.getfixturevalue("postgres_server"), f"test_{uuid4().hex}")
+    yield database
+    database.close()

@@ -11,12 +11,11 @@ from nern.request import DecoupledRequest
 from service.inspection.pool import Inspectors
 from service.inspection.process import Task
 from service.settings import Settings
-from service.store import blobs, jobs, migrate
+from service.store import blobs, jobs
 from service.store.blobs import Blobs
-from service.store.database import Database
 from service.store.marking import mark
 from service.store.tables import Job
-from tests.support import rows
+from tests.support import migrated, rows
 from tests.support.networks import dataset_file, saved
 from tests.support.waiting import DEADLINE_SECONDS
 from worker.run import Worker
@@ -30,8 +29,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(data_dir=folder, lease_seconds=5, threads=1)
         folder.mkdir()
-        self.database = Database(self.settings.database)
-        migrate.upgrade(self.database)
+        self.database = migrated.sqlite(self.settings.database)
         mark(self.database, Blobs(self.settings.blobs))
         self.stopping = Event()
         self.worker = Worker(self.settings, self.stopping)

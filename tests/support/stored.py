@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from nern.layers import StateDict
 from service.settings import Settings
-from service.store import migrate, predictors
+from service.store import predictors
 from service.store.database import Database
-from tests.support import rows
+from tests.support import migrated, rows
 from tests.support.representations import untrained, written
 
 
@@ -16,8 +16,7 @@ from tests.support.representations import untrained, written
 def embedded_database(settings: Settings) -> Iterator[Database]:
     """A block in which the migrated SQLite database of an embedded service is open."""
     settings.data_dir.mkdir()
-    database = Database(settings.database)
-    migrate.upgrade(database)
+    database = migrated.sqlite(settings.database)
     yield database
     database.close()
 
