@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 
 from service.api.app import create_app
+from service.http.connections import limited, room_for_connections
 from service.jobs.ends import recorder
 from service.settings import Settings
 from service.supervisor import Supervisor, module_command
@@ -38,7 +39,8 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     stopping = Event()
     worker = _worker(settings) if with_worker else None
     app = create_app(settings, stopping=stopping, probes={"worker": worker.probe} if worker else None)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+    protocol = limited(room_for_connections(settings.max_connections))
+    config = uvicorn.Config(app, http=protocol, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
     with _listen(settings.host, settings.port) as listening, worker.running(stopping) if worker else contextlib.nullcontext():
         server = Server(config, stopping)
         # A signal may arrive as soon as the address is printed, before uvicorn has its own handlers. When uvicorn has ended, it

@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         description="Hours for which a resumable upload is kept after its latest byte, and its outcome after its end",
     )
     max_body_bytes: int = Field(8 * MIB, gt=0, description="Size of the largest JSON body that is accepted")
+    max_connections: int = Field(
+        4096,
+        gt=0,
+        description="Connections of clients to an API process. Beyond that, those are closed that wait for a request",
+    )
     owner_requests_per_minute: int = Field(
         0, ge=0, description="Requests that an owner may send in a minute, all of them at once if it likes. 0: any number"
     )

@@ -17,7 +17,7 @@ def require_json(request: Request) -> None:
 
 
 class BodyLimit:
-    """ASGI middleware that answers limited bodies of more than `limit` bytes with 413.
+    """ASGI middleware that answers limited bodies of more than `limit` bytes with 413, and bodies of two lengths with 400.
 
     A body that announces its length is refused before it is read. The bytes of every other body are counted as they arrive.
     """
@@ -27,12 +27,22 @@ class BodyLimit:
         self.limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or policy_of(scope).body == "streamed":
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        if {"content-length", "transfer-encoding"} <= set(request.headers):
+            # A proxy may believe the other header, and take the end of this body for a request (RFC 9112, section 6.1).
+            problem = problems.BadRequest(
+                "the request has both Content-Length and Transfer-Encoding; send one of them", headers={"Connection": "close"}
+            )
+            await respond(request, problem)(scope, receive, send)
+            return
+        if policy_of(scope).body == "streamed":
             await self.app(scope, receive, send)
             return
         text = f"the body is larger than {self.limit} bytes, the largest size that this service accepts"
         too_large = problems.TooLarge(text, limit=self.limit)
-        request = Request(scope)
         if int(request.headers.get("content-length", 0)) > self.limit:
             await respond(request, too_large)(scope, receive, send)
             return

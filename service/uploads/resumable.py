@@ -139,6 +139,7 @@ class Uploads:
         Raises OffsetConflict, Locked, TooLarge, ChecksumMismatch, and what `find` raises.
         """
         async with Arriving(content, pause_seconds=PAUSE_SECONDS) as arriving:
+            await self.find(id)
             await self._end_other(id)
             return await self._append(id, offset, arriving, nbytes, length, checksum)
 
@@ -148,6 +149,7 @@ class Uploads:
         If a request for the upload is under way in this process, it is ended, because its connection is probably dead. What it
         has received is stored. Does what `finish` does besides.
         """
+        await self.find(id)
         await self._end_other(id)
         return await self.finish(id)
 

@@ -2,8 +2,13 @@
 
 import asyncio
 import socket
+from pathlib import Path
+
+import httpx
 
 from service.server import _listen
+from tests.support.processes import serving
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 def test_answers_are_sent_at_once() -> None:
@@ -25,3 +30,13 @@ def test_answers_are_sent_at_once() -> None:
         return result
 
     assert asyncio.run(accepted()) == 1
+
+
+def test_the_service_has_a_limit_of_connections(tmp_path: Path) -> None:
+    with serving(tmp_path, {"NERN_MAX_CONNECTIONS": "3", "NERN_INSPECTORS": "0"}, "--no-worker") as (url, _):
+        address = httpx.URL(url)
+        open_ones = [socket.create_connection((address.host, address.port), timeout=DEADLINE_SECONDS) for _ in range(10)]
+        assert httpx.get(f"{url}/livez", timeout=DEADLINE_SECONDS).status_code == 200
+        assert open_ones[0].recv(1) == b""
+        for connection in open_ones:
+            connection.close()

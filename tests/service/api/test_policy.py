@@ -228,3 +228,10 @@ def test_a_method_in_a_header_needs_the_scope_of_that_method(closed: FastAPI) ->
     for method, scope, status in [("GET", "read", 403), ("GET", "write", 404), ("OPTIONS", None, 401)]:
         path, override = "/v1/uploads/x", {"x_http_method_override": "DELETE", "tus_resumable": "1.0.0"}
         assert ask(closed, method, path, scope, b"", **override)[0] == status
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/checkpoints"])
+def test_a_body_of_two_lengths_is_refused_before_it_is_read(app: FastAPI, path: str) -> None:
+    status, headers, problem = ask(app, "POST", path, body=None, content_length="5", transfer_encoding="chunked")
+    assert (status, headers["connection"], problem["type"]) == (400, "close", "/problems/bad-request")
+    assert "Transfer-Encoding" in problem["detail"]

@@ -339,6 +339,29 @@ def test_a_file_that_breaks_the_service_is_not_tried_for_ever(replicas: Replicas
     asyncio.run(run())
 
 
+def test_another_owner_ends_no_request(replicas: Replicas) -> None:
+    async def run() -> None:
+        id = await replicas.begin()
+        begun, rest = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield CONTENT[:1000]
+            begun.set()
+            await rest.wait()
+            yield CONTENT[1000:]
+
+        appending = asyncio.create_task(replicas.one.append(id, 0, slowly()))
+        await begun.wait()
+        stranger = replicas.one.of("stranger")
+        for ask in (stranger.settle(id), stranger.append(id, 0, these([b"x"])), stranger.abandon(id), stranger.finish(id)):
+            with pytest.raises(problems.NotFound):
+                await ask
+        rest.set()
+        assert (await appending).offset == len(CONTENT)
+
+    asyncio.run(run())
+
+
 def test_a_server_that_stops_hands_the_upload_over(replicas: Replicas) -> None:
     async def run() -> None:
         id = await replicas.begin()

@@ -1,0 +1,116 @@
+"""Connections that do nothing: how long they stay, and how many there may be.
+
+Anybody can open connections, without a key. uvicorn keeps a connection whose request never ends. When the process has no
+descriptor left, it accepts no connection until clients leave.
+"""
+
+import asyncio
+import logging
+import resource
+from typing import ClassVar
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+log = logging.getLogger(__name__)
+
+# The head of a request must arrive within this time: counted from the connection, or from the first byte of a later request.
+HEAD_SECONDS = 15.0
+
+# A body may pause for this time.
+BODY_SECONDS = 60.0
+
+# Descriptors for everything else: the database, the broker, files, inspecting processes.
+OTHER_DESCRIPTORS = 400
+
+
+class LimitedProtocol(H11Protocol):
+    """HTTP/1.1 of uvicorn, which closes connections that do nothing. `limited` makes a class with a limit of its own.
+
+    waiting: the connections that wait for the head of a request. The one that has waited for the longest comes first. If there
+        are more than `max_connections`, that one is closed; if none waits, the new one.
+    """
+
+    max_connections: ClassVar[int]
+    waiting: ClassVar[dict["LimitedProtocol", None]]
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._wait_for_head()
+        if len(self.connections) > self.max_connections:
+            longest = next(iter(self.waiting), self)
+            log.warning("there are %d connections; one that waits is closed", len(self.connections))
+            longest.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def close(self) -> None:
+        """Closes the connection at once."""
+        self._stop_waiting()
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _watch(self) -> None:
+        """Sets the timer for what is to come next: more of a head, more of a body, or nothing."""
+        coming = self.conn.their_state
+        if self.transport.is_closing():
+            self._stop_waiting()
+        elif coming is h11.SEND_BODY:
+            self._stop_waiting()
+            self._timer = self.loop.call_later(BODY_SECONDS, self._close_unless_paused)
+        elif coming is not h11.IDLE:
+            self._stop_waiting()
+        elif self in self.waiting:
+            pass  # bytes of a head do not give it more time
+        elif self.conn.trailing_data[0]:
+            self._wait_for_head()
+        else:
+            self._stop_waiting()  # uvicorn's own timer ends a connection between two requests
+
+    def _wait_for_head(self) -> None:
+        self._stop_waiting()
+        self.waiting[self] = None
+        self._timer = self.loop.call_later(HEAD_SECONDS, self.close)
+
+    def _stop_waiting(self) -> None:
+        self.waiting.pop(self, None)
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_unless_paused(self) -> None:
+        """Closes the connection, unless the service itself does not read at the moment."""
+        if self.flow.read_paused:
+            self._watch()
+        else:
+            self.close()
+
+
+def limited(max_connections: int) -> type[LimitedProtocol]:
+    """The protocol of one server."""
+    return type("Limited", (LimitedProtocol,), {"max_connections": max_connections, "waiting": {}})
+
+
+def room_for_connections(wanted: int) -> int:
+    """How many connections the process has descriptors for, at most `wanted`. Raises the process's own limit if that helps."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft - OTHER_DESCRIPTORS)
+    if room < wanted:
+        log.warning("the limit of open files leaves room for %d connections, and %d are wanted", room, wanted)
+    return max(room, 1)

@@ -1,0 +1,164 @@
+"""Connections that do nothing, on a real socket."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+
+from service.http import connections
+from service.http.connections import limited, room_for_connections
+from tests.support.servers import free_port
+from tests.support.waiting import DEADLINE_SECONDS, until
+
+HEAD = b"POST /count HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n"
+
+
+def application() -> FastAPI:
+    app = FastAPI()
+
+    @app.post("/count")
+    async def count(request: Request) -> int:
+        return len(await request.body())
+
+    @app.get("/")
+    async def show() -> str:
+        return "here"
+
+    return app
+
+
+@contextmanager
+def served(max_connections: int = 100) -> Iterator[int]:
+    """A block in which a server runs. Yields its port."""
+    port = free_port()
+    config = uvicorn.Config(application(), port=port, log_config=None, http=limited(max_connections), timeout_keep_alive=600)
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started, what="the server")
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE_SECONDS)
+
+
+@contextmanager
+def connected(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) as connection:
+        yield connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other end closes the connection, and sends nothing before."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def drip(connection: socket.socket, count: int, seconds: float = 0.01) -> int:
+    """Sends one byte after the other, as a slow client does. Returns how many could be sent."""
+    for number in range(count):
+        try:
+            connection.sendall(b"x")
+        except (BrokenPipeError, ConnectionResetError):
+            return number
+        time.sleep(seconds)
+    return count
+
+
+def answers(port: int) -> bool:
+    return httpx.get(f"http://127.0.0.1:{port}/", timeout=DEADLINE_SECONDS).status_code == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n"])
+def test_a_head_that_does_not_end_is_given_up(sent: bytes) -> None:
+    with patch.object(connections, "HEAD_SECONDS", 0.3), served() as port, connected(port) as connection:
+        connection.sendall(sent)
+        assert is_closed(connection)
+        assert answers(port)
+
+
+def test_bytes_of_a_head_give_it_no_more_time() -> None:
+    with patch.object(connections, "HEAD_SECONDS", 0.5), served() as port, connected(port) as connection:
+        assert drip(connection, 10_000) < 10_000
+
+
+def test_the_head_of_a_later_request_is_given_up_too() -> None:
+    with patch.object(connections, "HEAD_SECONDS", 0.3), served() as port, connected(port) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert b"200 OK" in connection.recv(10_000)
+        connection.sendall(b"GET /")
+        until(lambda: is_closed(connection), what="the end of the connection")
+
+
+def test_a_body_that_pauses_for_too_long_is_given_up() -> None:
+    with patch.object(connections, "BODY_SECONDS", 0.3), served() as port, connected(port) as connection:
+        connection.sendall(HEAD + b"abc")
+        assert is_closed(connection)
+
+
+def test_a_slow_body_has_time() -> None:
+    with patch.object(connections, "BODY_SECONDS", 1.5), served() as port, connected(port) as connection:
+        connection.sendall(HEAD)
+        assert drip(connection, 10, seconds=0.3) == 10
+        assert b"200 OK" in connection.recv(10_000)
+
+
+def test_a_connection_between_two_requests_is_left_to_its_own_timer() -> None:
+    times: dict[str, Any] = {"HEAD_SECONDS": 0.2, "BODY_SECONDS": 0.2}
+    with patch.multiple(connections, **times), served() as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert client.get("/").status_code == 200
+        time.sleep(1)
+        with patch.object(socket, "create_connection", side_effect=AssertionError("a new connection")):
+            assert client.get("/").status_code == 200
+
+
+def test_connections_that_wait_make_room_for_new_ones() -> None:
+    with served(max_connections=5) as port:
+        waiting = [socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) for _ in range(20)]
+        assert answers(port)
+        # The oldest ones have made room, and the newest ones are still there.
+        assert is_closed(waiting[0])
+        waiting[-1].sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert b"200 OK" in waiting[-1].recv(10_000)
+        for connection in waiting:
+            connection.close()
+
+
+def test_a_request_that_is_answered_is_not_closed_for_a_new_connection() -> None:
+    with served(max_connections=1) as port, connected(port) as busy:
+        busy.sendall(HEAD.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+        assert b"100" in busy.recv(10_000)
+        with connected(port) as refused:
+            assert is_closed(refused)
+        busy.sendall(b"0123456789")
+        assert b"200 OK" in busy.recv(10_000)
+
+
+@pytest.mark.parametrize(
+    ("limits", "room", "raised"),
+    [
+        ((1024, 4096), 1000, (1400, 4096)),
+        ((1024, 1024), 624, (1024, 1024)),
+        ((10_000, 10_000), 1000, None),
+    ],
+)
+def test_there_are_as_many_connections_as_descriptors_are_left(
+    limits: tuple[int, int], room: int, raised: tuple[int, int] | None
+) -> None:
+    with (
+        patch.object(connections.resource, "getrlimit", return_value=limits),
+        patch.object(connections.resource, "setrlimit") as set_limit,
+    ):
+        assert room_for_connections(1000) == room
+    assert [call.args[1] for call in set_limit.call_args_list] == ([raised] if raised else [])
