@@ -74,6 +74,7 @@ def main() -> None:
     arguments.add_argument("--kinds", nargs="+", choices=FAULTS, default=sorted(FAULTS), metavar="KIND", help=", ".join(FAULTS))
     arguments.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of all processes go")
     arguments.add_argument("--cap", type=int, default=12, help="attempts of the poison job (NERN_MAX_ATTEMPTS)")
+    arguments.add_argument("--workers", type=int, default=3, help="Celery workers")
     arguments.add_argument("--flood", type=int, default=0, help="jobs that another owner creates first")
     arguments.add_argument("--pause", type=float, default=2.0, help="seconds from one fault to the next, on average")
     options = arguments.parse_args()
@@ -95,7 +96,8 @@ def main() -> None:
 def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]:
     """Runs the campaign. Returns the row of the report, and what was broken."""
     chance = random.Random(options.seed)
-    with deployed(folder, {**SETTINGS, "NERN_MAX_ATTEMPTS": str(options.cap)}) as place:
+    settings = {**SETTINGS, "NERN_MAX_ATTEMPTS": str(options.cap)}
+    with deployed(folder, settings, workers=options.workers) as place:
         place.ready()
         checkpoint = insist(place.urls, "POST", "/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))})["id"]
         flood = None

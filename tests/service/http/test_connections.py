@@ -157,8 +157,8 @@ def test_there_are_as_many_connections_as_descriptors_are_left(
     limits: tuple[int, int], room: int, raised: tuple[int, int] | None
 ) -> None:
     with (
-        patch.object(connections.resource, "getrlimit", return_value=limits),
-        patch.object(connections.resource, "setrlimit") as set_limit,
+        patch("resource.getrlimit", return_value=limits),
+        patch("resource.setrlimit") as set_limit,
     ):
         assert room_for_connections(1000) == room
     assert [call.args[1] for call in set_limit.call_args_list] == ([raised] if raised else [])
