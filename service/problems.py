@@ -61,7 +61,8 @@ class InUse(Problem):
 
 
 class Impossible(Problem):
-    """The state of the job does not allow this action. For example, a job that has succeeded can't be cancelled."""
+    """The state of the job or of the API key does not allow this action. For example, a job that has succeeded can't be
+    cancelled."""
 
     slug, status, title = "impossible-in-this-state", 409, "Impossible in this state"
 

@@ -51,7 +51,7 @@ def parse_keys(text: str) -> dict[str, Caller]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         who, _, key = part.partition(":")
         name, at, owner = who.partition("@")
-        scope = next((scope for scope in SCOPES if scope == name), None)
+        scope = scope_named(name)
         if scope is None or len(key) < 16 or bool(at) != bool(NAME.match(owner)):
             raise ValueError(
                 "NERN_API_KEYS must be a comma-separated list of scope:key or scope@owner:key; a scope is read, write or "
@@ -59,6 +59,11 @@ def parse_keys(text: str) -> dict[str, Caller]:
             )
         found[key] = Caller(owner, scope)
     return found
+
+
+def scope_named(name: str) -> KeyScope | None:
+    """The scope of a name, or None."""
+    return next((scope for scope in SCOPES if scope == name), None)
 
 
 def is_loopback(host: str) -> bool:
@@ -131,10 +136,10 @@ class ApiKeys:
         with self._database.read() as session:
             moment = now(session)
             row = keys.valid(session, tokens.hash_of(key), moment)
-        if row is None:
+        if row is None or (scope := scope_named(row.scope)) is None:
             return None
         if row.last_used_at is None or row.last_used_at < moment - keys.USE_WRITTEN:
             # A database that takes no writes is no reason to refuse the request.
             with suppress(Away), self._database.write() as session:
                 keys.note_use(session, row.id, moment)
-        return Caller(row.owner, next(scope for scope in SCOPES if scope == row.scope))
+        return Caller(row.owner, scope)

@@ -103,9 +103,15 @@ def show_key(id: str, request: Request, session: Reading) -> KeyOut:
 @router.post("/{id}/rotate", status_code=201)
 @policy("admin")
 def rotate_key(id: str, request: Request, response: Response, session: Writing, body: Rotation | None = None) -> NewKeyOut:
-    """Creates a key in place of this one, which stays valid for `overlap_hours`. The answer has the new key, this once."""
+    """Creates a key in place of this one, which stays valid for `overlap_hours`. The answer has the new key, this once.
+
+    The answer is 409 for a key that has expired or was revoked.
+    """
     overlap = timedelta(hours=(body or Rotation()).overlap_hours)
-    row, key = rotate(session, _find(session, id, request), overlap=overlap)
+    try:
+        row, key = rotate(session, _find(session, id, request), overlap=overlap)
+    except ValueError as error:
+        raise problems.Impossible(str(error)) from error
     response.headers["Location"] = f"{router.prefix}/{row.id}"
     return _with_key(row, key)
 

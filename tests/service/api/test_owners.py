@@ -280,6 +280,13 @@ def test_a_rotated_key_stays_valid_for_the_overlap(client: httpx.Client) -> None
         assert with_key(client, rotated.json()["key"]).get("/v1/jobs").status_code == 200
 
 
+def test_a_key_that_was_revoked_is_not_rotated(client: httpx.Client) -> None:
+    made = with_key(client, THEIRS).post("/v1/keys", json={"scope": "read"}).json()
+    client.delete(f"/v1/keys/{made['id']}")
+    assert is_problem(client.post(f"/v1/keys/{made['id']}/rotate"), 409, "impossible-in-this-state", "not valid any more")
+    assert len(client.get("/v1/keys").json()) == 1
+
+
 def test_a_key_of_an_owner_makes_no_key_of_another_owner(client: httpx.Client) -> None:
     with_key(client, THEIRS)
     for owner in ("team-ours", ""):

@@ -115,10 +115,12 @@ def test_a_slow_body_has_time() -> None:
 
 
 def test_a_connection_between_two_requests_is_left_to_its_own_timer() -> None:
+    """Another connection, which waits for a head, is closed meanwhile."""
     times: dict[str, Any] = {"HEAD_SECONDS": 0.2, "BODY_SECONDS": 0.2}
     with patch.multiple(connections, **times), served() as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         assert client.get("/").status_code == 200
-        time.sleep(1)
+        with connected(port) as waiting:
+            assert is_closed(waiting)
         with patch.object(socket, "create_connection", side_effect=AssertionError("a new connection")):
             assert client.get("/").status_code == 200
 
