@@ -259,6 +259,29 @@ def test_policies_allow_the_arrows_of_the_design_and_nothing_else(dev: list[Obje
     assert {arrow for arrow in allowed if arrow[:2] != ("clients", "elsewhere")} == ARROWS
 
 
+# The ports that each policy opens, in its rules for both directions.
+OPENED: dict[str, set[int | str]] = {
+    "nern-nothing": set(),
+    "nern-names": {53},
+    "nern-clients": {"http"},
+    "nern-database": {5432},
+    "nern-broker": {6379},
+    "nern-https": {443},
+}
+OPENED_IN_DEV = {**OPENED, "nern-https": {8333}, "nern-postgres": {5432}, "nern-redis": {6379}, "nern-s3": {8333}}
+
+
+def test_each_policy_opens_its_ports_alone(dev: list[Object], production: list[Object]) -> None:
+    """A rule without ports opens all. The other end of a connection may be no pod of ours, so each end counts by itself."""
+    for objects, expected in ((production, OPENED), (dev, OPENED_IN_DEV)):
+        found: dict[str, set[int | str]] = {}
+        for policy in [one for one in objects if one["kind"] == "NetworkPolicy"]:
+            both = [*rules([policy["spec"]], "egress"), *rules([policy["spec"]], "ingress")]
+            assert all(rule.get("ports") for rule in both), policy["metadata"]["name"]
+            found[policy["metadata"]["name"]] = {port["port"] for rule in both for port in rule["ports"]}
+        assert found == expected
+
+
 def may(policies: list[Object], direction: str, pod: dict[str, str] | None, peer: dict[str, str] | None, port: int) -> bool:
     """Whether the policies let a pod connect to, or be reached from, a peer. None is not one of these pods."""
     if pod is None:
