@@ -12,9 +12,12 @@ faults of bench/campaign/faults.py befall them, in an order that the seed decide
 - nothing is left over: no lease, no snapshot, no blob without a row (after the cleanup, which need not wait for a day here),
   no listed worker, no process. The poison job keeps its snapshots.
 
-"lost" are the steps that an attempt made again: those after the snapshot that it resumed from. They are counted from the
-events, in seconds of work. Attempts that had to refuse a snapshot, because the campaign had damaged or unmounted it, are
-counted apart ("refused").
+- an attempt that died has lost more work than was made in NERN_SNAPSHOT_SECONDS and STORING_SECONDS, unless a snapshot
+  could not be stored or used because of a fault.
+
+"lost" are the seconds of work after the snapshot that the next attempt resumed from, as far as the events tell: they have a
+step about once a second. Counted apart are attempts that had to refuse a snapshot, because the campaign had damaged or
+unmounted it ("refused"), and those in whose last seconds a fault of KEEPS_FROM_STORING befell the place ("not stored").
 """
 
 import argparse
@@ -25,9 +28,10 @@ import shutil
 import signal
 import statistics
 import time
-from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
@@ -35,11 +39,12 @@ from typing import Any
 from unittest.mock import patch
 
 import httpx
+import numpy as np
 from sqlalchemy import func, select
 
 from bench.campaign.clients import Follower, insist, key_of
 from bench.campaign.deployment import Deployment, deployed
-from bench.campaign.faults import FAULTS
+from bench.campaign.faults import FAULTS, KEEPS_FROM_STORING
 from bench.campaign.flood import wait_behind
 from bench.tables import Row, parser, progress, show
 from service.jobs.cleanup import cleanup
@@ -63,6 +68,40 @@ SEEDS = 4
 
 JOB = {"hidden": 8, "kernel_batch": 256}
 STEPS = 1500
+
+# So long a worker takes to store a snapshot: the processes share two cores.
+STORING_SECONDS = 1.0
+
+# So long after a fault a worker still can't store: it waits for its next try (worker.snapshots.RETRY_SECONDS), and a connection
+# that has hung is given up.
+AFTER_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Spell:
+    """The time in which a fault was there, and its name."""
+
+    name: str
+    began: datetime
+    ended: datetime
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """An attempt that went on from a snapshot, `lost` seconds of work after it. `ended`: the last sign of the one before."""
+
+    job_id: str
+    lost: float
+    ended: datetime
+    refused: bool
+
+    def kept_from_storing(self, spells: Sequence[Spell]) -> bool:
+        """Whether a fault kept the attempt before from storing a snapshot in its last seconds."""
+        began = self.ended - timedelta(seconds=max(self.lost, float(SETTINGS["NERN_SNAPSHOT_SECONDS"])))
+        after = timedelta(seconds=AFTER_SECONDS)
+        return any(
+            spell.name in KEEPS_FROM_STORING and spell.began <= self.ended and began <= spell.ended + after for spell in spells
+        )
 
 
 def main() -> None:
@@ -115,7 +154,7 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
         over = Event()
         killer = Thread(target=kill_again_and_again, args=(place, poison, over))
         killer.start()
-        kinds = befall(place, chance, options)
+        spells = befall(place, chance, options)
         progress.print("no more faults")
         for number, id in enumerate(made):
             finished(place, id)
@@ -128,7 +167,11 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
             follower.thread.join(60)
         found = broken(place, made, followers, expected, poison)
         resumptions = [resumption for id in made for resumption in resumptions_of(place, id)]
-        lost = [seconds for seconds, refused in resumptions if not refused]
+        refused = [each for each in resumptions if each.refused]
+        late = [each for each in resumptions if not each.refused and each.kept_from_storing(spells)]
+        others = [each for each in resumptions if each not in refused and each not in late]
+        most = float(SETTINGS["NERN_SNAPSHOT_SECONDS"]) + STORING_SECONDS
+        found += [f"job {each.job_id} lost {each.lost:.1f} s of work" for each in others if each.lost > most]
         attempts = [attempts_of(place, id) for id in made]
         place.resting.set()
         ends = [worker.end() for worker in place.workers]
@@ -138,15 +181,17 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
                 f"a job waited {flood.seconds:.1f} s behind another owner's jobs, each of {flood.job_seconds:.1f} s at most"
             )
     return {
-        "faults": sum(kinds.values()),
-        "kinds": len(kinds),
+        "faults": len(spells),
+        "kinds": len({spell.name for spell in spells}),
         "jobs": len(made),
         "minutes": seconds / 60,
         "attempts": sum(attempts),
         "resumed": len(resumptions),
-        "refused": len(resumptions) - len(lost),
-        "lost, median s": statistics.median(lost) if lost else 0.0,
-        "lost, most s": max(lost, default=0.0),
+        "lost, median s": statistics.median(each.lost for each in others) if others else 0.0,
+        "lost, most s": max((each.lost for each in others), default=0.0),
+        "refused": len(refused),
+        "not stored": len(late),
+        "lost then, most s": max((each.lost for each in late), default=0.0),
         "connections": sum(follower.connections for follower in followers),
         "SIGTERM, s": max(ends),
         "waited, s": flood.seconds if flood else None,
@@ -155,17 +200,18 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
     }, found
 
 
-def befall(place: Deployment, chance: random.Random, options: argparse.Namespace) -> Counter[str]:
+def befall(place: Deployment, chance: random.Random, options: argparse.Namespace) -> list[Spell]:
     """One fault after the other: each kind equally often, in a random order."""
     rounds = -(-options.faults // len(options.kinds))
     names = [name for _ in range(rounds) for name in chance.sample(options.kinds, len(options.kinds))]
-    kinds: Counter[str] = Counter()
+    spells = []
     for number, name in enumerate(names[: options.faults]):
         progress.print(f"{number + 1}: {name}", style="dim")
+        began = datetime.now(UTC)
         FAULTS[name](place, chance)
-        kinds[name] += 1
+        spells.append(Spell(name, began, datetime.now(UTC)))
         time.sleep(2 * options.pause * chance.random())
-    return kinds
+    return spells
 
 
 def create(place: Deployment, checkpoint: str, seed: int, steps: int, **values: Any) -> str:
@@ -246,17 +292,24 @@ def left_over(place: Deployment) -> list[str]:
     return found
 
 
-def resumptions_of(place: Deployment, id: str) -> list[tuple[float, bool]]:
-    """For each resumption, the seconds of work after the snapshot that had been reported, and whether one was refused."""
+def resumptions_of(place: Deployment, id: str) -> list[Resumption]:
+    """The resumptions of a job, from its events. A step between two that were reported has the time between them."""
     with place.database.read() as session:
         events = jobs.events(session, id, after=0, limit=100_000)
-    found, step, pace = [], 0, 1.0
+    found, steps, moments = [], [0], [events[0].created_at.timestamp()]
     for event in events:
+        moment = event.created_at.timestamp()
         if event.kind == "progress":
-            step, pace = event.data["step"], max(pace, event.data["steps_per_second"])
+            steps.append(event.data["step"])
+            moments.append(moment)
         elif event.kind == "resumed":
-            found.append((max(0, step - event.data["step"]) / pace, bool(event.data["refused"])))
-            step = event.data["step"]
+            snapshot = event.data["step"]
+            lost = max(0.0, moments[-1] - float(np.interp(snapshot, steps, moments)))
+            found.append(Resumption(id, lost, datetime.fromtimestamp(moments[-1], UTC), bool(event.data["refused"])))
+            steps, moments = [snapshot], [moment]
+        elif len(steps) == 1:
+            # No step was reported yet: the job waits, or has begun only now.
+            moments = [moment]
     return found
 
 

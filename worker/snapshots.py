@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 # The largest part of a training's time that its snapshots take.
 MAX_SHARE = 0.02
 
+# So soon the next snapshot is due after one that could not be stored.
+RETRY_SECONDS = 1.0
+
 # How long a worker that is to stop waits for a blob store that does not answer: once for a snapshot that is being stored, and
 # once for the last one. A worker has ten seconds to end.
 END_SECONDS = 4.0
@@ -33,9 +36,9 @@ Shown = tuple[Json | None, Json]
 class SnapshotWriter:
     """Stores snapshots of a training in the blob store, each with a row in the database.
 
-    A thread writes while the training goes on; the training waits only for the copy of its tensors. At least `seconds` lie
-    between two snapshots, or more if they would take a larger part of the time than MAX_SHARE. A snapshot that can't be stored
-    is logged, and the training goes on.
+    A thread writes while the training goes on; the training waits only for the copy of its tensors. A snapshot is due `seconds`
+    after the one before was taken, or later if snapshots would take a larger part of the time than MAX_SHARE. A snapshot that
+    can't be stored is logged, the training goes on, and the next one is due after RETRY_SECONDS.
 
     step: the number of steps of the latest stored snapshot, of this attempt or of an earlier one.
     """
@@ -54,16 +57,15 @@ class SnapshotWriter:
         """Stores the snapshot after so many steps if one is due. Returns before it is stored."""
         if steps <= self.step or time.monotonic() < self._due or (self._writing and self._writing.is_alive()):
             return
-        started = time.perf_counter()
+        moment, started = time.monotonic(), time.perf_counter()
         taken, shown = snapshot().detached(), self._reporter.shown_at(steps)
-        copying = time.perf_counter() - started
-        self._write_in_background(taken, shown, copying)
+        self._write_in_background(taken, shown, moment, copying=time.perf_counter() - started)
 
     def write(self, snapshot: Snapshot) -> None:
         """Stores a detached snapshot now, unless it is stored already. Gives up after END_SECONDS, and so returns soon."""
         self.close(END_SECONDS)
         if snapshot.steps > self.step and not (self._writing and self._writing.is_alive()):
-            self._write_in_background(snapshot, self._reporter.shown_at(snapshot.steps), 0.0)
+            self._write_in_background(snapshot, self._reporter.shown_at(snapshot.steps), time.monotonic(), copying=0.0)
             self.close(END_SECONDS)
 
     def close(self, seconds: float | None = None) -> None:
@@ -71,23 +73,30 @@ class SnapshotWriter:
         if self._writing:
             self._writing.join(seconds)
 
-    def _write_in_background(self, snapshot: Snapshot, shown: Shown, copying: float) -> None:
-        self._writing = Thread(target=self._write_and_pause, args=(snapshot, shown, copying), name="snapshot", daemon=True)
+    def _write_in_background(self, snapshot: Snapshot, shown: Shown, moment: float, *, copying: float) -> None:
+        """`moment`: when the snapshot was taken. `copying`: the seconds that its copy took."""
+        arguments = (snapshot, shown, moment, copying)
+        self._writing = Thread(target=self._write_and_pause, args=arguments, name="snapshot", daemon=True)
         self._writing.start()
 
-    def _write_and_pause(self, snapshot: Snapshot, shown: Shown, copying: float) -> None:
-        self._try_to_write(snapshot, shown)
+    def _write_and_pause(self, snapshot: Snapshot, shown: Shown, moment: float, copying: float) -> None:
+        stored = self._try_to_write(snapshot, shown)
         # The time of this thread alone: while it waits for the blob store, the training goes on.
         cost = copying + time.thread_time()
-        self._due = time.monotonic() + max(self._seconds, cost / MAX_SHARE - cost)
+        due = moment + self._seconds if stored else time.monotonic() + min(RETRY_SECONDS, self._seconds)
+        self._due = max(due, moment + cost / MAX_SHARE)
 
-    def _try_to_write(self, snapshot: Snapshot, shown: Shown) -> None:
+    def _try_to_write(self, snapshot: Snapshot, shown: Shown) -> bool:
+        """Returns whether the snapshot is stored."""
         try:
             self._write(snapshot, shown)
         except LeaseLost:
             log.warning("job %s: the lease was lost before a snapshot was stored", self._lease.job_id)
         except (Unreachable, Away, OSError):
             log.warning("job %s: a snapshot could not be stored; the training goes on", self._lease.job_id, exc_info=True)
+        else:
+            return True
+        return False
 
     def _write(self, snapshot: Snapshot, shown: Shown) -> None:
         job_id, step = self._lease.job_id, snapshot.steps

@@ -247,6 +247,21 @@ FAULTS: dict[str, Fault] = {
     )
 }
 
+# While one of these lasts, and for a moment after it, a worker can't store a snapshot.
+KEEPS_FROM_STORING = frozenset(
+    (
+        "crash database",
+        "cut connections",
+        "read only database",
+        "fail over",
+        "lose blobs",
+        "unmount blobs",
+        "hang blobs",
+        "fill disk",
+        "lose temporary folder",
+    )
+)
+
 
 def _answers(broker: "redis.Redis") -> bool:
     try:

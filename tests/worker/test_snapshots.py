@@ -1,6 +1,6 @@
 """Jobs whose attempts end early, in every way: the next attempt goes on from a snapshot, and the result is the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -351,8 +351,20 @@ def test_a_cancelled_job_is_retried_from_its_snapshot_or_from_the_start(place: P
     assert place.job(id).state == "succeeded"
 
 
-@pytest.mark.parametrize(("worked", "pause"), [(0.0, 10.0), (0.1, 10.0), (1.0, 49.0), (2.0, 98.0)])
+@pytest.mark.parametrize(("worked", "pause"), [(0.0, 10.0), (0.1, 10.0), (1.0, 50.0), (2.0, 100.0)])
 def test_snapshots_are_ten_seconds_apart_or_take_two_percent_of_the_time(place: Place, worked: float, pause: float) -> None:
+    assert moments_of_snapshots(place, (9.9, 10.0, 10.0 + pause - 0.1, 10.0 + pause), worked) == [10.0, 10.0 + pause]
+
+
+@pytest.mark.parametrize(("worked", "pause"), [(0.0, 1.0), (1.0, 50.0)])
+def test_a_snapshot_that_could_not_be_stored_is_followed_by_another_soon(place: Place, worked: float, pause: float) -> None:
+    with patch("obstore.put", side_effect=GenericError("no route to host")):
+        moments = moments_of_snapshots(place, (10.0, 10.0 + pause - 0.1, 10.0 + pause), worked)
+    assert moments == [10.0, 10.0 + pause]
+
+
+def moments_of_snapshots(place: Place, steps: Sequence[float], worked: float) -> list[float]:
+    """The moments at which snapshots are taken. A step ends at each of the given moments; a snapshot is work for `worked` s."""
     add(place)
     with place.database.write() as session:
         lease = jobs.claim(session, holder="worker", now=datetime.now(UTC), lease=timedelta(hours=1))
@@ -377,7 +389,7 @@ def test_snapshots_are_ten_seconds_apart_or_take_two_percent_of_the_time(place: 
             Reporter(place.database, lease, Pulse(place.stopping)),
             seconds=place.settings.snapshot_seconds,
         )
-        for step, now in enumerate((9.9, 10.0, 10.0 + pause - 0.1, 10.0 + pause), start=1):  # noqa: B007 -- the closures read it
+        for step, now in enumerate(steps, start=1):  # noqa: B007 -- the closures read it
             writer.offer(step, take)
             writer.close()
-    assert taken == [10.0, 10.0 + pause]
+    return taken
