@@ -1,5 +1,6 @@
 """The manifests of Kubernetes: what kubectl renders is valid, and fits what the processes do."""
 
+import base64
 import json
 import os
 import re
@@ -12,9 +13,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.access.keys import Caller, parse_keys
 from service.api.app import create_app
 from service.api.workers import QueueOut
-from service.settings import Settings, unknown
+from service.inspection.pool import MAX_TASKS
+from service.serving.predictors import MAX_LOADED_BYTES, MAX_RENDERED_BYTES
+from service.settings import GIB, MIB, Settings, unknown
 from service.supervisor import GRACE_SECONDS
 from tests.support.kubernetes import KUBERNETES, Object, combined, of, pods, rendered, selects
 from worker.celery import END_SECONDS
@@ -38,7 +42,7 @@ CUSTOM: dict[str, Object] = {
     },
     "TriggerAuthentication": {"secretTargetRef": [{"parameter": str, "name": str, "key": str}]},
     "HTTPRoute": {
-        "parentRefs": [{"name": str}],
+        "parentRefs": [{"name": str, "namespace": str}],
         "hostnames": [str],
         "rules": [
             {
@@ -71,6 +75,11 @@ def production() -> list[Object]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid(objects: list[Object], version: str) -> None:
+    assert_valid(objects, version)
+
+
+def assert_valid(objects: list[Object], version: str) -> None:
+    """Asserts that objects have the schemas of a version of Kubernetes."""
     assert objects
     for found in objects:
         if found["kind"] in CUSTOM:
@@ -181,6 +190,36 @@ def test_there_is_time_to_stop(production: list[Object]) -> None:
     assert Settings.model_fields["lease_seconds"].default <= worker["terminationGracePeriodSeconds"]
 
 
+def test_the_memory_of_an_api_pod_suffices_for_its_caches_and_the_largest_uploads(production: list[Object]) -> None:
+    """Where a process is beyond the limit of its pod, Kubernetes kills all processes of the pod, with their requests."""
+    [container] = of(production, "Deployment", "nern-api")["spec"]["template"]["spec"]["containers"]
+    [settings] = [found["data"] for found in production if found["kind"] == "ConfigMap"]
+    # docs/deployment.md: what the API and each process that waits take, and how often a file is in memory while it is read.
+    idle = 300 * MIB * (1 + Settings.model_fields["inspectors"].default)
+    needed = idle + MAX_LOADED_BYTES + MAX_RENDERED_BYTES + MAX_TASKS * 3 * int(settings["NERN_MAX_UPLOAD_BYTES"])
+    assert needed <= int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * GIB
+
+
+def test_the_keys_of_dev_are_keys(dev: list[Object]) -> None:
+    secret = {name: base64.b64decode(value).decode() for name, value in of(dev, "Secret", "nern")["data"].items()}
+    assert parse_keys(secret["api-keys"]) == {secret["queue-key"]: Caller("", "admin")}
+
+
+def test_replicas_are_spread_over_zones_and_nodes(production: list[Object]) -> None:
+    deployment = of(production, "Deployment", "nern-api")["spec"]
+    spread = deployment["template"]["spec"]["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    for constraint in spread:
+        assert constraint["labelSelector"] == deployment["selector"]
+        # In a rollout, the replicas of the old release would count too.
+        assert constraint["matchLabelKeys"] == ["pod-template-hash"]
+
+
+def test_the_log_of_a_migration_that_failed_stays(production: list[Object]) -> None:
+    """Kubernetes removes the only pod of a Job that restarts it, when the Job has failed."""
+    assert of(production, "Job", "nern-migrate")["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+
+
 def test_no_request_fails_in_a_rollout(production: list[Object]) -> None:
     api = of(production, "Deployment", "nern-api")["spec"]
     assert api["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
@@ -201,9 +240,9 @@ def test_keda_asks_the_service_how_many_workers_have_something_to_do(production:
     scaled = of(production, "ScaledObject", "nern-worker")["spec"]
     [trigger] = scaled["triggers"]
     service = of(production, "Service", "nern-api")
-    path = trigger["metadata"]["url"].removeprefix(
-        f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
-    )
+    # KEDA looks the name up from its own namespace.
+    host = "{name}.{namespace}.svc".format(**service["metadata"])
+    path = trigger["metadata"]["url"].removeprefix(f"http://{host}:{service['spec']['ports'][0]['port']}")
     assert path in create_app(Settings(data_dir=tmp_path / "data", inspectors=0)).openapi()["paths"]
     # Jobs that run count too. Otherwise the workers that train would be stopped when no job waits.
     assert trigger["metadata"]["valueLocation"] == "unfinished"
@@ -221,7 +260,8 @@ def test_a_gpu_worker_has_one_gpu_and_does_not_train_without_it(tmp_path: Path) 
         worker = of(combined(folder, [component]), "Deployment", "nern-worker")["spec"]["template"]["spec"]
         [container] = worker["containers"]
         assert {"name": "NERN_DEVICE", "value": "cuda"} in container["env"]
-        assert {"name": "NERN_THREADS", "value": "4"} in container["env"]
+        assert {"name": "NERN_THREADS", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}} in container["env"]
+        assert container["resources"]["limits"]["cpu"] == "4"
         assert worker["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
         if component == "gpu":
             assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
