@@ -240,8 +240,11 @@ def test_an_autoscaler_may_set_the_number_of_replicas() -> None:
 
 
 def test_two_releases_in_a_namespace_share_nothing() -> None:
-    ours, others = (from_chart(switched_on(*{*COMPONENTS} - {"gpu"}), release=name) for name in ("one", "other"))
+    components = {*COMPONENTS} - {"gpu"}
+    ours, others = (from_chart(switched_on(*components), release=name) for name in ("one", "other"))
     assert not by_name(ours).keys() & by_name(others).keys()
+    # No object refers to one of a release with another name.
+    assert "nern-" not in json.dumps([decoded(one) for one in without_keys(ours, {*HELM_LABELS, "app.kubernetes.io/name"})])
     own, foreign = ([template["metadata"]["labels"] for _, template in pods(objects)] for objects in (ours, others))
     selectors = list(selectors_in(ours))
     assert len(selectors) > 20

@@ -55,20 +55,20 @@ CUSTOM: dict[str, Object] = {
 }
 
 
-@pytest.fixture(params=[*OVERLAYS, *(f"base+{name}" for name in COMPONENTS)])
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> list[Object]:
+@pytest.fixture(scope="module", params=[*OVERLAYS, *(f"base+{name}" for name in COMPONENTS)])
+def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
     """What each overlay, and the base with each component, is rendered to."""
     if request.param.startswith("base+"):
-        return combined(tmp_path, [request.param.removeprefix("base+")])
+        return combined(tmp_path_factory.mktemp("base"), [request.param.removeprefix("base+")])
     return rendered(KUBERNETES / "overlays" / request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dev() -> list[Object]:
     return rendered(KUBERNETES / "overlays" / "dev")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def production() -> list[Object]:
     return rendered(KUBERNETES / "overlays" / "production")
 

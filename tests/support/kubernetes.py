@@ -55,6 +55,11 @@ def _unpack(target: Path) -> None:
                 unfinished.replace(target / name)
 
 
+def _objects(text: str) -> list[Object]:
+    # The loader in C takes a tenth of the time.
+    return [found for found in yaml.load_all(text, Loader=yaml.CSafeLoader) if found]
+
+
 def rendered(folder: Path) -> list[Object]:
     """The objects of a kustomization."""
     command = [program("kubectl"), "kustomize", str(folder)]
@@ -62,7 +67,7 @@ def rendered(folder: Path) -> list[Object]:
     assert ended.returncode == 0, ended.stderr
     # kustomize warns on standard error, for example of fields that have another name now.
     assert ended.stderr == "", ended.stderr
-    return list(yaml.safe_load_all(ended.stdout))
+    return _objects(ended.stdout)
 
 
 def combined(folder: Path, components: Sequence[str]) -> list[Object]:
@@ -93,7 +98,7 @@ def from_chart(values: Object | None = None, *, release: str = "nern") -> list[O
     """The objects of the chart in the namespace nern."""
     ended = helm("template", release, "--namespace", "nern", values=values)
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
-    return [found for found in yaml.safe_load_all(ended.stdout) if found]
+    return _objects(ended.stdout)
 
 
 def pods(objects: Sequence[Object]) -> Iterator[tuple[str, Object]]:
