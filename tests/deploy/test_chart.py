@@ -304,6 +304,14 @@ def test_the_chart_may_be_part_of_another_chart() -> None:
     assert from_chart({"global": {"storageClass": "fast"}}) == from_chart()
 
 
+def test_the_values_in_the_documents_are_accepted() -> None:
+    [section] = re.findall(r"^## By Helm\n(.*?)^## ", (ROOT / "docs/kubernetes.md").read_text(), re.MULTILINE | re.DOTALL)
+    examples = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        assert from_chart(yaml.safe_load(example)) != from_chart()
+
+
 def test_every_setting_can_be_set() -> None:
     """A setting that the schema of the chart does not know is refused."""
     assert SCHEMA["properties"]["settings"]["properties"].keys() | FIXED == {

@@ -78,7 +78,7 @@ affinity: {{ toJson . }}
 {{- end }}
 {{- end }}
 
-{{/* The rule for connections to a store: (list . "database" "postgres" 5432) is to where the values say, or to the pods of dev. */}}
+{{/* The rule for connections to a store: (list . "database" "postgres" 5432) is to where the values say, or to a pod of dev. */}}
 {{- define "nern.toStore" -}}
 {{- $root := index . 0 }}
 {{- if $root.Values.dev.enabled -}}
