@@ -152,7 +152,7 @@ def campaign(folder: Path, options: argparse.Namespace) -> tuple[Row, list[str]]
         followers = [Follower(place.urls, id, first=number) for number, id in enumerate(made)]
         poison = create(place, checkpoint, 0, options.steps, priority=1)
         over = Event()
-        killer = Thread(target=kill_again_and_again, args=(place, poison, over))
+        killer = Thread(target=kill_again_and_again, args=(place, poison, over), daemon=True)
         killer.start()
         spells = befall(place, chance, options)
         progress.print("no more faults")

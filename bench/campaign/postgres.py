@@ -109,6 +109,8 @@ class Postgres:
     def fail_over(self) -> None:
         """The primary is killed, and its standby takes over. What was committed before is there afterwards."""
         primary = self._data
+        # The fault before may have crashed the primary.
+        until(self._answers, what="the primary")
         data, sockets = self._start_standby()
         self._say("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
         until(lambda: self._say("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1, what="the standby")
@@ -137,6 +139,12 @@ class Postgres:
         self._run("pg_basebackup", "-h", self._sockets, "-U", "postgres", "-D", data, "-R", "-X", "stream", "-c", "fast")
         self._run("pg_ctl", "-w", "-o", f'-h "" -k {folder}', "-l", folder / "log", "-D", data, "start")
         return data, folder
+
+    def _answers(self) -> bool:
+        try:
+            return self._say("SELECT pg_is_in_recovery()") is False
+        except psycopg.OperationalError:
+            return False
 
     def _say(self, *statements: str) -> Any:
         """Runs statements on the primary. Returns the first value of the last one."""
