@@ -193,7 +193,7 @@ def test_there_is_time_to_stop(production: list[Object]) -> None:
 def test_the_memory_of_an_api_pod_suffices_for_its_caches_and_the_largest_uploads(production: list[Object]) -> None:
     """Where a process is beyond the limit of its pod, Kubernetes kills all processes of the pod, with their requests."""
     [container] = of(production, "Deployment", "nern-api")["spec"]["template"]["spec"]["containers"]
-    [settings] = [found["data"] for found in production if found["kind"] == "ConfigMap"]
+    [settings] = [found["data"] for found in production if "NERN_MAX_UPLOAD_BYTES" in found.get("data", {})]
     # docs/deployment.md: what the API and each process that waits take, and how often a file is in memory while it is read.
     idle = 300 * MIB * (1 + Settings.model_fields["inspectors"].default)
     needed = idle + MAX_LOADED_BYTES + MAX_RENDERED_BYTES + MAX_TASKS * 3 * int(settings["NERN_MAX_UPLOAD_BYTES"])
