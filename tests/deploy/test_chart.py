@@ -99,7 +99,7 @@ EVERY_VALUE: Object = {
     "image": {"repository": "registry.test/nern", "tag": "2.0", "digest": f"sha256:{'0' * 64}", "pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "registry"}],
     "fullnameOverride": "renamed",
-    "existingSecret": "main-secret",
+    "existingSecret": "123",
     "settings": {"NERN_BLOB_URL": "s3://other/blobs", "NERN_MAX_UPLOAD_BYTES": 8589934592},
     **{
         process: {
@@ -190,7 +190,7 @@ def test_values_reach_the_pods(configured: list[Object]) -> None:
         account = of(configured, "ServiceAccount", f"renamed-{process}")
         assert spec["serviceAccountName"] == account["metadata"]["name"]
         assert account["metadata"]["annotations"] == {"test/role": process}
-        assert variable(container, "NERN_DATABASE_URL")["secretKeyRef"]["name"] == "main-secret"
+        assert variable(container, "NERN_DATABASE_URL")["secretKeyRef"]["name"] == "123"
         if process != "migrate":
             assert variable(container, "AWS_ACCESS_KEY_ID")["secretKeyRef"]["name"] == "s3-secret"
             assert container["envFrom"] == [{"configMapRef": {"name": "renamed-settings"}}]
@@ -221,7 +221,7 @@ def test_values_reach_the_other_objects(configured: list[Object]) -> None:
     assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (2, 20)
     assert scaled["triggers"][0]["metadata"]["url"] == "http://renamed-api.nern.svc:8000/v1/queue"
     [key] = of(configured, "TriggerAuthentication", "renamed-queue")["spec"]["secretTargetRef"]
-    assert key["name"] == "main-secret"
+    assert key["name"] == "123"
     route = of(configured, "HTTPRoute", "renamed")["spec"]
     assert (route["parentRefs"], route["hostnames"]) == ([{"name": "outer", "namespace": "gateways"}], ["nern.test"])
 
@@ -343,6 +343,6 @@ def test_the_notes_name_what_a_release_needs_and_where_it_answers() -> None:
     assert "nern-s3" not in plain
     full = notes(EVERY_VALUE)
     assert "nern.test" in full
-    assert "the Secret main-secret with database-url, broker-url and api-keys, and queue-key" in full
+    assert "the Secret 123 with database-url, broker-url and api-keys, and queue-key" in full
     assert "the Secret s3-secret with access-key-id and secret-access-key" in full
     assert "development-key-of-all" in notes(switched_on("dev", "s3"))

@@ -55,10 +55,10 @@ NERN_DATA_DIR: /data
 - {name: AWS_ALLOW_HTTP, value: "true"}
 {{- end }}
 {{- if .Values.s3.enabled }}
-- {name: AWS_ACCESS_KEY_ID, valueFrom: {secretKeyRef: {name: {{ include "nern.s3Secret" . }}, key: access-key-id}}}
-- {name: AWS_SECRET_ACCESS_KEY, valueFrom: {secretKeyRef: {name: {{ include "nern.s3Secret" . }}, key: secret-access-key}}}
-- {name: AWS_ENDPOINT, valueFrom: {secretKeyRef: {name: {{ include "nern.s3Secret" . }}, key: endpoint, optional: true}}}
-- {name: AWS_REGION, valueFrom: {secretKeyRef: {name: {{ include "nern.s3Secret" . }}, key: region, optional: true}}}
+- {name: AWS_ACCESS_KEY_ID, valueFrom: {secretKeyRef: {name: {{ include "nern.s3Secret" . | quote }}, key: access-key-id}}}
+- {name: AWS_SECRET_ACCESS_KEY, valueFrom: {secretKeyRef: {name: {{ include "nern.s3Secret" . | quote }}, key: secret-access-key}}}
+- {name: AWS_ENDPOINT, valueFrom: {secretKeyRef: {name: {{ include "nern.s3Secret" . | quote }}, key: endpoint, optional: true}}}
+- {name: AWS_REGION, valueFrom: {secretKeyRef: {name: {{ include "nern.s3Secret" . | quote }}, key: region, optional: true}}}
 {{- end }}
 {{- end }}
 
