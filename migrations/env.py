@@ -30,6 +30,6 @@ if (given := context.config.attributes.get("connection")) is not None:
     migrate(given)
 else:
     database = Database(Settings().database)
-    with database.engine.begin() as connection:
+    with database.migrating() as connection:
         migrate(connection)
     database.close()

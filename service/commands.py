@@ -16,6 +16,7 @@ from service.store import keys, migrate
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Away, Database, now
 from service.store.marking import WrongBlobStore
+from service.store.migrate import ReleaseOutdated
 from service.supervisor import module_command
 
 
@@ -27,7 +28,7 @@ def run(options: Namespace) -> None:
         exporting.run(options.source, Path(options.output), Path(options.weights) if options.weights else None)
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # At level INFO, Alembic logs the kind of the database at every readiness probe.
+    # At level INFO, Alembic logs the kind of the database. `service.store.migrate` says which migrations have run.
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     # At level INFO, httpx logs the URLs of webhooks, which may hold secrets.
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -46,7 +47,7 @@ def run(options: Namespace) -> None:
             os.execv(command[0], command)
     except ValidationError as error:
         sys.exit("\n".join(f"NERN_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()))
-    except (ValueError, OSError, SQLAlchemyError, Away, Unreachable, WrongBlobStore) as error:
+    except (ValueError, OSError, SQLAlchemyError, Away, Unreachable, WrongBlobStore, ReleaseOutdated) as error:
         sys.exit(f"nern {options.command}: {error}")
 
 

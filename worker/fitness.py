@@ -7,9 +7,11 @@ import time
 
 import torch
 
+from service.store import migrate
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Database
 from service.store.marking import WrongBlobStore, check
+from service.store.migrate import Incompatible
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +67,9 @@ class Fitness:
 def unfit(database: Database, store: Blobs, device: torch.device) -> str | None:
     """What is wrong with this machine, as a sentence for clients; None if nothing is. Raises Away."""
     try:
+        migrate.probe(database)
         check(database, store)
-    except WrongBlobStore as error:
+    except (Incompatible, WrongBlobStore) as error:
         return str(error)
     except Unreachable:
         log.warning("the blob store does not answer", exc_info=True)

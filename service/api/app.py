@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from threading import Event
 
@@ -27,16 +28,18 @@ from service.jobs.cleanup import cleanup_forever
 from service.jobs.feed import Feed
 from service.jobs.sweep import sweep_forever
 from service.jobs.wakeups import make_waker
+from service.readiness import Readiness
 from service.serving.predictors import Predictors
 from service.serving.renderer import Renderer
 from service.settings import Settings
+from service.store import migrate
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Away, Database
 from service.store.marking import WrongBlobStore, is_new, mark
 from service.uploads.intake import Intake
 from service.uploads.resumable import Uploads
 from service.uploads.resumable import sweep_forever as sweep_uploads
-from service.uploads.staging import clear_abandoned
+from service.uploads.staging import clear_abandoned, probe_room
 from service.webhooks.sender import send_forever
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ def create_app(
     inspectors = Inspectors(settings.inspectors)
     stopping = stopping or Event()
     intake = Intake(settings, database, blobs, inspectors)
+    waker = make_waker(settings.broker_url)
     buckets = make_buckets(settings.owner_requests_per_minute, settings.broker_url)
     context = Context(
         owner="",
@@ -79,11 +83,21 @@ def create_app(
         intake=intake,
         uploads=Uploads(settings, database, blobs, intake, stopping),
         predictors=Predictors(database),
-        waker=make_waker(settings.broker_url),
+        waker=waker,
         feed=Feed(database, stopping, poll_seconds=settings.poll_seconds),
         renderer=Renderer.here(release),
         stopping=stopping,
-        probes={"inspection": inspectors.probe, **(probes or {})},
+        readiness=Readiness(
+            {
+                "database": database.probe,
+                "schema": partial(migrate.probe, database),
+                "blobs": partial(mark, database, blobs),
+                "storage": partial(probe_room, settings),
+                "broker": waker.probe,
+                "inspection": inspectors.probe,
+                **(probes or {}),
+            }
+        ),
     )
 
     @contextlib.asynccontextmanager

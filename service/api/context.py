@@ -3,7 +3,7 @@
 An endpoint never commits. The transaction of its session is committed when the endpoint returns.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Annotated, cast
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from service.access.keys import caller_of
 from service.jobs.feed import Feed
 from service.jobs.wakeups import Waker
+from service.readiness import Readiness
 from service.serving.predictors import Predictors
 from service.serving.renderer import Renderer
 from service.settings import Settings
@@ -40,8 +41,7 @@ class Context:
     waker: Waker
     feed: Feed
     renderer: Renderer
-    probes: Mapping[str, Callable[[], None]]
-    """Additional probes for /readyz, by name. Each raises an exception if the service is not ready."""
+    readiness: Readiness
     stopping: Event
     """Set when the server is about to stop. Event streams end then."""
 

@@ -27,6 +27,13 @@ POSTGRES_TIMEOUTS = {
 }
 
 
+# The number of the lock of PostgreSQL that a migration holds. Any number will do that nothing else in the database uses.
+MIGRATION_LOCK = 0x6E65726E
+
+# How long a migration waits for a table of PostgreSQL that a transaction uses. Meanwhile, later transactions wait for the
+# migration.
+LOCK_TIMEOUT = "5s"
+
 # Codes (SQLSTATE) of PostgreSQL: a write on a standby; a table or a column that does not exist.
 READ_ONLY = "25006"
 NO_TABLE_OR_COLUMN = ("42P01", "42703")
@@ -118,11 +125,12 @@ class Database:
                 session.execute(text("SELECT 1"))
 
     @contextmanager
-    def without_foreign_keys(self) -> Iterator[Connection]:
-        """A connection in a transaction, for migrations.
+    def migrating(self) -> Iterator[Connection]:
+        """A connection in a transaction, for migrations. Only one process is in such a block at a time; others wait.
 
         SQLite changes a table by a copy of the table, which is impossible while foreign keys are enforced. So foreign keys are
-        checked when the block ends. Raises BrokenReferences if a row refers to nothing; nothing is committed then.
+        checked when the block ends. Raises BrokenReferences if a row refers to nothing, and OperationalError if a transaction
+        keeps a table of PostgreSQL for longer than LOCK_TIMEOUT; nothing is committed then.
         """
         with self._writing.connect() as connection:
             sqlite = connection.dialect.name == "sqlite"
@@ -130,6 +138,9 @@ class Database:
                 _execute_outside_transaction(connection, "PRAGMA foreign_keys=OFF")
             try:
                 with connection.begin():
+                    if not sqlite:
+                        connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+                        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
                     yield connection
                     if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first()):
                         table, row, parent, _ = broken

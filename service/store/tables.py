@@ -57,11 +57,16 @@ class Owned:
 
 
 class Installation(Base):
-    """The only row has a random id of this database. Its blob store holds the same id; see `service.store.marking`."""
+    """The only row has a random id of this database. Its blob store holds the same id; see `service.store.marking`.
+
+    `oldest` is the migration of the oldest release that still works with the tables. It is null as long as no migration has
+    taken away what an older release needs; see `service.store.migrate`.
+    """
 
     __tablename__ = "installation"
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    oldest: Mapped[str | None] = mapped_column(String(32))
 
 
 class Checkpoint(Owned, Base):

@@ -28,6 +28,8 @@ FORM_BYTES = 2**20
 # A folder of this age belongs to an upload whose process was killed.
 ABANDONED_SECONDS = 24 * 3600
 
+# With less room in the data folder, the service takes no uploads.
+MIN_FREE_BYTES = 64 * 2**20
 
 # The most files that one form may have. The largest published checkpoints have a few hundred shards.
 MAX_FILES = 1000
@@ -74,6 +76,12 @@ def clear_abandoned(settings: Settings) -> None:
     for folder in settings.staging.glob("*"):
         if folder.stat().st_mtime < time.time() - ABANDONED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def probe_room(settings: Settings) -> None:
+    """Raises StorageFull if the data folder has hardly any room left."""
+    if (free := shutil.disk_usage(settings.data_dir).free) < MIN_FREE_BYTES:
+        raise problems.StorageFull(f"{settings.data_dir} has {free // 2**20} MiB left")
 
 
 def clean_filename(name: str) -> str:

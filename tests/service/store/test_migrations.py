@@ -48,7 +48,7 @@ def test_alembic_writes_a_migration_that_runs(tmp_path: Path, monkeypatch: pytes
 def test_a_migration_may_change_a_table_that_others_refer_to(database: Database) -> None:
     store_predictor(database, resnet8())
     with (
-        database.without_foreign_keys() as connection,
+        database.migrating() as connection,
         Operations(MigrationContext.configure(connection)).batch_alter_table("checkpoint") as table,
     ):
         table.drop_column("candidates")
@@ -62,7 +62,7 @@ def test_a_migration_that_breaks_references_changes_nothing(tmp_path: Path) -> N
     database = Database(f"sqlite:///{tmp_path / 'test.sqlite3'}")
     migrate.upgrade(database)
     store_predictor(database, resnet8())
-    with pytest.raises(BrokenReferences, match="refers to a row of checkpoint"), database.without_foreign_keys() as connection:
+    with pytest.raises(BrokenReferences, match="refers to a row of checkpoint"), database.migrating() as connection:
         connection.exec_driver_sql("DELETE FROM checkpoint")
     with database.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM checkpoint").scalar() == 1
