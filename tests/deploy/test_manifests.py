@@ -171,7 +171,7 @@ def test_probes_ask_open_routes_of_the_api(production: list[Object], tmp_path: P
 
 
 def test_the_probes_wait_for_as_long_as_the_answers_may_take(production: list[Object]) -> None:
-    from service.api.operations import PROBE_SECONDS
+    from service.readiness import PROBE_SECONDS
 
     [container] = of(production, "Deployment", "nern-api")["spec"]["template"]["spec"]["containers"]
     assert container["readinessProbe"]["timeoutSeconds"] > PROBE_SECONDS

@@ -16,11 +16,11 @@ import pytest
 from nern import tensorfile
 from service import problems
 from service.api.app import create_app
-from service.api.context import Context
 from service.inspection import pool, process
 from service.inspection.limits import WAITING_DESCRIPTORS
-from service.inspection.pool import MAX_TASKS, Inspectors, NotWarmedUp
+from service.inspection.pool import MAX_TASKS, Inspectors
 from service.inspection.process import Inspector, Task
+from service.readiness import Readiness
 from service.settings import Settings
 from service.store import migrate
 from service.store.database import Database
@@ -216,22 +216,14 @@ def test_the_application_has_a_process_wait_as_long_as_it_runs(tmp_path: Path) -
         before = children()
         app = create_app(settings)
         async with app.router.lifespan_context(app):
-            context: Context = app.state.context
-            with pytest.raises(NotWarmedUp):
-                context.probes["inspection"]()
+            readiness: Readiness = app.state.context.readiness
+            assert (await readiness.states())["inspection"] == "NotWarmedUp"
             await true(lambda: children() - before)
-            await true(lambda: is_well(context.probes["inspection"]))
+            while (await readiness.states())["inspection"] != "ok":
+                await asyncio.sleep(0.05)
         assert children() == before
 
     asyncio.run(run())
-
-
-def is_well(probe: Callable[[], None]) -> bool:
-    try:
-        probe()
-    except NotWarmedUp:
-        return False
-    return True
 
 
 def test_a_waiting_process_has_no_descriptor_more_than_it_needs(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
