@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from obstore.exceptions import GenericError, PermissionDeniedError
+from sqlalchemy import text, update
 
 from service.serving import figures
 from service.store import blobs, jobs, predictors
 from service.store.blobs import Blobs
-from service.store.tables import Job, Json, Predictor
+from service.store.tables import Installation, Job, Json, Predictor
 from tests.support.networks import dataset_file, npz, resnet8
 from tests.support.place import Place
 from tests.support.representations import opened
@@ -217,6 +218,31 @@ def test_a_worker_that_could_work_on_no_job_claims_none(
         now = 1200
         assert place.worker.work()
     assert place.job(id).state == "succeeded"
+
+
+def test_a_worker_goes_on_with_a_later_schema_until_that_takes_away_what_it_needs(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = place.add(resnet8(), architecture=None), place.add(resnet8(), architecture=None)
+    with place.database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        session.execute(text("ALTER TABLE job ADD COLUMN new VARCHAR"))
+    assert place.worker.work()
+    assert place.job(first).state == "succeeded"
+    with place.database.write() as session:
+        session.execute(update(Installation).values(oldest="9998"))
+    assert not Worker(place.settings, place.stopping).work()
+    assert place.job(second).attempt == 0
+    assert "this worker claims no jobs: the database is at migration 9999" in caplog.text
+
+
+def test_a_worker_of_a_new_release_waits_for_the_migration(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    id = place.add(resnet8(), architecture=None)
+    with place.database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0011'"))
+    assert not place.worker.work()
+    assert place.job(id).attempt == 0
+    assert "this worker claims no jobs: the database is at migration 0011" in caplog.text
 
 
 def test_a_blob_folder_that_is_not_there_is_not_made(place: Place, tmp_path: Path) -> None:

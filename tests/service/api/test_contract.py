@@ -1,6 +1,7 @@
 """The HTTP contract: what is the same for all routes."""
 
 import threading
+from dataclasses import replace
 from threading import Event
 from typing import Any
 from unittest.mock import MagicMock, patch
@@ -9,13 +10,18 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from obstore.exceptions import GenericError
+from sqlalchemy import text, update
 
 from service import problems
+from service.jobs.wakeups import CeleryWaker
+from service.readiness import Readiness
 from service.settings import Settings
 from service.store.blobs import MARK
 from service.store.database import Database
+from service.store.tables import Installation
 from tests.support import rows
 from tests.support.calls import files, is_problem, new_job, upload
+from tests.support.servers import free_port
 from tests.support.waiting import DEADLINE_SECONDS, until
 
 
@@ -99,11 +105,34 @@ def test_health(client: httpx.Client, database: Database) -> None:
     names = ("database", "schema", "blobs", "storage", "broker", "inspection")
     assert client.get("/readyz").json() == dict.fromkeys(names, "ok")
     assert client.get("/docs").status_code == client.get("/openapi.json").status_code == 200
-    with database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+
+
+@pytest.mark.parametrize(
+    ("migration", "oldest", "state"),
+    [("0001", None, "SchemaOutdated"), ("9999", None, "ok"), ("9999", "0013", "ok"), ("9999", "9998", "ReleaseOutdated")],
+)
+def test_a_replica_is_ready_on_a_later_schema_that_takes_nothing_away(
+    client: httpx.Client, database: Database, migration: str, oldest: str | None, state: str
+) -> None:
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :migration"), {"migration": migration})
+        session.execute(update(Installation).values(oldest=oldest))
     answer = client.get("/readyz")
-    assert is_problem(answer, 503, "unavailable", "schema")
-    assert answer.json()["checks"]["schema"] == "SchemaOutdated"
+    if state == "ok":
+        assert (answer.status_code, answer.json()["schema"]) == (200, "ok")
+    else:
+        assert is_problem(answer, 503, "unavailable", "these probes fail: schema")
+        assert answer.json()["checks"]["schema"] == state
+
+
+def test_a_broker_that_is_away_does_not_take_the_service_down(client: httpx.Client, app: FastAPI) -> None:
+    waker = CeleryWaker(f"redis://127.0.0.1:{free_port()}/0")
+    app.state.context = replace(app.state.context, waker=waker, readiness=Readiness({"database": str, "broker": waker.probe}))
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"database": "ok", "broker": "degraded"})
+    job = new_job(client)
+    assert job.status_code == 202
+    assert client.get(f"/v1/jobs/{job.json()['id']}").json()["state"] == "queued"
 
 
 def test_a_blob_store_that_is_away_is_named(client: httpx.Client) -> None:

@@ -17,7 +17,9 @@ from service.store.database import Database
 from service.store.migrate import SchemaOutdated
 from service.store.tables import Base
 from tests.support import rows
+from tests.support.networks import resnet8
 from tests.support.rows import NOW
+from tests.support.stored import store_predictor
 
 
 def test_migrations_make_the_tables_that_the_models_describe(database: Database) -> None:
@@ -122,6 +124,8 @@ def test_migrations_run_from_the_command_of_alembic_and_can_be_undone(tmp_path: 
     database = Database(Settings().database)
     command.upgrade(config, "head")
     migrate.probe(database)
+    # The migrations change tables whose rows refer to each other.
+    store_predictor(database, resnet8())
     command.downgrade(config, "base")
     assert inspect(database.engine).get_table_names() == ["alembic_version"]
     database.close()
