@@ -22,84 +22,98 @@ NO_SETTINGS = re.compile(
 
 
 class Settings(BaseSettings):
-    """All settings. The defaults run the embedded service: an SQLite database, a folder of blobs and a local worker."""
+    """All settings. The defaults run the embedded service: an SQLite database, a folder of blobs and a local worker.
+
+    The descriptions are Markdown. `service.reference` writes them into docs/settings.md.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on. On an address that is not a loopback address, the service does not start without "
-        "API keys",
+        description="Address to listen on. On an address that is not loopback, the service starts only with API keys",
     )
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on. 0 picks a free port, which is printed")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on. `0` picks a free port, which is printed")
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="Comma-separated list of scope:key or scope@owner:key. A key has 16 characters or more. Scopes: read, "
-        "write (which includes read), admin (which includes both). Clients send Authorization: Bearer KEY",
+        description="`scope:key` or `scope@owner:key`, several separated by commas. A key has 16 characters or more. Scopes: "
+        "`read`, `write` (also uploads and jobs), `admin` (also deletion). Clients send `Authorization: Bearer KEY`",
     )
     data_dir: Path = Field(
         Path("nern-data"),
-        description="Folder of the embedded database, the blobs, uploads in progress (staging) and the worker's log",
+        description="Folder of the embedded database, the blobs, uploads in progress (`staging`) and the worker's log "
+        "(`logs/worker.log`)",
     )
     database_url: str | None = Field(
         None,
-        description="URL of the database, postgresql://…. Without it: an SQLite file in the data directory, which is migrated "
-        "when the service starts",
+        description="`postgresql://…`. None: an SQLite file in the data folder, which `nern serve` migrates when it starts",
     )
     broker_url: str | None = Field(
         None,
-        description="URL of the broker that wakes Celery workers, redis://…. Without it: a local worker looks for jobs",
+        description="`redis://…`, through which the API wakes Celery workers. None: `nern serve` runs a local worker",
     )
     blob_url: str | None = Field(
         None,
-        description="URL of the blob store, file:///… or s3://bucket/prefix with credentials from AWS_*. Without it: the "
-        "folder blobs in the data directory",
+        description="`file:///…` or `s3://bucket/prefix` (credentials from `AWS_*`). None: `blobs` in the data folder",
     )
     max_upload_bytes: int = Field(
         4 * GIB,
         gt=0,
-        description="Size of the largest file that is accepted, and the largest size of a dataset's unpacked arrays",
+        description="The largest file that is accepted, and the most that a dataset may take unpacked",
     )
     upload_expiry_hours: float = Field(
         24,
         gt=0,
         description="Hours for which a resumable upload is kept after its latest byte, and its outcome after its end",
     )
-    max_body_bytes: int = Field(8 * MIB, gt=0, description="Size of the largest JSON body that is accepted")
+    max_body_bytes: int = Field(8 * MIB, gt=0, description="The largest JSON body that is accepted")
     max_connections: int = Field(
         4096,
         gt=0,
-        description="Connections of clients to an API process. Beyond that, those are closed that wait for a request",
+        description="Connections of clients to an API process. Beyond that, those are closed that have waited for a request "
+        "for the longest",
     )
     owner_requests_per_minute: int = Field(
-        0, ge=0, description="Requests that an owner may send in a minute, all of them at once if it likes. 0: any number"
+        0,
+        ge=0,
+        description="Requests that an owner may send in a minute, all of them at once if it likes. More are answered 429. "
+        "Replicas count together in Redis, if there is one. 0: any number",
     )
-    owner_waiting_jobs: int = Field(0, ge=0, description="Jobs of an owner that may wait. 0: any number")
-    owner_running_jobs: int = Field(0, ge=0, description="Jobs of an owner that run at the same time. 0: any number")
+    owner_waiting_jobs: int = Field(0, ge=0, description="Jobs of an owner that may wait. More are answered 429. 0: any number")
+    owner_running_jobs: int = Field(
+        0, ge=0, description="Jobs of an owner that run at the same time; the others wait. 0: any number"
+    )
     owner_stored_bytes: int = Field(
         0,
         ge=0,
-        description="Bytes of checkpoints, datasets, predictors and uploads that an owner may have stored. 0: any number",
+        description="Bytes of checkpoints, datasets, predictors and resumable uploads that an owner may have stored. More are "
+        "answered 413. 0: any number",
     )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="Device that workers train on: cpu, cuda, cuda:1 for the second of several GPUs, or auto for a GPU if "
-        "there is one",
+        description="Where workers train: `cpu`, `cuda`, `cuda:1` (the second of several GPUs), or `auto`: a GPU if there is "
+        "one",
     )
     threads: int = Field(0, ge=0, description="Processor threads of a training. 0: one for each core")
     inspect_seconds: int = Field(120, gt=0, description="Time limit for the inspection of one uploaded file")
     inspectors: int = Field(
         2,
         ge=0,
-        description="Inspecting processes that wait for uploads, with 300 MB of memory each. 0: a process is started when a "
-        "file arrives, which takes two seconds",
+        description="Processes of the API that wait for an uploaded file. Each takes 300 MB of memory. With 0, a process is "
+        "started when a file comes, and its start takes two seconds",
     )
-    lease_seconds: float = Field(30, gt=0, description="How long a worker that has gone silent keeps its job")
+    lease_seconds: float = Field(
+        30,
+        gt=0,
+        description="How long a worker that has gone silent keeps its job, and an API process that has gone silent the file "
+        "that it inspects",
+    )
     max_attempts: int = Field(
         3,
         gt=0,
-        description="A job fails after so many attempts in a row without progress that was stored, whose workers went silent",
+        description="A job fails after so many attempts in a row without progress that was stored, whose workers went silent. "
+        "Also how often an API process inspects the file of a resumable upload without being asked",
     )
     snapshot_seconds: float = Field(
         10,
@@ -109,7 +123,8 @@ class Settings(BaseSettings):
     )
     webhook_networks: str = Field(
         "",
-        description="Networks that webhooks may be sent to besides public addresses: a comma-separated list such as 10.0.0.0/8",
+        description="Networks that [webhooks](jobs.md#webhooks) may be sent to besides public addresses: a comma-separated "
+        "list such as `10.0.0.0/8`",
     )
     keep_events_days: float = Field(
         30, ge=0, description="Days after the end of a job for which its events are kept. 0: for ever"
@@ -122,12 +137,15 @@ class Settings(BaseSettings):
     keep_snapshots_days: float = Field(
         7,
         ge=0,
-        description="Days for which failed and cancelled jobs keep their snapshots, for a retry from there. 0: for ever",
+        description="Days for which failed and cancelled jobs keep their snapshots, for a `retry` from there. 0: for ever",
     )
-    poll_seconds: float = Field(
-        0.5, gt=0, description="How often idle workers look for jobs, and event streams look for events"
+    poll_seconds: float = Field(0.5, gt=0, description="How often idle workers look for jobs, and event streams for events")
+    sweep_seconds: float = Field(
+        5,
+        gt=0,
+        description="How often the API looks for jobs of silent workers, and for resumable uploads that have expired or wait "
+        "for their inspection",
     )
-    sweep_seconds: float = Field(5, gt=0, description="How often the service looks for jobs of silent workers")
 
     @classmethod
     def load(cls) -> "Settings":
