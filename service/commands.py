@@ -15,7 +15,6 @@ from service.settings import Settings
 from service.store import keys, migrate
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Away, Database, now
-from service.store.marking import WrongBlobStore
 from service.store.migrate import ReleaseOutdated
 from service.supervisor import module_command
 
@@ -47,7 +46,7 @@ def run(options: Namespace) -> None:
             os.execv(command[0], command)
     except ValidationError as error:
         sys.exit("\n".join(f"NERN_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()))
-    except (ValueError, OSError, SQLAlchemyError, Away, Unreachable, WrongBlobStore, ReleaseOutdated) as error:
+    except (ValueError, OSError, SQLAlchemyError, Away, Unreachable, ReleaseOutdated) as error:
         sys.exit(f"nern {options.command}: {error}")
 
 

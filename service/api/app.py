@@ -35,7 +35,7 @@ from service.settings import Settings
 from service.store import migrate
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Away, Database
-from service.store.marking import WrongBlobStore, is_new, mark
+from service.store.marking import is_new, mark
 from service.uploads.intake import Intake
 from service.uploads.resumable import Uploads
 from service.uploads.resumable import sweep_forever as sweep_uploads
@@ -147,5 +147,5 @@ def _mark(database: Database, blobs: Blobs) -> None:
     """Marks the blob store for the workers. If that fails, the readiness probe says so and tries again."""
     try:
         mark(database, blobs)
-    except (WrongBlobStore, Unreachable, Away) as error:
+    except (Unreachable, Away) as error:
         log.error("the blob store can't be used: %s", error)

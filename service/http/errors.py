@@ -18,6 +18,7 @@ from service.http.fields import object_at, unknown_field
 from service.problems import Problem
 from service.store.blobs import Full, Missing, Unreachable
 from service.store.database import Away, WrongSchema
+from service.store.marking import WrongBlobStore
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +111,13 @@ async def _on_blobs_away(request: Request, error: Exception) -> Response:
     if isinstance(error, Full):
         log.error("the blob store is full", exc_info=error)
         return respond(request, storage_full())
-    log.error("the blob store does not answer", exc_info=error)
-    return respond(request, problems.Unavailable("the blob store does not answer; try again", headers={"Retry-After": "5"}))
+    if isinstance(error, WrongBlobStore):
+        log.error("the blob store can't be used: %s", error)
+        detail = "the blob store is not that of the service, or is not mounted"
+    else:
+        log.error("the blob store does not answer", exc_info=error)
+        detail = "the blob store does not answer; try again"
+    return respond(request, problems.Unavailable(detail, headers={"Retry-After": "5"}))
 
 
 async def _on_lost_blob(request: Request, error: Exception) -> Response:

@@ -3,12 +3,12 @@
 from sqlalchemy import select
 
 from service.store import blobs
-from service.store.blobs import Blobs
+from service.store.blobs import Blobs, Unreachable
 from service.store.database import Away, Database
 from service.store.tables import Checkpoint, Installation
 
 
-class WrongBlobStore(Exception):
+class WrongBlobStore(Unreachable):
     """The blob store does not have the blobs of the database: perhaps it is not mounted."""
 
 

@@ -31,6 +31,7 @@ from service.store import blobs, checkpoints, datasets
 from service.store.blobs import Blobs
 from service.store.database import Database
 from service.store.ids import new_id
+from service.store.marking import mark
 from service.store.tables import Checkpoint, Dataset, Graph, Json
 
 # Networks that were trained on ImageNet expect this normalisation. It is the default for images of three channels.
@@ -77,7 +78,7 @@ class Intake:
 
     def __init__(self, settings: Settings, database: Database, store: Blobs, inspectors: Inspectors) -> None:
         self._settings = settings
-        self._database = database
+        self._database = self._whole_database = database
         self._store = store
         self._inspectors = inspectors
 
@@ -152,8 +153,9 @@ class Intake:
 
         If another upload of the same file was faster, the other row is returned. If blobs of the other row are lost, the files
         take their place. The blobs are deleted if `row` does not exist in the end. They stay if `row` may exist, because a row
-        is useless without its blobs.
+        is useless without its blobs. Raises WrongBlobStore for a blob store that is not that of the database.
         """
+        await run_in_threadpool(mark, self._whole_database, self._store)
         if (earlier := await run_in_threadpool(self._read, known)) is not None:
             await self._heal(earlier.id, content)
             return earlier, False

@@ -13,6 +13,7 @@ from service.inspection.process import Task
 from service.settings import Settings
 from service.store import blobs, jobs
 from service.store.blobs import Blobs
+from service.store.database import Database
 from service.store.marking import mark
 from service.store.tables import Job
 from tests.support import migrated, rows
@@ -24,12 +25,12 @@ SHORT = {"steps": 12, "hidden": 8, "image_batch": 4}
 
 
 class Place:
-    """The state of a service, in a folder, and a worker for its jobs."""
+    """The state of a service, in a folder, and a worker for its jobs. `database_url`: a migrated database to use."""
 
-    def __init__(self, folder: Path) -> None:
-        self.settings = Settings(data_dir=folder, lease_seconds=5, threads=1)
+    def __init__(self, folder: Path, database_url: str | None = None) -> None:
+        self.settings = Settings(data_dir=folder, database_url=database_url, lease_seconds=5, threads=1)
         folder.mkdir()
-        self.database = migrated.sqlite(self.settings.database)
+        self.database = Database(database_url) if database_url else migrated.sqlite(self.settings.database)
         mark(self.database, Blobs(self.settings.blobs))
         self.stopping = Event()
         self.worker = Worker(self.settings, self.stopping)

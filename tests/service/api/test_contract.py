@@ -201,7 +201,8 @@ def test_a_blob_store_without_the_blobs_of_the_database_is_named(client: httpx.C
     (settings.data_dir / "blobs" / "checkpoints").rename(settings.data_dir / "elsewhere")
     answer = client.get("/readyz")
     assert answer.json()["checks"]["blobs"] == "WrongBlobStore"
-    assert not mark.exists()
+    assert is_problem(upload(client), 503, "unavailable", "the blob store is not that of the service")
+    assert not files(settings.data_dir / "blobs")
 
 
 def test_a_database_without_the_tables_of_this_release_is_unavailable(client: httpx.Client, database: Database) -> None:

@@ -139,6 +139,15 @@ def test_the_same_bytes_are_another_checkpoint_for_another_owner(client: httpx.C
     assert data.json()["id"] != ids["datasets"]
 
 
+@pytest.mark.usefixtures("ids")
+def test_an_owner_without_checkpoints_takes_no_blob_store_for_a_new_one(client: httpx.Client, settings: Settings) -> None:
+    """As where nothing is mounted, while another owner has checkpoints."""
+    blobs = settings.data_dir / "blobs"
+    blobs.rename(settings.data_dir / "elsewhere")
+    assert is_problem(upload(client), 503, "unavailable", "the blob store is not that of the service")
+    assert not blobs.exists()
+
+
 def test_an_idempotency_key_is_the_owners_own(client: httpx.Client) -> None:
     made = []
     for key in (OURS, THEIRS, OURS):
