@@ -19,14 +19,17 @@ from service.api.app import create_app
 from service.inspection import process
 from service.settings import Settings
 from service.store import ids, jobs, predictors
+from service.store.blobs import Blobs
 from service.store.database import now
 from service.store.tables import Predictor
 from tests.support import migrated
+from tests.support.calls import is_problem
 from tests.support.networks import resnet8
 from tests.support.place import Place
 from tests.support.processes import environment
 from tests.support.served import served
 from tests.support.servers import postgres_tools
+from tests.support.stored import embedded_database, store_predictor
 from tests.support.waiting import DEADLINE_SECONDS, until
 from worker.attempt import Attempt
 from worker.run import Worker
@@ -117,7 +120,7 @@ def restored(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
     run(f"Restore, {kind}", variables[1], tools)
     settings = Settings(data_dir=new, database_url=urls[1], lease_seconds=1, sweep_seconds=0.1, threads=1, inspectors=0)
     yield original, settings
-    original.place.database.close()
+    original.place.close()
 
 
 @pytest.fixture(autouse=True)
@@ -125,8 +128,16 @@ def _warm_inspectors(inspection_command: tuple[str, ...], monkeypatch: pytest.Mo
     monkeypatch.setattr(process, "COMMAND", inspection_command)
 
 
-def test_a_restored_service_has_everything_and_goes_on(restored: tuple[Original, Settings]) -> None:
+def test_a_restored_service_has_everything_and_goes_on(restored: tuple[Original, Settings], tmp_path: Path) -> None:
     original, settings = restored
+    # It takes no blob store for its own that is empty, or that of another service.
+    for name, owner in [("empty", None), ("strange", ids.new_id())]:
+        store = tmp_path / name
+        store.mkdir()
+        if owner:
+            Blobs(store.as_uri()).mark(owner)
+        states = readiness(settings.model_copy(update={"blob_url": store.as_uri()}))
+        assert (states["database"], states["blobs"]) == ("ok", "WrongBlobStore")
     with served(create_app(settings)) as client:
         ready = client.get("/readyz")
         assert ready.status_code == 200, ready.text
@@ -137,42 +148,33 @@ def test_a_restored_service_has_everything_and_goes_on(restored: tuple[Original,
 
         # The worker that held the job is not there any more.
         until(lambda: job()["state"] == "queued", what="the end of the lease")
-        assert Worker(settings, Event()).work()
+        worker = Worker(settings, Event())
+        assert worker.work()
+        worker._database.close()
         assert job()["state"] == "succeeded", job()["error"]
         events = client.get(f"/v1/jobs/{original.job}/events", params={"limit": 200}).json()["items"]
         [resumed] = [event["data"] for event in events if event["kind"] == "resumed"]
         assert (resumed["step"] >= STOPPED_AFTER, resumed["refused"]) == (True, [])
 
 
-@pytest.mark.parametrize("kind", ["embedded"])
-def test_a_restored_database_uses_no_blob_store_but_its_own(restored: tuple[Original, Settings], tmp_path: Path) -> None:
-    _, settings = restored
-    strange = Place(tmp_path / "strange")
-    strange.database.close()
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    for store in (strange.settings.data_dir / "blobs", empty):
-        states = readiness(settings.model_copy(update={"blob_url": store.as_uri()}))
-        assert (states["database"], states["blobs"]) == ("ok", "WrongBlobStore")
-    assert not list(empty.iterdir())
-    assert not Worker(settings.model_copy(update={"blob_url": empty.as_uri()}), Event()).work()
-
-
-@pytest.mark.parametrize("kind", ["embedded"])
-def test_a_database_without_its_blobs_serves_its_predictors(restored: tuple[Original, Settings], tmp_path: Path) -> None:
+def test_a_database_without_its_blobs_serves_its_predictors(tmp_path: Path) -> None:
     """The blobs are lost for good. The operator makes an empty blob store that of the database."""
-    original, settings = restored
-    empty = tmp_path / "empty"
-    variables = {"NERN_DATA_DIR": str(settings.data_dir), "BLOBS": str(empty)}
-    run("Without the blobs", variables, None)
-    alone = settings.model_copy(update={"blob_url": empty.as_uri()})
-    with served(create_app(alone)) as client:
+    settings = Settings(data_dir=tmp_path / "data", inspectors=0)
+    with embedded_database(settings) as database:
+        predictor = store_predictor(database, resnet8())
+        with database.read() as session:
+            checkpoint = session.get_one(Predictor, predictor).checkpoint_id
+    assert readiness(settings)["blobs"] == "WrongBlobStore"
+    run("Without the blobs", {"NERN_DATA_DIR": str(settings.data_dir), "BLOBS": str(settings.data_dir / "blobs")}, None)
+    with served(create_app(settings)) as client:
         assert client.get("/readyz").status_code == 200
-        assert client.get(f"/v1/predictors/{original.predictor}/file").content == original.artefact
-        checkpoint = client.get(f"/v1/jobs/{original.job}").json()["checkpoint_id"]
-        assert client.get(f"/v1/checkpoints/{checkpoint}/file").status_code == 410
+        assert client.get(f"/v1/predictors/{predictor}/weights").status_code == 200
+        assert is_problem(client.get(f"/v1/checkpoints/{checkpoint}/file"), 410, "lost")
 
 
 def readiness(settings: Settings) -> dict[str, str]:
-    states: dict[str, str] = asyncio.run(create_app(settings).state.context.readiness.states())
+    """What a process with these settings says about its parts."""
+    app = create_app(settings)
+    states: dict[str, str] = asyncio.run(app.state.context.readiness.states())
+    app.state.context.database.close()
     return states

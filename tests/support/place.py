@@ -35,6 +35,11 @@ class Place:
         self.stopping = Event()
         self.worker = Worker(self.settings, self.stopping)
 
+    def close(self) -> None:
+        """Closes the connections to the database."""
+        self.database.close()
+        self.worker._database.close()
+
     def add(
         self,
         state_dict: dict[str, torch.Tensor],

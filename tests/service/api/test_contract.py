@@ -173,7 +173,7 @@ def test_an_upload_that_finds_the_disk_full_leaves_nothing(
     assert upload(client).status_code == 201
 
 
-@pytest.mark.parametrize("hangs", ["obstore.get", "service.store.database.Database.probe"])
+@pytest.mark.parametrize("hangs", ["obstore.get", "service.store.database.Database.read"])
 def test_a_dependency_that_hangs_does_not_hold_the_readiness_probe(client: httpx.Client, hangs: str) -> None:
     over, part = Event(), "blobs" if hangs == "obstore.get" else "database"
     with patch(hangs, lambda *_, **__: over.wait(DEADLINE_SECONDS)), patch("service.readiness.PROBE_SECONDS", 0.1):
