@@ -1,6 +1,7 @@
 """What the code may know, and what the documents must say."""
 
 import ast
+import asyncio
 import importlib
 import re
 import sys
@@ -94,6 +95,23 @@ def test_the_reference_of_options_is_up_to_date() -> None:
         for option, field in request.model_fields.items():
             assert option == "recipe" or f"| `{option}` |" in text
             assert option == "recipe" or field.description, f"{option} has no description"
+
+
+def test_every_part_that_readiness_tells_of_is_documented(tmp_path: Path) -> None:
+    documented = (ROOT / "docs/operations.md").read_text()
+    app = create_app(Settings(data_dir=tmp_path, inspectors=0), probes={"worker": lambda: None})
+    for part in asyncio.run(app.state.context.readiness.states()):
+        assert f"| `{part}` |" in documented, part
+
+
+def test_the_log_lines_that_operators_look_for_exist() -> None:
+    table = (ROOT / "docs/operations.md").read_text().partition("## When something is wrong")[2]
+    lines = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")]
+    assert len(lines) > 15
+    code = "".join(path.read_text() for package in ("service", "worker") for path in (ROOT / package).rglob("*.py"))
+    for fault, _, _, log, _ in lines[1:]:
+        for quoted in re.findall(r"`([^`]+)`", log):
+            assert quoted in code, f"{fault}: {quoted}"
 
 
 def test_every_figure_is_documented() -> None:

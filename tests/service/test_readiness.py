@@ -91,6 +91,9 @@ def test_requests_at_the_same_time_share_a_run(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(readiness, "PROBE_SECONDS", 0.1)
         parts = Readiness({"database": hang})
         assert await asyncio.gather(*(parts.states() for _ in range(20))) == [{"database": "TimeoutError"}] * 20
+        [thread] = [thread for thread in threading.enumerate() if thread.name == "probe of database"]
+        # Such a thread does not keep the process from ending.
+        assert thread.daemon
 
     asyncio.run(ask())
     over.set()
