@@ -1,11 +1,12 @@
 """How much memory does each process need, and how many bytes does the database need for each thing?
 
-python -m bench.sizing [--images 10000] [--steps 2000] [--quick]
+python -m bench.sizing [--images 10000] [--steps 400] [--quick]
 
 As deployed: PostgreSQL, Redis, one API replica and one Celery worker as processes. A client uploads a ResNet-20 with random
 weights and --images images of 32 x 32 pixels, and follows a job of --steps steps; then it fetches all weights. "at rest" is the
-resident memory before, "most" the largest until the end. The bytes of the database are those of tables with their indexes,
-after the rows of that job were copied --copies times; "each" is the mean. The last row is the size of the artefact itself.
+resident memory before, of which "own" is not shared with other processes; "most" is the largest resident memory until the end.
+The bytes of the database are those of tables with their indexes, after the rows of that job were copied --copies times; "each"
+is the mean. The last row is the size of the artefact itself.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import httpx
 import psutil
 from sqlalchemy import text
 
-from bench.tables import Row, parser, progress, show
+from bench.tables import Row, parser, show
 from nern.architectures.cifar import ResNet
 from service.store import migrate
 from service.store.database import Database
@@ -28,8 +29,10 @@ from tests.support.processes import celery_worker, serving
 from tests.support.waiting import until
 
 # A copy of each row of a table, with ids of its own. `{columns}` are the columns without the id.
-COPY = "INSERT INTO {table} ({id}, {columns}) SELECT {new}, {columns} FROM {table}, generate_series(1, :copies) AS number"
-NEW_ID = "'00000000-0000-7000-8000-' || lpad(number::text, 12, '0')"
+COPY = "INSERT INTO {table} ({id}, {columns}) SELECT {new}, {columns} FROM {table}, generate_series(1, :copies) AS copy"
+NEW_ID = "'00000000-0000-7000-8000-' || lpad(copy::text, 12, '0')"
+
+NO_MEMORY = {"at rest": None, "own": None, "most": None}
 
 # The tables in the order of their references, and the column that a copy has another value in.
 TABLES = {"job": "id", "job_event": "job_id", "predictor": "id", "predictor_chunk": "predictor_id"}
@@ -38,7 +41,7 @@ TABLES = {"job": "id", "job_event": "job_id", "predictor": "id", "predictor_chun
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--images", type=int, default=10_000)
-    arguments.add_argument("--steps", type=int, default=2000)
+    arguments.add_argument("--steps", type=int, default=400)
     arguments.add_argument("--copies", type=int, default=200)
     options = arguments.parse_args()
     if options.quick:
@@ -72,13 +75,13 @@ def processes(folder: Path, settings: dict[str, str], options: argparse.Namespac
             "Celery worker": psutil.Process(worker.pid),
             "training worker": training,
         }
-        at_rest = {name: process.memory_info().rss for name, process in found.items()}
-        progress.print({name: nbytes // 2**20 for name, nbytes in at_rest.items()})
+        at_rest = {name: process.memory_full_info() for name, process in found.items()}
         work(client, options)
         for name, process in found.items():
             # The process that took the upload has ended.
             most = None if process == inspecting else peak(process)
-            yield {"what": name, "at rest": at_rest[name] / 2**20, "most": most, "each": None}
+            memory = {"at rest": at_rest[name].rss / 2**20, "own": at_rest[name].uss / 2**20, "most": most}
+            yield {"what": name, **memory, "each": None}
 
 
 def work(client: httpx.Client, options: argparse.Namespace) -> None:
@@ -105,9 +108,9 @@ def things(database: Database, copies: int) -> Iterator[Row]:
     with database.read() as session:
         for table in TABLES:
             size, count = session.execute(text(f"SELECT pg_total_relation_size('{table}'), count(*) FROM {table}")).one()  # noqa: S608
-            yield {"what": f"{table}, {count // (copies + 1)} for a job", "at rest": None, "most": None, "each": size / count}
+            yield {"what": f"{table}, {count // (copies + 1)} for a job", **NO_MEMORY, "each": size / count}
         artefact = session.scalar(text("SELECT min(size) FROM predictor"))
-        yield {"what": "artefact", "at rest": None, "most": None, "each": float(artefact or 0)}
+        yield {"what": "artefact", **NO_MEMORY, "each": float(artefact or 0)}
 
 
 def peak(process: psutil.Process) -> float:
