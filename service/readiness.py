@@ -92,4 +92,8 @@ def _state(name: str, failure: Exception | None, *, database_answers: bool) -> s
 
 
 def _told(state: str, failure: Exception | None) -> str:
-    return f"{state} ({type(failure).__name__}: {failure})" if failure else state
+    """A state with the whole error, for the log."""
+    if failure is None:
+        return state
+    kind = type(failure).__name__
+    return ": ".join(filter(None, (state if state == kind else f"{state}, {kind}", str(failure))))

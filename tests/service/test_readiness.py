@@ -121,7 +121,7 @@ def test_changes_are_logged_once_with_what_clients_do_not_see(caplog: pytest.Log
 
     async def ask() -> None:
         nonlocal works
-        parts = Readiness({"database": probe, "storage": well})
+        parts = Readiness({"database": probe, "storage": well, "broker": probe})
         await parts.states()
         await parts.states()
         works = True
@@ -131,6 +131,8 @@ def test_changes_are_logged_once_with_what_clients_do_not_see(caplog: pytest.Log
     with caplog.at_level(logging.INFO):
         asyncio.run(ask())
     assert [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "service.readiness"] == [
-        ("WARNING", "readiness of database: ConnectionError (ConnectionError: nobody listens at db.example.org)"),
+        ("WARNING", "readiness of database: ConnectionError: nobody listens at db.example.org"),
+        ("WARNING", "readiness of broker: degraded, ConnectionError: nobody listens at db.example.org"),
         ("INFO", "readiness of database: ok"),
+        ("INFO", "readiness of broker: ok"),
     ]
