@@ -1,6 +1,6 @@
 """How much memory does each process need, and how many bytes does the database need for each thing?
 
-python -m bench.sizing [--images 10000] [--steps 400] [--quick]
+python -m bench.sizing [--images 10000] [--steps 100] [--quick]
 
 As deployed: PostgreSQL, Redis, one API replica and one Celery worker as processes. A client uploads a ResNet-20 with random
 weights and --images images of 32 x 32 pixels, and follows a job of --steps steps; then it fetches all weights. "at rest" is the
@@ -41,11 +41,11 @@ TABLES = {"job": "id", "job_event": "job_id", "predictor": "id", "predictor_chun
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--images", type=int, default=10_000)
-    arguments.add_argument("--steps", type=int, default=400)
+    arguments.add_argument("--steps", type=int, default=100)
     arguments.add_argument("--copies", type=int, default=200)
     options = arguments.parse_args()
     if options.quick:
-        options.images, options.steps = 1000, 200
+        options.images = 1000
     with TemporaryDirectory(prefix="nern-sizing-") as name:
         folder = Path(name)
         with servers.own_postgres(folder / "postgres") as url, servers.own_redis(folder / "redis") as broker:
