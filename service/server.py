@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import signal
 import socket
 from threading import Event
@@ -14,6 +15,9 @@ from service.http.connections import limited, room_for_connections
 from service.jobs.ends import recorder
 from service.settings import Settings
 from service.supervisor import Supervisor, module_command
+from service.tracing.sending import sent
+
+log = logging.getLogger(__name__)
 
 # How long a server that is stopping waits for requests in flight.
 GRACE_SECONDS = 20
@@ -41,7 +45,11 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     app = create_app(settings, stopping=stopping, probes={"worker": worker.probe} if worker else None)
     protocol = limited(room_for_connections(settings.max_connections))
     config = uvicorn.Config(app, http=protocol, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
-    with _listen(settings.host, settings.port) as listening, worker.running(stopping) if worker else contextlib.nullcontext():
+    with (
+        sent("nern-api"),
+        _listen(settings.host, settings.port) as listening,
+        worker.running(stopping) if worker else contextlib.nullcontext(),
+    ):
         server = Server(config, stopping)
         # A signal may arrive as soon as the address is printed, before uvicorn has its own handlers. When uvicorn has ended, it
         # raises the signal that ended it once more, for the same handlers.
@@ -49,8 +57,17 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
             signal.signal(number, server.handle_exit)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"
-        print(json.dumps({"url": url}) if as_json else f"NeRN listens on {url} (documentation: {url}/docs)", flush=True)
+        _tell(url, settings, as_json=as_json)
         server.run(sockets=[listening])
+
+
+def _tell(url: str, settings: Settings, *, as_json: bool) -> None:
+    """Prints the address, for people or as JSON. If the log is JSON, a line for people is logged: nothing else is to be read."""
+    listens = f"NeRN listens on {url} (documentation: {url}/docs)"
+    if as_json or settings.log_format == "text":
+        print(json.dumps({"url": url}) if as_json else listens, flush=True)
+    else:
+        log.info("%s", listens)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,10 +22,21 @@ NO_SETTINGS = re.compile(
 )
 
 
-class Settings(BaseSettings):
-    """All settings. The defaults run the embedded service: an SQLite database, a folder of blobs and a local worker."""
+class LogSettings(BaseSettings):
+    """How a process writes its log. It is known before the other settings, which may be wrong."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    log_format: Literal["text", "json"] = Field(
+        "text", description="The form of the log: text for people, or json, one object a line, for what collects logs"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level that is logged. Libraries log nothing below info"
+    )
+
+
+class Settings(LogSettings):
+    """All settings. The defaults run the embedded service: an SQLite database, a folder of blobs and a local worker."""
 
     host: str = Field(
         "127.0.0.1",

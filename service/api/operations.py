@@ -16,6 +16,9 @@ from service.http.policy import policy
 from service.store import migrate
 from service.store.marking import mark
 
+# Asked every few seconds, by whatever runs the service.
+PROBES = ("/livez", "/readyz")
+
 router = APIRouter(tags=["operations"])
 
 # The deadline of each probe. A dependency that takes longer is not ready.
