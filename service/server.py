@@ -62,7 +62,7 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
 
 
 def _tell(url: str, settings: Settings, *, as_json: bool) -> None:
-    """Prints the address, for people or as JSON. If the log is JSON, a line for people is logged: nothing else is to be read."""
+    """Prints the address, for people or as JSON. If the log is JSON, the line for people is one of the log."""
     listens = f"NeRN listens on {url} (documentation: {url}/docs)"
     if as_json or settings.log_format == "text":
         print(json.dumps({"url": url}) if as_json else listens, flush=True)

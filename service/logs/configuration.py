@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 # NERN_LOG_LEVEL is the level of these. Libraries tell too much below INFO, secrets among it.
 OURS = ("nern", "service", "worker", "migrations")
 
-# Alembic tells the kind of the database at every readiness probe. httpx tells URLs of webhooks, which may hold secrets.
-QUIET = ("alembic", "httpx", "httpcore")
+# Alembic tells the kind of the database at every readiness probe. httpx tells URLs of webhooks, which may hold secrets. uvicorn
+# tells of requests with their queries; `service.http.access_log` does so without.
+QUIET = ("alembic", "httpx", "httpcore", "uvicorn.access")
 
 
 def configure() -> LogSettings:
@@ -32,17 +33,19 @@ def configure() -> LogSettings:
         settings = LogSettings.model_construct()
     handler = BoundedHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
-    root, level = logging.getLogger(), logging.getLevelNamesMapping()[settings.log_level.upper()]
-    root.handlers[:] = [handler]
-    root.setLevel(max(level, logging.INFO))
-    for name in OURS:
+    logging.getLogger().handlers[:] = [handler]
+    for name, level in levels(logging.getLevelNamesMapping()[settings.log_level.upper()]).items():
         logging.getLogger(name).setLevel(level)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
     sys.excepthook = _on_uncaught
     threading.excepthook = _on_uncaught_in_thread
     return settings
+
+
+def levels(wanted: int) -> dict[str, int]:
+    """The level of each logger for a wanted one, and that of all others as the level of the root, whose name is empty."""
+    ours = dict.fromkeys(OURS, wanted)
+    return {"": max(wanted, logging.INFO), **ours, **dict.fromkeys(QUIET, max(wanted, logging.WARNING))}
 
 
 def give_up(message: str) -> NoReturn:
