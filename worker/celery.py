@@ -14,7 +14,7 @@ from threading import Event, Thread
 from typing import Any
 
 from celery import Celery, Task
-from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import celeryd_init, setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from service.jobs.ends import recorder
 from service.jobs.wakeups import QUEUE, TASK
@@ -80,12 +80,17 @@ def _keep_log(**_: Any) -> None:
     """Keeps Celery from setting up a log of its own."""
 
 
-@worker_init.connect
-def _start(**_: Any) -> None:
-    """Starts the child, before Celery connects to the broker."""
+@celeryd_init.connect
+def _log(**_: Any) -> None:
+    """Sets the log up, before Celery warns of anything."""
     if configure().log_format == "json":
         # Celery prints a greeting there, and a farewell. Neither is JSON.
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+
+
+@worker_init.connect
+def _start(**_: Any) -> None:
+    """Starts the child, before Celery connects to the broker."""
     _running.enter_context(child.running(stopping))
 
 
