@@ -23,6 +23,12 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 20
 
 
+# Connections that may wait until they are accepted, and how many are accepted in one round of the event loop. To close one that
+# is too many takes a few rounds.
+WAITING_CONNECTIONS = 2048
+ACCEPTED_AT_ONCE = 32
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that sets `stopping` when a signal asks it to stop.
 
@@ -32,6 +38,13 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, stopping: Event) -> None:
         super().__init__(config)
         self._stopping = stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # asyncio accepts as many connections at once as the backlog that it is given. They could take the last descriptors
+        # before any is closed, and each accept() without a descriptor is a traceback in the log.
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(WAITING_CONNECTIONS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._stopping.set()
@@ -44,7 +57,14 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     worker = _worker(settings) if with_worker else None
     app = create_app(settings, stopping=stopping, probes={"worker": worker.probe} if worker else None)
     protocol = limited(room_for_connections(settings.max_connections))
-    config = uvicorn.Config(app, http=protocol, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        log_config=None,
+        access_log=False,
+        backlog=ACCEPTED_AT_ONCE,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
     with (
         sent("nern-api"),
         _listen(settings.host, settings.port) as listening,
@@ -77,7 +97,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((host, port))
     # From here on, clients can connect. Their requests are answered when the application has started.
-    listening.listen(2048)
+    listening.listen(WAITING_CONNECTIONS)
     return listening
 
 
