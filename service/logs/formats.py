@@ -29,14 +29,13 @@ SECRETS = re.compile(
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, logger, message, and the ids in brackets. The stack of an exception follows on lines of its own."""
+    """Time, level, logger, message, and the ids in brackets. The stack of an exception follows on lines that are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         ids = " ".join(f"{name}={value}" for name, value in {**_ids(), **_omitted(record)}.items())
         moment = self.formatTime(record)
         line = f"{moment} {record.levelname} {record.name}: {_printable(_message(record))}" + (f" [{ids}]" if ids else "")
-        stack = _stack(self, record)
-        return f"{line}\n{stack}" if stack else line
+        return "\n    ".join([line, *map(_printable, _stack(self, record).splitlines())])
 
 
 class JsonFormatter(logging.Formatter):

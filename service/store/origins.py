@@ -34,9 +34,8 @@ class Origin:
 
 def of(session: Session, lease: Lease) -> Origin:
     """The origin of a job that has just been claimed."""
-    job = session.get_one(Job, lease.job_id)
-    assert job.claimed_at is not None
+    columns = select(Job.owner, Job.request_id, Job.traceparent, Job.attempt).where(Job.id == lease.job_id)
     # The newest change of state is the claim, and the one before it is when the job was queued.
-    states = select(JobEvent.created_at).where(JobEvent.job_id == job.id, JobEvent.kind == "state")
-    queued_at = session.scalar(states.order_by(JobEvent.number.desc()).limit(1).offset(1))
-    return Origin(job.owner, job.request_id, job.traceparent, job.attempt, job.claimed_at - (queued_at or job.created_at))
+    states = select(JobEvent.created_at).where(JobEvent.job_id == lease.job_id, JobEvent.kind == "state")
+    claimed_at, queued_at = session.scalars(states.order_by(JobEvent.number.desc()).limit(2)).all()
+    return Origin(*session.execute(columns).one(), waited=claimed_at - queued_at)

@@ -83,6 +83,15 @@ def test_text_of_clients_makes_no_line_of_its_own_and_no_colours() -> None:
     assert line.endswith(r"INFO service.test: a\n2026-01-01 INFO forged\x1b[31m is unknown")
 
 
+def test_text_of_clients_in_an_exception_makes_no_line_either() -> None:
+    first, *others = formatted(
+        TextFormatter, "hello", exc_info=raised(ValueError("a\n2026-01-01 INFO forged\x1b"))
+    ).splitlines()
+    assert first.endswith("hello")
+    assert others[-1] == r"    2026-01-01 INFO forged\x1b"
+    assert all(line.startswith("    ") for line in others)
+
+
 def test_text_tells_the_ids_too() -> None:
     with context.within(request_id="r", attempt=1):
         assert formatted(TextFormatter, "hello").endswith("INFO service.test: hello [request_id=r attempt=1]")
