@@ -51,8 +51,8 @@ def test_the_address_is_printed_or_a_line_of_a_json_log(tmp_path: Path, capsys: 
     assert [line["message"] for line in log.all()] == ["NeRN listens on http://a:4 (documentation: http://a:4/docs)"]
 
 
-def test_more_connections_than_the_limit_take_no_descriptors(tmp_path: Path) -> None:
-    """They all come while the process stands still, and are more than the descriptors that it has left."""
+def test_the_service_has_a_limit_of_connections(tmp_path: Path) -> None:
+    """They all come while the process stands still, are more than its descriptors, and are no traceback in its log."""
     with serving(tmp_path, {"NERN_MAX_CONNECTIONS": "3", "NERN_INSPECTORS": "0"}, "--no-worker") as (url, process):
         address = httpx.URL(url)
         assert httpx.get(f"{url}/livez", timeout=DEADLINE_SECONDS).status_code == 200
