@@ -130,6 +130,7 @@ class Worker:
         with self._database.write() as session:
             if jobs.may_try_again(session, lease, max_attempts=self._settings.max_attempts):
                 jobs.give_back(session, lease, now=now(session), fault=failed, counted=True)
+                spans.end("given_back", failed)
                 return
         self._finish(lease, "failed", "internal", f"{failed} in each attempt; its log describes the error")
 
