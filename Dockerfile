@@ -12,7 +12,7 @@ WORKDIR /source
 # The dependencies alone first: they change less often than the code, and take most of the time.
 COPY pyproject.toml constraints.txt README.md ./
 RUN mkdir -p nern service worker migrations && touch nern/__init__.py service/__init__.py worker/__init__.py migrations/__init__.py \
-    && /opt/nern/bin/pip install --no-cache-dir --constraint constraints.txt .
+    && /opt/nern/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel]'
 COPY nern nern
 COPY service service
 COPY worker worker

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import sys
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +10,15 @@ from pathlib import Path
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.logs.configuration import configure, give_up
 from service.settings import Settings
 from service.store import keys, migrate
 from service.store.blobs import Blobs, Unreachable
 from service.store.database import Away, Database, now
 from service.store.migrate import ReleaseOutdated
 from service.supervisor import module_command
+
+log = logging.getLogger(__name__)
 
 
 def run(options: Namespace) -> None:
@@ -26,17 +28,14 @@ def run(options: Namespace) -> None:
 
         exporting.run(options.source, Path(options.output), Path(options.weights) if options.weights else None)
         return
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # At level INFO, Alembic logs the kind of the database. `service.store.migrate` says which migrations have run.
-    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
-    # At level INFO, httpx logs the URLs of webhooks, which may hold secrets.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure()
     try:
         settings = Settings.load()
         if options.command == "serve":
             _serve(settings, with_worker=not options.no_worker and not settings.broker_url, as_json=options.json)
         elif options.command == "migrate":
             _migrate(settings)
+            log.info("the database has the schema of this release")
         elif options.command == "keys":
             _keys(settings, options)
         elif options.command == "cleanup":
@@ -45,9 +44,9 @@ def run(options: Namespace) -> None:
             command = module_command("worker")
             os.execv(command[0], command)
     except ValidationError as error:
-        sys.exit("\n".join(f"NERN_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()))
+        give_up("\n".join(f"NERN_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()))
     except (ValueError, OSError, SQLAlchemyError, Away, Unreachable, ReleaseOutdated) as error:
-        sys.exit(f"nern {options.command}: {error}")
+        give_up(f"nern {options.command}: {error}")
 
 
 def _serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,13 +22,26 @@ NO_SETTINGS = re.compile(
 )
 
 
-class Settings(BaseSettings):
+class LogSettings(BaseSettings):
+    """How a process writes its log. It is known before the other settings, which may be wrong."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="The form of the [log](logs.md) of every process: `text` for people, or `json`, one object a line, for what collects logs",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="The least level that is logged: `debug`, `info`, `warning` or `error`. Libraries log nothing below `info`",
+    )
+
+
+class Settings(LogSettings):
     """All settings. The defaults run the embedded service: an SQLite database, a folder of blobs and a local worker.
 
     The descriptions are Markdown. `service.reference` writes them into docs/settings.md.
     """
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     host: str = Field(
         "127.0.0.1",

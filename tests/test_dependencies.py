@@ -17,6 +17,14 @@ BY_HAND = {"nncodec"}
 # Come with the package that they are a part of, in the one version that it takes.
 PARTS = {"kombu": "celery", "billiard": "celery", "pydantic-core": "pydantic"}
 
+# Several packages have modules in this namespace. The first prefix of a module's name tells which one.
+OPENTELEMETRY = {
+    "opentelemetry.sdk": "opentelemetry-sdk",
+    "opentelemetry.exporter": "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry.proto": "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry": "opentelemetry-api",
+}
+
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -30,17 +38,20 @@ def declared(extra: str | None = None) -> set[str]:
 
 def imported(files: list[Path]) -> set[str]:
     """The distributions that these files import from."""
-    names = {name.partition(".")[0] for path in files for name in imports(path)}
+    modules = {name for path in files for name in imports(path)}
+    spans = {name for name in modules if name.startswith("opentelemetry")}
+    names = {name.partition(".")[0] for name in modules - spans}
     distributions = packages_distributions()
     ours = {*PACKAGES, "tests", "scripts", "bench", "attacks"}
     found = {normal(distributions[name][0]) for name in names - sys.stdlib_module_names - ours - BY_HAND}
-    return {PARTS.get(name, name) for name in found}
+    of_spans = {next(package for prefix, package in OPENTELEMETRY.items() if name.startswith(prefix)) for name in spans}
+    return {PARTS.get(name, name) for name in found} | of_spans
 
 
 def test_the_service_is_installed_with_what_it_imports() -> None:
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    # The workers build networks of timm only if it is there.
-    assert imported(files) | USED_BY_OTHERS == declared() | declared("timm")
+    # The workers build networks of timm only if it is there, and spans are sent only if the extra for them is.
+    assert imported(files) | USED_BY_OTHERS == declared() | declared("timm") | declared("otel")
 
 
 def test_the_demo_is_installed_with_what_it_imports() -> None:
@@ -50,4 +61,4 @@ def test_the_demo_is_installed_with_what_it_imports() -> None:
 
 def test_tests_and_benchmarks_are_installed_with_what_they_import() -> None:
     files = [path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py")]
-    assert imported(files) <= declared() | declared("demo") | declared("timm") | declared("dev")
+    assert imported(files) <= declared() | declared("demo") | declared("timm") | declared("otel") | declared("dev")

@@ -14,9 +14,11 @@ from typing import Any
 
 from sqlalchemy import make_url
 
+from service.logs.configuration import configure, give_up
 from service.settings import Settings
 from service.store.database import Away
 from service.supervisor import TEMPORARY
+from service.tracing.sending import sent
 from worker.openmp import spin_little
 
 log = logging.getLogger("worker")
@@ -24,11 +26,11 @@ log = logging.getLogger("worker")
 
 def main() -> None:
     """Works on one job after the other until SIGTERM, SIGINT or the end of standard input."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure()
     try:
         settings = Settings.load()
     except ValueError as error:
-        sys.exit(f"nern worker: {error}")
+        give_up(f"nern worker: {error}")
     stopping, woken = Event(), Event()
 
     def stop(*_: Any) -> None:
@@ -42,14 +44,14 @@ def main() -> None:
     spin_little()
     # These imports load torch, which must happen after `spin_little`. The first optimizer would import torch._dynamo, in a job.
     import_module("torch._dynamo")
-    from worker.run import Unsound, Worker
+    from worker.run import NoSuchDevice, Unsound, Worker
 
     try:
         worker = Worker(settings, stopping)
-    except OSError as error:
-        sys.exit(f"nern worker: {error}")
+    except (OSError, NoSuchDevice) as error:
+        give_up(f"nern worker: {error}")
     log.info("the worker looks for jobs in %s", make_url(settings.database))
-    with worker.announced():
+    with sent("nern-worker"), worker.announced():
         while not stopping.is_set():
             woken.clear()
             try:

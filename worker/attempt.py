@@ -16,6 +16,7 @@ from nern.graph.onnx_writer import Skeleton
 from nern.network import Network
 from nern.report import make_report
 from nern.request import read_request
+from nern.spans import span
 from nern.training import Interrupted, Progress, Snapshot, Trained
 from service.settings import Settings
 from service.store import blobs, graphs, ids, jobs, predictors, snapshots
@@ -62,9 +63,10 @@ class Attempt:
         """
         trained: Trained | None = None
         try:
-            job, checkpoint, graph, dataset, stored = self._read()
-            network = load_network(self._blobs, job, graph, self._pulse.cancellation)
-            data = load_data(self._blobs, job, dataset, network, self._pulse.cancellation)
+            with span("load inputs"):
+                job, checkpoint, graph, dataset, stored = self._read()
+                network = load_network(self._blobs, job, graph, self._pulse.cancellation)
+                data = load_data(self._blobs, job, dataset, network, self._pulse.cancellation)
 
             def train(snapshot: Snapshot | None) -> Trained:
                 return training.train(
@@ -79,7 +81,8 @@ class Attempt:
                 )
 
             trained = self._resume(stored, train)
-            self._store(job, network, trained, skeleton_of(job, graph, network, trained.evaluator))
+            with span("store predictor"):
+                self._store(job, network, trained, skeleton_of(job, graph, network, trained.evaluator))
         except Interrupted as interruption:
             if snapshot := trained.snapshot if trained else interruption.snapshot:
                 self._writer.write(snapshot)
@@ -87,7 +90,7 @@ class Attempt:
         try:
             self._blobs.remove_folder(blobs.snapshot_folder(self._lease.job_id))
         except Unreachable:
-            log.warning("job %s: its snapshots are removed later", self._lease.job_id, exc_info=True)
+            log.warning("the snapshots of the job are removed later", exc_info=True)
 
     def _resume(self, stored: Sequence[JobSnapshot], train: Callable[[Snapshot | None], Trained]) -> Trained:
         """Trains from the first of the stored snapshots that can be used, or else from the first step."""

@@ -9,15 +9,17 @@ import logging
 import os
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from threading import Event, Thread
 from typing import Any
 
-from celery import Celery
-from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+from celery import Celery, Task
+from celery.signals import celeryd_init, setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from service.jobs.ends import recorder
 from service.jobs.wakeups import QUEUE, TASK
+from service.logs.configuration import configure
+from service.logs.context import within
 from service.settings import Settings
 from service.supervisor import GRACE_SECONDS, Backoff, Supervisor, module_command
 
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # How long this process may take to end when its child has ended. If the broker does not answer, Celery would wait for it.
 END_SECONDS = 3.0
+
+STDOUT = 1
 
 
 def _broker() -> dict[str, str]:
@@ -71,6 +75,19 @@ child = Supervisor(
 _running = ExitStack()
 
 
+@setup_logging.connect
+def _keep_log(**_: Any) -> None:
+    """Keeps Celery from setting up a log of its own."""
+
+
+@celeryd_init.connect
+def _log(**_: Any) -> None:
+    """Sets the log up, before Celery warns of anything."""
+    if configure().log_format == "json":
+        # Celery prints a greeting there, and a farewell. Neither is JSON.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+
+
 @worker_init.connect
 def _start(**_: Any) -> None:
     """Starts the child, before Celery connects to the broker."""
@@ -99,7 +116,10 @@ def _end() -> None:
     os._exit(0)
 
 
-@app.task(name=TASK)
-def look() -> None:
+@app.task(name=TASK, bind=True)
+def look(self: "Task[[], None]") -> None:
     """Tells the child that there is a job."""
+    sent_by = (self.request.headers or {}).get("request_id")
+    with within(request_id=str(sent_by)) if sent_by else nullcontext():
+        log.info("a message tells of a job")
     child.nudge()

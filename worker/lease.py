@@ -4,7 +4,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import timedelta
+from functools import partial
 from math import inf
 from threading import Event, Thread
 
@@ -80,7 +82,8 @@ class Pulse:
 def kept_alive(database: Database, settings: Settings, lease: Lease, stopping: Event) -> Iterator[Pulse]:
     """A block during which a thread extends the lease."""
     pulse, done = Pulse(stopping, time.monotonic() + settings.lease_seconds), Event()
-    thread = Thread(target=_beat, args=(database, settings, lease, pulse, done), name="heartbeat", daemon=True)
+    beat = partial(copy_context().run, _beat, database, settings, lease, pulse, done)
+    thread = Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield pulse
@@ -99,7 +102,7 @@ def _beat(database: Database, settings: Settings, lease: Lease, pulse: Pulse, do
             pulse.lost.set()
             return
         except Exception:  # for example, the database does not answer
-            log.exception("the heartbeat could not extend the lease of job %s", lease.job_id)
+            log.exception("the heartbeat could not extend the lease")
             continue
         pulse.expires = asked + settings.lease_seconds
         if wish == "cancel":

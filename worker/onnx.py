@@ -34,7 +34,7 @@ def skeleton_of(job: Job, graph: Graph | None, network: Network, evaluator: Eval
     try:
         return to_onnx.make_skeleton(GraphNetwork(program, network.weights).eval(), inputs)
     except (BadProgram, RuntimeError, ImportError) as error:
-        log.warning("job %s: no ONNX file: %s", job.id, error)
+        log.warning("there will be no ONNX file: %s", error)
         return None
 
 

@@ -10,13 +10,15 @@ import torch
 
 from nern.errors import NernError
 from nern.faults import is_device_fault, is_out_of_memory
+from service.logs.context import within
 from service.settings import Settings
-from service.store import ids, jobs
+from service.store import ids, jobs, origins
 from service.store.blobs import Blobs, Missing, Unreachable
 from service.store.database import Away, Database, now
 from service.store.failures import FailureType
 from service.store.jobs import Lease, LeaseLost
 from service.store.tables import Json
+from worker import spans
 from worker.attempt import Attempt
 from worker.failures import failure_type
 from worker.fitness import Fitness
@@ -28,6 +30,10 @@ log = logging.getLogger(__name__)
 
 class Unsound(Exception):
     """Something failed that may fail again in this process, and not in another one: the GPU, or something unforeseen."""
+
+
+class NoSuchDevice(Exception):
+    """This machine does not have the device of NERN_DEVICE."""
 
 
 class Worker:
@@ -65,27 +71,36 @@ class Worker:
                 where=self._about,
                 max_running=self._settings.owner_running_jobs,
             )
-        if lease is None:
+            origin = origins.of(session, lease) if lease else None
+        if lease is None or origin is None:
             return False
-        log.info("job %s: claimed under fence %d", lease.job_id, lease.fence)
+        with within(**origin.about(lease)), spans.of_attempt(lease, origin):
+            self._attempt(lease)
+        return True
+
+    def _attempt(self, lease: Lease) -> None:
+        log.info("the job is claimed")
         try:
             with kept_alive(self._database, self._settings, lease, self._stopping) as pulse:
                 self._run(lease, pulse)
         except LeaseLost:
-            log.warning("job %s: another worker holds the job, or the job is over; this worker leaves it", lease.job_id)
+            spans.end("lost")
+            log.warning("another worker holds the job, or the job is over; this worker leaves it")
         except Away:
-            log.exception("job %s: the database does not answer; the job is queued again when it does", lease.job_id)
-        return True
+            spans.end("lost", "the database does not answer")
+            log.exception("the database does not answer; the job is queued again when it does")
 
     def _run(self, lease: Lease, pulse: Pulse) -> None:
         try:
             Attempt(self._settings, self._database, self._blobs, self._device, lease, pulse).run()
-            log.info("job %s: succeeded", lease.job_id)
+            spans.end("succeeded")
+            log.info("the job has succeeded")
         except Cancelled:
             self._finish(lease, "cancelled")
         except (Paused, Stopped) as reason:
             why = "a client has paused it" if isinstance(reason, Paused) else "this worker stops"
-            log.info("job %s: given back, because %s", lease.job_id, why)
+            spans.end("given_back")
+            log.info("the job is given back, because %s", why)
             with self._database.write() as session:
                 jobs.give_back(session, lease, now=now(session))
         except NernError as error:
@@ -105,7 +120,7 @@ class Worker:
             if is_out_of_memory(error):
                 self._finish(lease, "failed", "out-of-memory", "the training needs more memory than the worker has")
                 return
-            log.exception("job %s: an unforeseen error", lease.job_id)
+            log.exception("an unforeseen error")
             failed = "the GPU of the worker failed" if is_device_fault(error) else "the worker met with an unforeseen error"
             self._try_elsewhere(lease, failed)
             raise Unsound(f"job {lease.job_id}: {failed}") from error
@@ -115,12 +130,14 @@ class Worker:
         with self._database.write() as session:
             if jobs.may_try_again(session, lease, max_attempts=self._settings.max_attempts):
                 jobs.give_back(session, lease, now=now(session), fault=failed, counted=True)
+                spans.end("given_back", failed)
                 return
         self._finish(lease, "failed", "internal", f"{failed} in each attempt; its log describes the error")
 
     def _return(self, lease: Lease, fault: str) -> None:
         """Gives back a job because something is wrong with this machine."""
-        log.error("job %s: given back: %s", lease.job_id, fault, exc_info=True)
+        spans.end("given_back", fault)
+        log.error("the job is given back: %s", fault, exc_info=True)
         self._fitness.doubt()
         with self._database.write() as session:
             jobs.give_back(session, lease, now=now(session), fault=fault)
@@ -132,17 +149,20 @@ class Worker:
         type: FailureType | None = None,
         detail: str | None = None,
     ) -> None:
-        log.info("job %s: %s %s", lease.job_id, state, detail or "")
+        spans.end(state, detail)
+        log.info("the job is %s: %s" if detail else "the job is %s", *filter(None, (state, detail)))
         error: Json | None = {"type": type, "detail": detail} if type else None
         with self._database.write() as session:
             jobs.finish(session, lease, state, now=now(session), error=error)
 
 
 def device(setting: str) -> torch.device:
-    """The device that a value of `NERN_DEVICE` stands for. Raises SystemExit if this machine has no such device."""
+    """The device that a value of `NERN_DEVICE` stands for. Raises NoSuchDevice."""
     if setting == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     asked = torch.device(setting)
     if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
-        raise SystemExit(f"NERN_DEVICE is {setting}, but torch finds {torch.cuda.device_count()} CUDA devices on this machine")
+        raise NoSuchDevice(
+            f"NERN_DEVICE is {setting}, but torch finds {torch.cuda.device_count()} CUDA devices on this machine"
+        )
     return asked

@@ -4,6 +4,8 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -75,8 +77,8 @@ class SnapshotWriter:
 
     def _write_in_background(self, snapshot: Snapshot, shown: Shown, moment: float, *, copying: float) -> None:
         """`moment`: when the snapshot was taken. `copying`: the seconds that its copy took."""
-        arguments = (snapshot, shown, moment, copying)
-        self._writing = Thread(target=self._write_and_pause, args=arguments, name="snapshot", daemon=True)
+        write = partial(copy_context().run, self._write_and_pause, snapshot, shown, moment, copying)
+        self._writing = Thread(target=write, name="snapshot", daemon=True)
         self._writing.start()
 
     def _write_and_pause(self, snapshot: Snapshot, shown: Shown, moment: float, copying: float) -> None:
@@ -91,9 +93,9 @@ class SnapshotWriter:
         try:
             self._write(snapshot, shown)
         except LeaseLost:
-            log.warning("job %s: the lease was lost before a snapshot was stored", self._lease.job_id)
+            log.warning("the lease was lost before a snapshot was stored")
         except (Unreachable, Away, OSError):
-            log.warning("job %s: a snapshot could not be stored; the training goes on", self._lease.job_id, exc_info=True)
+            log.warning("a snapshot could not be stored; the training goes on", exc_info=True)
         else:
             return True
         return False

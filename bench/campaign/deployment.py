@@ -27,7 +27,7 @@ RESTART_SECONDS = 0.3
 # So far apart are the clocks of the machines.
 SKEW_SECONDS = 60
 
-CELERY = (sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--concurrency", "1", "--loglevel", "info")
+CELERY = (sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--concurrency", "1")
 
 
 class Part:

@@ -18,6 +18,7 @@ from nern.plan import Plan
 from nern.rendering import narrowed
 from nern.representation import Representation
 from nern.request.phases import PhasePlan
+from nern.spans import span
 from nern.synthesis import ImagePool
 from nern.training.optimizers import Optimizers, set_learning_rate, update, zero_grad
 from nern.training.phases import Losses, Phase, Setting, make_phases
@@ -88,19 +89,23 @@ class Training:
     def _make_steps(self, meter: Meter, on_progress: OnProgress) -> None:
         first = 0
         for phase in self._phases:
-            if self._step == first:
-                self._optimizers = phase.begin(self._optimizers)
-            meter.begin()
             last = first + phase.plan.steps
-            if self._evaluation_was_interrupted(phase.plan, first):
-                on_progress(meter.step(phase.plan, {}, self._evaluate(), self.snapshot, made=0))
-            while self._step < last:
-                losses = self._make_step(phase, self._step - first)
-                self._step += 1
-                due = _evaluation_due(phase.plan, self._step - first)
-                evaluation = self._evaluate() if due else None
-                on_progress(meter.step(phase.plan, losses, evaluation, self.snapshot))
+            with span(f"phase {phase.plan.name}") if self._step < last else nullcontext():
+                self._make_steps_of(phase, first, meter, on_progress)
             first = last
+
+    def _make_steps_of(self, phase: Phase[PhasePlan], first: int, meter: Meter, on_progress: OnProgress) -> None:
+        if self._step == first:
+            self._optimizers = phase.begin(self._optimizers)
+        meter.begin()
+        if self._evaluation_was_interrupted(phase.plan, first):
+            on_progress(meter.step(phase.plan, {}, self._evaluate(), self.snapshot, made=0))
+        while self._step < first + phase.plan.steps:
+            losses = self._make_step(phase, self._step - first)
+            self._step += 1
+            due = _evaluation_due(phase.plan, self._step - first)
+            evaluation = self._evaluate() if due else None
+            on_progress(meter.step(phase.plan, losses, evaluation, self.snapshot))
 
     def _evaluation_was_interrupted(self, phase: PhasePlan, first: int) -> bool:
         """Whether the last step is one of this phase, and lacks the evaluation that is due after it."""
@@ -122,7 +127,7 @@ class Training:
     def _evaluate(self) -> Evaluation:
         """Evaluates the predictor as the artefact would store it."""
         predictor = self._targets.representation.predictor
-        with predictor.halved() if self._plan.bits <= 16 else nullcontext():
+        with span("evaluate"), predictor.halved() if self._plan.bits <= 16 else nullcontext():
             return self._selection.add(evaluate(self._targets, self._subject.evaluator, self._step))
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -183,7 +188,8 @@ def _untrained(
     """The representation before the first step. Without the positions of a snapshot, the permutations are searched for."""
     request, tiles = plan.request, plan.tiles()
     if positions is None:
-        positions = permutations(tiles, state_dict, request.permutation, request.path, cancellation)
+        with span("find paths"):
+            positions = permutations(tiles, state_dict, request.permutation, request.path, cancellation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
         return Representation.untrained(

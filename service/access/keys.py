@@ -16,6 +16,7 @@ from service import problems
 from service.access import tokens
 from service.http.errors import respond
 from service.http.policy import KeyScope, policy_of
+from service.logs import context
 from service.store import keys
 from service.store.database import Away, Database, now
 from service.store.owners import NAME
@@ -99,11 +100,13 @@ class ApiKeys:
             return
         request = Request(scope)
         try:
-            scope[_IN_SCOPE] = await self._find(request)
+            caller = scope[_IN_SCOPE] = await self._find(request)
         except problems.Problem as problem:
             await respond(request, problem)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return
+        if caller is not NOBODY:
+            context.add(owner=caller.owner)
+        await self.app(scope, receive, send)
 
     async def _find(self, request: Request) -> Caller:
         """The sender of a request. Raises Unauthorized, Forbidden, and Unavailable if the database does not answer."""

@@ -10,6 +10,7 @@ from threading import Event
 
 import torch
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
@@ -19,9 +20,11 @@ from service.access.limits import RequestLimit
 from service.api import checkpoints, datasets, events, jobs, keys, operations, predictors, shares, uploads, usage, workers
 from service.api.context import Context
 from service.http import errors
+from service.http.access_log import AccessLog
 from service.http.bodies import BodyLimit
 from service.http.fields import validate_parameters
 from service.http.policy import Policies, policy
+from service.http.request_ids import RequestIds
 from service.http.tus import TusMiddleware
 from service.inspection.pool import Inspectors
 from service.jobs.cleanup import cleanup_forever
@@ -51,6 +54,15 @@ network from their coordinates.
 Upload a checkpoint, and a dataset if there is one. Create a job, and a worker trains a predictor. Then fetch single kernels by
 coordinate, or the weights of the whole network as a safetensors file. The service renders weights while it sends them.
 """
+
+# Of what the framework can tell OpenTelemetry, one span for each request. `service.tracing.sending` says where it goes.
+TELEMETRY: TelemetryConfig = {
+    "auto_configure": False,
+    "exclude": lambda scope: scope["path"] in operations.PROBES,
+    "logs": False,
+    "metrics": False,
+    "operation_spans": False,
+}
 
 
 def create_app(
@@ -120,7 +132,7 @@ def create_app(
             await buckets.close()
         database.close()
 
-    app = FastAPI(title="NeRN", version=release, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(title="NeRN", version=release, description=DESCRIPTION, lifespan=lifespan, telemetry=TELEMETRY)
     app.state.context = context
     errors.install(app)
     routes = [*app.routes]
@@ -138,8 +150,11 @@ def create_app(
     given = parse_keys(settings.api_keys.get_secret_value())
     app.add_middleware(RequestLimit, buckets=buckets)
     app.add_middleware(ApiKeys, given=given, database=database, required=bool(given) or not is_loopback(settings.host))
+    app.add_middleware(errors.Faults)
+    app.add_middleware(AccessLog)
     app.add_middleware(Policies, routes=routes)
     app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)
+    app.add_middleware(RequestIds)
     return app
 
 

@@ -1,6 +1,7 @@
 """The routes of jobs (trainings of predictors)."""
 
 import hashlib
+import logging
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -21,14 +22,19 @@ from service.http.bodies import require_json
 from service.http.errors import lost
 from service.http.lists import Cursor, Limit, ListOf, Shared, opaque, page_arguments
 from service.http.policy import policy
+from service.http.request_ids import request_id_of
 from service.jobs.planning import new_job
+from service.logs.context import within
 from service.store import blobs, deliveries, graphs, jobs, predictors
 from service.store.blobs import Unreachable
 from service.store.database import now
 from service.store.job_states import FINAL, State
 from service.store.tables import Delivery, Job
+from service.tracing.links import traceparent
 from service.webhooks import signing
 from service.webhooks.addresses import Forbidden, parse_networks, resolve
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -122,11 +128,14 @@ def create_job(
     if not repeated:
         _check_webhook(context, body)
         _check_blobs(context, body)
+    request_id = request_id_of(request.scope)
     try:
-        job = _create(context, body, idempotency_key, digest)
+        job = _create(context, body, idempotency_key, digest, request_id)
     except IntegrityError:
         # A request with the same Idempotency-Key has created the job meanwhile. The second call finds it.
-        job = _create(context, body, idempotency_key, digest)
+        job = _create(context, body, idempotency_key, digest, request_id)
+    with within(job_id=job.id):
+        log.info("the job is stored" if job.request_id == request_id else "an earlier request has stored the job")
     context.waker.wake()
     response.headers["Location"] = f"{router.prefix}/{job.id}"
     return out(job)
@@ -295,7 +304,7 @@ def _changed(session: Session, job: Job, happened: bool, done: str) -> JobOut:
     return out(job)
 
 
-def _create(context: Context, body: JobRequest, key: str | None, digest: str) -> Job:
+def _create(context: Context, body: JobRequest, key: str | None, digest: str, request_id: str) -> Job:
     with context.database.write() as session:
         if key and (earlier := jobs.with_key(session, key)):
             if earlier.request_digest != digest:  # the hash of the request's body
@@ -310,5 +319,6 @@ def _create(context: Context, body: JobRequest, key: str | None, digest: str) ->
             dataset = datasets.find(session, body.data.dataset_id, lock=True, shared=True)
         job = new_job(body, checkpoint, graphs.of(session, checkpoint.id), dataset, now=now(session))
         job.idempotency_key, job.request_digest = key, digest
+        job.request_id, job.traceparent = request_id, traceparent()
         jobs.add(session, job)
         return job

@@ -8,6 +8,9 @@ from service.api.context import Ctx
 from service.http.policy import policy
 from service.readiness import DEGRADED, OK, UNKNOWN
 
+# Asked every few seconds, by whatever runs the service.
+PROBES = ("/livez", "/readyz")
+
 router = APIRouter(tags=["operations"])
 
 

@@ -12,9 +12,12 @@ from fastapi.responses import Response
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.http.fields import object_at, unknown_field
+from service.http.request_ids import request_id_of
 from service.problems import Problem
 from service.store.blobs import Full, Missing, Unreachable
 from service.store.database import Away, WrongSchema
@@ -47,7 +50,37 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(OSError, _on_files)
     for kind in (DataError, UnicodeEncodeError, PydanticSerializationError):
         app.add_exception_handler(kind, _on_bad_text)
-    app.add_exception_handler(Exception, _on_fault)
+
+
+class Faults:
+    """ASGI middleware that logs what no handler has caught, and answers with a problem if the answer has not begun.
+
+    The framework would do so outside of all middleware, where a request has no id. A client that goes away while it sends its
+    body is no fault, and nobody waits for an answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except ClientDisconnect:
+            pass
+        except Exception:
+            log.exception("an unforeseen error in a request")
+            if not begun:
+                await respond(Request(scope), fault())(scope, receive, send)
 
 
 def respond(request: Request, problem: Problem, *, status: int | None = None) -> Response:
@@ -58,6 +91,7 @@ def respond(request: Request, problem: Problem, *, status: int | None = None) ->
         "status": status or problem.status,
         "detail": problem.detail,
         "instance": request.url.path,
+        "request_id": request_id_of(request.scope),
         **problem.extra,
     }
     # json.dumps escapes everything but ASCII, so any text from the request can be encoded.
@@ -129,8 +163,13 @@ async def _on_files(request: Request, error: Exception) -> Response:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         log.error("the disk is full", exc_info=error)
         return respond(request, storage_full())
-    log.error("an unforeseen error in a request to %s", request.url.path, exc_info=error)
-    return await _on_fault(request, error)
+    log.error("an unforeseen error in a request", exc_info=error)
+    return respond(request, fault())
+
+
+def fault() -> Problem:
+    """The problem of a request that met with a fault of the service."""
+    return problems.Broken("the service has a fault, which has been logged")
 
 
 def lost() -> Problem:
@@ -145,12 +184,8 @@ def storage_full() -> Problem:
 
 async def _on_bad_text(request: Request, error: Exception) -> Response:
     """Handles text that is not valid Unicode (half a surrogate pair) or that the database can't hold (a NUL)."""
-    log.warning("a value in a request to %s can't be stored", request.url.path, exc_info=error)
+    log.warning("a value in a request can't be stored", exc_info=error)
     return respond(request, problems.BadRequest("a value in the request has a character that is not allowed in names and ids"))
-
-
-async def _on_fault(request: Request, error: Exception) -> Response:
-    return respond(request, problems.Broken("the service has a fault, which has been logged"))
 
 
 def _describe(request: Request, item: Any, body: Any) -> tuple[str, str]:

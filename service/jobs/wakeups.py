@@ -11,6 +11,9 @@ from typing import Protocol
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from service.logs.context import about
+from service.tracing.links import traceparent
+
 log = logging.getLogger(__name__)
 
 TASK = "nern.look"
@@ -18,6 +21,9 @@ QUEUE = "nern"
 
 # Wake-ups that wait for the broker. Any more are dropped, because one wakes a worker as well as many.
 WAITING_WAKEUPS = 16
+
+
+Headers = dict[str, str]
 
 
 class Waker(Protocol):
@@ -43,7 +49,10 @@ class Polling:
 
 
 class CeleryWaker:
-    """Sends messages through the broker, in a thread. A Celery worker takes a message."""
+    """Sends messages through the broker, in a thread. A Celery worker takes a message.
+
+    The headers of a message have the id of the request that it comes from, and the span of the request if there is one.
+    """
 
     def __init__(self, broker_url: str) -> None:
         self._celery = Celery("nern", broker=broker_url)
@@ -52,12 +61,12 @@ class CeleryWaker:
             broker_transport_options={"socket_timeout": 3, "socket_connect_timeout": 3, "max_retries": 1},
             task_ignore_result=True,
         )
-        self._waiting: Queue[None] = Queue(WAITING_WAKEUPS)
+        self._waiting: Queue[Headers] = Queue(WAITING_WAKEUPS)
         Thread(target=self._send_forever, name="wake-ups", daemon=True).start()
 
     def wake(self) -> None:
         try:
-            self._waiting.put_nowait(None)
+            self._waiting.put_nowait(_headers())
         except Full:
             log.warning("the broker is slow, so a wake-up is dropped; workers find the job when they look by themselves")
 
@@ -65,18 +74,22 @@ class CeleryWaker:
         with self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
 
-    def _send(self) -> None:
+    def _send(self, headers: Headers) -> None:
         try:
-            self._celery.send_task(TASK, queue=QUEUE, retry=False)
+            self._celery.send_task(TASK, queue=QUEUE, retry=False, headers=headers)
         except (OperationalError, OSError) as error:
             log.warning("the broker does not answer; workers find the job when they look by themselves: %s", error)
 
     def _send_forever(self) -> None:
         while True:
-            self._waiting.get()
-            self._send()
+            self._send(self._waiting.get())
 
 
 def make_waker(broker_url: str | None) -> Waker:
     """The waker for a setting `NERN_BROKER_URL`."""
     return CeleryWaker(broker_url) if broker_url else Polling()
+
+
+def _headers() -> Headers:
+    found = {"request_id": about().get("request_id"), "traceparent": traceparent()}
+    return {name: str(value) for name, value in found.items() if value}

@@ -68,6 +68,8 @@ class Database:
             pool_size=10,
             max_overflow=40,
             pool_pre_ping=True,
+            # Messages of exceptions reach the log, and parameters may be secrets of webhooks.
+            hide_parameters=True,
             connect_args={name: value for name, value in timeouts.items() if name not in parsed.query},
         )
         event.listen(self.engine, "handle_error", _leave_standby)

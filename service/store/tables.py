@@ -209,7 +209,8 @@ class Job(Owned, Base):
     `attempt` counts the attempts, `fruitless` those since the training made progress that was stored. `faults` counts the
     workers in a row that have given the job back because something was wrong with their machine; until `not_before`, no worker
     claims the job. `worker` is where the latest attempt ran: `about` of a row of the table `worker`. `webhook` is the URL that
-    is told of the end, and the secret that signs the messages.
+    is told of the end, and the secret that signs the messages. `request_id` is the id of the request that created the job, and
+    `traceparent` names its span (W3C Trace Context). Both are null in rows of older releases.
     """
 
     __tablename__ = "job"
@@ -246,6 +247,8 @@ class Job(Owned, Base):
     predictor_id: Mapped[str | None] = mapped_column(String(36))
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_digest: Mapped[str | None] = mapped_column(String(64))
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    traceparent: Mapped[str | None] = mapped_column(String(55))
 
     priority: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     attempt: Mapped[int] = mapped_column(default=0)

@@ -100,7 +100,7 @@ EVERY_VALUE: Object = {
     "imagePullSecrets": [{"name": "registry"}],
     "fullnameOverride": "renamed",
     "existingSecret": "123",
-    "settings": {"NERN_BLOB_URL": "s3://other/blobs", "NERN_MAX_UPLOAD_BYTES": 8589934592},
+    "settings": {"NERN_BLOB_URL": "s3://other/blobs", "NERN_MAX_UPLOAD_BYTES": 8589934592, "NERN_LOG_FORMAT": "text"},
     **{
         process: {
             **({"replicas": 7} if process != "migrate" else {}),
@@ -210,6 +210,7 @@ def test_values_reach_the_other_objects(configured: list[Object]) -> None:
     settings = of(configured, "ConfigMap", "renamed-settings")["data"]
     assert settings["NERN_BLOB_URL"] == "s3://other/blobs"
     assert settings["NERN_MAX_UPLOAD_BYTES"] == "8589934592"  # and no 8.589934592e+09
+    assert settings["NERN_LOG_FORMAT"] == "text"
     rules = {name: of(configured, "NetworkPolicy", f"renamed-{name}")["spec"]["egress"] for name in EVERY_VALUE["network"]}
     for name, where in EVERY_VALUE["network"].items():
         [rule] = rules[name]

@@ -38,6 +38,8 @@ from worker.run import Worker
 TESTS = Path(__file__).parents[1]
 
 EFFECTS = {
+    "log_format": "service/logs/test_configuration.py::test_the_settings_decide_about_form_and_level",
+    "log_level": "service/logs/test_configuration.py::test_the_settings_decide_about_form_and_level",
     "upload_expiry_hours": "service/uploads/test_uploads.py::test_uploads_expire_after_the_time_that_is_set_and_are_removed",
     "host": "service/test_settings.py::test_host_and_port_are_where_the_service_listens",
     "port": "service/test_settings.py::test_host_and_port_are_where_the_service_listens",

@@ -64,7 +64,7 @@ def serving(
 @contextmanager
 def celery_worker(folder: Path, settings: Environment) -> Iterator[subprocess.Popen[bytes]]:
     """A block in which a Celery worker runs, started as in a deployment."""
-    command = [sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--concurrency", "1", "--loglevel", "info"]
+    command = [sys.executable, "-m", "celery", "-A", "worker.celery", "worker", "--concurrency", "1"]
     wanted = environment({"NERN_DATA_DIR": str(folder / "data"), "NERN_THREADS": "1", **settings})
     with (folder / "celery.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=wanted, cwd=folder)

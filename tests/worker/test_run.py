@@ -22,7 +22,7 @@ from tests.support.networks import dataset_file, npz, resnet8
 from tests.support.place import Place
 from tests.support.representations import opened
 from tests.support.rows import NOW
-from worker.run import Unsound, Worker
+from worker.run import NoSuchDevice, Unsound, Worker
 
 
 def test_a_job_ends_in_a_predictor_that_rebuilds_the_network(place: Place) -> None:
@@ -256,7 +256,10 @@ def test_a_blob_folder_that_is_not_there_is_not_made(place: Place, tmp_path: Pat
 @pytest.mark.parametrize(("setting", "devices"), [("cuda", 0), ("cuda:1", 1)])
 def test_a_device_that_is_not_there_is_refused_before_any_job_is_claimed(place: Place, setting: str, devices: int) -> None:
     settings = place.settings.model_copy(update={"device": setting})
-    with patch("torch.cuda.device_count", return_value=devices), pytest.raises(SystemExit, match=f"NERN_DEVICE is {setting}, "):
+    with (
+        patch("torch.cuda.device_count", return_value=devices),
+        pytest.raises(NoSuchDevice, match=f"is {setting}, "),
+    ):
         Worker(settings, place.stopping)
     with patch("torch.cuda.device_count", return_value=devices + 1), patch("torch.cuda.get_device_name", return_value="a GPU"):
         Worker(settings, place.stopping)

@@ -1,0 +1,1 @@
+"""The log of a process: lines of text, or lines of JSON."""
