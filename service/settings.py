@@ -71,6 +71,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Connections of clients to an API process. Beyond that, those are closed that wait for a request",
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65534,
+        description="Port for Prometheus, on the same address as the API. The local worker has the next port. 0: none",
+    )
     owner_requests_per_minute: int = Field(
         0, ge=0, description="Requests that an owner may send in a minute, all of them at once if it likes. 0: any number"
     )

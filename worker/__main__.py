@@ -8,12 +8,14 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib import import_module
 from threading import Event, Thread
 from typing import Any
 
 from sqlalchemy import make_url
 
+from service.metrics.exposition import metrics_served
 from service.settings import Settings
 from service.store.database import Away
 from service.supervisor import TEMPORARY
@@ -44,12 +46,14 @@ def main() -> None:
     import_module("torch._dynamo")
     from worker.run import Unsound, Worker
 
-    try:
-        worker = Worker(settings, stopping)
-    except OSError as error:
-        sys.exit(f"nern worker: {error}")
-    log.info("the worker looks for jobs in %s", make_url(settings.database))
-    with worker.announced():
+    with ExitStack() as running:
+        try:
+            worker = Worker(settings, stopping)
+            running.enter_context(metrics_served(settings))
+        except OSError as error:
+            sys.exit(f"nern worker: {error}")
+        log.info("the worker looks for jobs in %s", make_url(settings.database))
+        running.enter_context(worker.announced())
         while not stopping.is_set():
             woken.clear()
             try:

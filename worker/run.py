@@ -10,6 +10,7 @@ import torch
 
 from nern.errors import NernError
 from nern.faults import is_device_fault, is_out_of_memory
+from service.metrics.counted import ATTEMPTS, QUEUE_SECONDS
 from service.settings import Settings
 from service.store import ids, jobs
 from service.store.blobs import Blobs, Missing, Unreachable
@@ -57,37 +58,43 @@ class Worker:
         if not self._fitness.check():
             return False
         with self._database.write() as session:
+            moment = now(session)
             lease = jobs.claim(
                 session,
                 holder=self._id,
-                now=now(session),
+                now=moment,
                 lease=timedelta(seconds=self._settings.lease_seconds),
                 where=self._about,
                 max_running=self._settings.owner_running_jobs,
             )
+            waited = jobs.first_wait(session, lease, moment) if lease else None
         if lease is None:
             return False
+        if waited is not None:
+            QUEUE_SECONDS.observe(waited.total_seconds())
         log.info("job %s: claimed under fence %d", lease.job_id, lease.fence)
         try:
             with kept_alive(self._database, self._settings, lease, self._stopping) as pulse:
                 self._run(lease, pulse)
         except LeaseLost:
+            ATTEMPTS.labels("lost").inc()
             log.warning("job %s: another worker holds the job, or the job is over; this worker leaves it", lease.job_id)
         except Away:
+            ATTEMPTS.labels("lost").inc()
             log.exception("job %s: the database does not answer; the job is queued again when it does", lease.job_id)
         return True
 
     def _run(self, lease: Lease, pulse: Pulse) -> None:
         try:
             Attempt(self._settings, self._database, self._blobs, self._device, lease, pulse).run()
+            ATTEMPTS.labels("succeeded").inc()
             log.info("job %s: succeeded", lease.job_id)
         except Cancelled:
             self._finish(lease, "cancelled")
         except (Paused, Stopped) as reason:
             why = "a client has paused it" if isinstance(reason, Paused) else "this worker stops"
             log.info("job %s: given back, because %s", lease.job_id, why)
-            with self._database.write() as session:
-                jobs.give_back(session, lease, now=now(session))
+            self._give_back(lease)
         except NernError as error:
             self._finish(lease, "failed", failure_type(error), str(error))
         except Missing:
@@ -112,18 +119,23 @@ class Worker:
 
     def _try_elsewhere(self, lease: Lease, failed: str) -> None:
         """Gives back a job that another process may succeed with. The attempt is counted, so the job ends if none does."""
-        with self._database.write() as session:
-            if jobs.may_try_again(session, lease, max_attempts=self._settings.max_attempts):
-                jobs.give_back(session, lease, now=now(session), fault=failed, counted=True)
-                return
+        with self._database.read() as session:
+            again = jobs.may_try_again(session, lease, max_attempts=self._settings.max_attempts)
+        if again:
+            self._give_back(lease, fault=failed, counted=True)
+            return
         self._finish(lease, "failed", "internal", f"{failed} in each attempt; its log describes the error")
 
     def _return(self, lease: Lease, fault: str) -> None:
         """Gives back a job because something is wrong with this machine."""
         log.error("job %s: given back: %s", lease.job_id, fault, exc_info=True)
         self._fitness.doubt()
+        self._give_back(lease, fault=fault)
+
+    def _give_back(self, lease: Lease, *, fault: str | None = None, counted: bool = False) -> None:
         with self._database.write() as session:
-            jobs.give_back(session, lease, now=now(session), fault=fault)
+            jobs.give_back(session, lease, now=now(session), fault=fault, counted=counted)
+        ATTEMPTS.labels("given_back").inc()
 
     def _finish(
         self,
@@ -136,6 +148,7 @@ class Worker:
         error: Json | None = {"type": type, "detail": detail} if type else None
         with self._database.write() as session:
             jobs.finish(session, lease, state, now=now(session), error=error)
+        ATTEMPTS.labels(state).inc()
 
 
 def device(setting: str) -> torch.device:

@@ -27,6 +27,7 @@ from service.jobs.cleanup import cleanup_forever
 from service.jobs.feed import Feed
 from service.jobs.sweep import sweep_forever
 from service.jobs.wakeups import make_waker
+from service.metrics.requests import RequestMetrics
 from service.serving.predictors import Predictors
 from service.serving.renderer import Renderer
 from service.settings import Settings
@@ -125,6 +126,7 @@ def create_app(
     app.add_middleware(RequestLimit, buckets=buckets)
     app.add_middleware(ApiKeys, given=given, database=database, required=bool(given) or not is_loopback(settings.host))
     app.add_middleware(Policies, routes=routes)
+    app.add_middleware(RequestMetrics)
     app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)
     return app
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from service import problems
 from service.api.context import Ctx
 from service.http.policy import policy
+from service.metrics.counted import READY
 from service.store import migrate
 from service.store.marking import mark
 
@@ -67,6 +68,8 @@ async def readyz(context: Ctx) -> dict[str, str]:
     }
     found = await asyncio.gather(*(_probe(probe) for probe in probes.values()))
     checks = dict(zip(probes, found, strict=True))
+    for name, state in checks.items():
+        READY.labels(name).set(state == "ok")
     if failing := sorted(name for name, state in checks.items() if state != "ok" and name != "broker"):
         raise problems.Unavailable(f"the service is not ready, because these probes fail: {', '.join(failing)}", checks=checks)
     return checks

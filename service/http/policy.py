@@ -21,6 +21,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _DECLARED = "__policy__"
 _IN_SCOPE = "nern.policy"
+_ROUTE_IN_SCOPE = "nern.route"
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,14 @@ def policy_of(scope: Scope) -> Policy:
     return found
 
 
+def route_of(scope: Scope) -> str | None:
+    """The path of the route that a request matches, as it is declared: `/v1/jobs/{id}`. None if it matches no route."""
+    found: str | None = scope.get(_ROUTE_IN_SCOPE)
+    return found
+
+
 class Policies:
-    """ASGI middleware that finds the policy of every request. The middleware inside this one enforces the policy.
+    """ASGI middleware that finds the route and the policy of every request. The middleware inside this one enforces the policy.
 
     A request that matches no route is answered with an error or a redirection, but needs a key too: of scope "read" for GET,
     HEAD and OPTIONS, of scope "admin" for DELETE, else of scope "write". If its path starts with the path of an open route, the
@@ -71,15 +78,23 @@ class Policies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope[_IN_SCOPE] = self.find(scope["method"], scope["path"])
+            route = self._route(scope["method"], scope["path"])
+            scope[_ROUTE_IN_SCOPE] = route.path if route else None
+            scope[_IN_SCOPE] = self._policy(route, scope["method"], scope["path"])
         await self.app(scope, receive, send)
 
     def find(self, method: str, path: str) -> Policy:
         """The policy of a request with this method and path."""
-        for route in self._routes:
-            if route.path_regex.match(path) and method in (route.methods or ()):
-                # A route that declares nothing must not be open by mistake.
-                return declared(route) or Policy("admin")
+        return self._policy(self._route(method, path), method, path)
+
+    def _route(self, method: str, path: str) -> Route | None:
+        matching = (route for route in self._routes if route.path_regex.match(path) and method in (route.methods or ()))
+        return next(matching, None)
+
+    def _policy(self, route: Route | None, method: str, path: str) -> Policy:
+        if route:
+            # A route that declares nothing must not be open by mistake.
+            return declared(route) or Policy("admin")
         if path.startswith(self._open):
             return Policy("open")
         if method in ("GET", "HEAD", "OPTIONS"):
