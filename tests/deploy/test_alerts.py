@@ -19,7 +19,7 @@ import yaml
 
 from tests.support.kubernetes import KUBERNETES
 from tests.support.metrics import Described, exposed
-from tests.support.promql import NAME, Alert, Labels, Samples, Storage, firing, labels_of, without
+from tests.support.promql import NAME, Alert, Labels, Samples, Storage, firing, labels_of, selectors, without
 from tests.test_structure import ROOT
 
 COMPONENT = KUBERNETES / "components" / "monitoring"
@@ -99,7 +99,9 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Described]:
 
 def test_every_expression_is_about_metrics_that_exist(metrics: dict[str, Described]) -> None:
     known = dict(series_of(metrics))
-    for expression in [rule["expr"] for rule in RULES] + [target["expr"] for panel in PANELS for target in targets(panel)]:
+    for expression in [rule["expr"] for rule in RULES] + [
+        target["expr"] for panel in PANELS for target in panel.get("targets", [])
+    ]:
         parsed = promql_parser.parse(expression.replace("$__rate_interval", "5m"))
         found = list(selectors(parsed))
         assert found, expression
@@ -112,32 +114,6 @@ def test_every_expression_is_about_metrics_that_exist(metrics: dict[str, Describ
             assert set(re.findall(r"\w+", grouped)) <= labels | TARGET_LABELS, expression
 
 
-def test_the_dashboard_is_in_order() -> None:
-    ids = [panel["id"] for panel in PANELS]
-    assert len(set(ids)) == len(ids)
-    places = [(panel["gridPos"]["y"], panel["gridPos"]["x"]) for panel in PANELS]
-    assert places == sorted(places)
-    assert len(set(places)) == len(places)
-    for panel in PANELS:
-        if panel["type"] == "row":
-            continue
-        assert panel["description"], panel["title"]
-        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
-        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
-        for target in targets(panel):
-            # Every selector takes the namespace that was chosen, and every legend the labels that are there.
-            selectors_of = list(selectors(promql_parser.parse(target["expr"].replace("$__rate_interval", "5m"))))
-            assert all("namespace" in [each.name for each in one.matchers.matchers] for one in selectors_of), target["expr"]
-            labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-            kept = set(re.findall(r"\w+", ",".join(re.findall(r"by \(([^)]*)\)", target["expr"]))))
-            assert labels - {"instance"} <= kept, target["legendFormat"]
-
-
-def targets(panel: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = panel.get("targets", [])
-    return found
-
-
 def series_of(metrics: dict[str, Described]) -> Iterator[tuple[str, set[str]]]:
     """The names of the series of each metric, and their labels."""
     for name, metric in metrics.items():
@@ -148,21 +124,6 @@ def series_of(metrics: dict[str, Described]) -> Iterator[tuple[str, set[str]]]:
             yield f"{name}_bucket", labels | {"le"}
         if metric.kind in ("counter", "gauge"):
             yield name, labels
-
-
-def selectors(expression: promql_parser.Expr) -> Iterator[promql_parser.VectorSelector]:
-    """All selectors of series in an expression."""
-    found: list[promql_parser.VectorSelector] = []
-
-    def visit(part: promql_parser.Expr) -> bool:
-        if isinstance(part, promql_parser.MatrixSelector):
-            found.append(part.vector_selector)
-        elif isinstance(part, promql_parser.VectorSelector):
-            found.append(part)
-        return True
-
-    promql_parser.walk(expression, visit)
-    yield from found
 
 
 def seconds(text: str) -> float:

@@ -125,7 +125,9 @@ def test_a_worker_whose_training_dies_goes_on(tmp_path: Path, settings: dict[str
         events = ok(client.get(f"/v1/jobs/{id}/events", params={"limit": 200}))["items"]
         assert [event["data"]["step"] > 0 for event in events if event["kind"] == "resumed"] == [True]
         # The next training process has the same port, and counts anew.
-        until(lambda: Scrape(worker_port).value("nern_attempts_total", outcome="succeeded") == 1, what="the count of the attempt")
+        until(
+            lambda: Scrape(worker_port).value("nern_attempts_total", outcome="succeeded") == 1, what="the count of the attempt"
+        )
         assert Scrape(worker_port).value("nern_job_queue_seconds_count") == 0
         assert Scrape(port).value("nern_lease_expiries_total", state="queued") == 1
 

@@ -6,12 +6,22 @@ machine, tests ask it the same (`tests/deploy/test_alerts.py`).
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import promql_parser
-from promql_parser import AggregateExpr, BinaryExpr, Call, MatchOp, MatrixSelector, NumberLiteral, ParenExpr, VectorSelector
+from promql_parser import (
+    AggregateExpr,
+    BinaryExpr,
+    Call,
+    Expr,
+    MatchOp,
+    MatrixSelector,
+    NumberLiteral,
+    ParenExpr,
+    VectorSelector,
+)
 
 NAME = "__name__"
 
@@ -45,6 +55,21 @@ def without(labels: Labels, *names: str) -> Labels:
 
 def only(labels: Labels, names: Sequence[str]) -> Labels:
     return frozenset((name, value) for name, value in labels if name in names)
+
+
+def selectors(expression: Expr) -> Iterator[VectorSelector]:
+    """All selectors of series in an expression."""
+    found: list[VectorSelector] = []
+
+    def visit(part: Expr) -> bool:
+        if isinstance(part, MatrixSelector):
+            found.append(part.vector_selector)
+        elif isinstance(part, VectorSelector):
+            found.append(part)
+        return True
+
+    promql_parser.walk(expression, visit)
+    yield from found
 
 
 class Storage:
