@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from matplotlib import rcParams
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -33,6 +33,14 @@ NAMED = 6
 
 # What is written after a number, by the unit as Grafana calls it.
 UNITS = {"reqps": "/s", "s": "s", "Bps": "B/s", "bytes": "B"}
+
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "nern",
+    "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7,
+    "axes.titlesize": 8,
+}
 
 Panel = dict[str, Any]
 
@@ -53,22 +61,21 @@ def main() -> None:
 
 def draw(client: httpx.Client, start: float, seconds: float, scrape_seconds: float, to: Path) -> None:
     """Draws what a Prometheus server has of some seconds from `start` on (seconds since 1970) into an SVG file."""
-    style = {"font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.titlesize": 8}
-    rcParams.update({"svg.hashsalt": "nern", "svg.fonttype": "none", **style})
     panels: list[Panel] = json.loads(DASHBOARD.read_text())["panels"]
     titles = [panel["title"] for panel in panels if panel["type"] == "row"]
     rows = [list(row) for is_title, row in groupby(panels, lambda panel: panel["type"] == "row") if not is_title]
-    figure = Figure(figsize=(15, 2.6 * len(rows)), layout="constrained")
-    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for part, title, row in zip(parts, titles, rows, strict=True):
-        part.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
-        for axes, panel in zip(part.subplots(1, len(row), squeeze=False)[0], row, strict=True):
-            draw_panel(axes, panel, list(lines_of(client, panel, start, seconds, scrape_seconds)))
-            axes.set_xlim(0, seconds / 60)
-    for axes in parts[-1].axes:
-        axes.set_xlabel("minutes")
     drawn = StringIO()
-    FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(15, 2.6 * len(rows)), layout="constrained")
+        parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+        for part, title, row in zip(parts, titles, rows, strict=True):
+            part.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+            for axes, panel in zip(part.subplots(1, len(row), squeeze=False)[0], row, strict=True):
+                draw_panel(axes, panel, list(lines_of(client, panel, start, seconds, scrape_seconds)))
+                axes.set_xlim(0, seconds / 60)
+        for axes in parts[-1].axes:
+            axes.set_xlabel("minutes")
+        FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})  # type: ignore[no-untyped-call]
     # Nobody sees more than two decimals of a coordinate.
     to.write_text(re.sub(r"(\.\d\d)\d+", r"\1", drawn.getvalue()))
 
