@@ -65,7 +65,7 @@ def draw(client: httpx.Client, start: float, seconds: float, scrape_seconds: flo
     titles = [panel["title"] for panel in panels if panel["type"] == "row"]
     rows = [list(row) for is_title, row in groupby(panels, lambda panel: panel["type"] == "row") if not is_title]
     drawn = StringIO()
-    with rc_context(STYLE):
+    with rc_context(STYLE):  # type: ignore[arg-type]  # the names of its keys are settings of matplotlib
         figure = Figure(figsize=(15, 2.6 * len(rows)), layout="constrained")
         parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
         for part, title, row in zip(parts, titles, rows, strict=True):
