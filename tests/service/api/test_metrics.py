@@ -118,7 +118,8 @@ def test_a_stream_counts_when_it_begins(client: httpx.Client, scrape: Callable[[
     before = scrape()
     events = {"method": "GET", "route": "/v1/jobs/{id}/events"}
     with client.stream("GET", f"/v1/jobs/{job}/events", headers={"accept": "text/event-stream"}) as stream:
-        assert next(stream.iter_lines())
+        lines = stream.iter_lines()  # without its iterator, the client would end the stream
+        assert next(lines)
         during = scrape()
         assert during.grown(before, COUNT, **events, status="2xx") == 1
         assert during.grown(before, "nern_http_response_bytes_total", **events) > 0

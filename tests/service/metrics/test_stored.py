@@ -1,6 +1,7 @@
 """What the database knows is read from it for each scrape, seldom, and never makes a scrape fail."""
 
 import socket
+import threading
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
@@ -158,14 +159,17 @@ def test_a_database_that_hangs_does_not_hold_up_a_scrape(settings: Settings) -> 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         # It accepts connections, and says nothing.
         database = Database(f"postgresql://nern@127.0.0.1:{silent.getsockname()[1]}/nern?connect_timeout=600")
-        collector = DatabaseMetrics(database)
+        moment = 1000.0
+        collector = DatabaseMetrics(database, seconds=lambda: moment)
         with patch.object(stored, "ANSWER_SECONDS", 0.05), scraping(settings, collector) as scrape:
             for _ in range(3):
+                moment += stored.KEPT_SECONDS
                 read = scrape()
                 assert read.series[("nern_database_up", frozenset())] == 0
                 assert "nern_jobs" not in read.families
                 assert "nern_http_requests_in_progress" in read.families
-        assert collector._reading.is_alive()  # one read is under way, and no other was begun
+        # One read is under way, and no other was begun.
+        assert [thread.name for thread in threading.enumerate()].count("metrics") == 1
         silent.settimeout(600)
         silent.accept()[0].close()
         until(lambda: not collector._reading.is_alive(), what="the end of the read")
