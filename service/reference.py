@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from nern.documents import with_part
-from service.settings import GIB, MIB, PREFIX, Settings
+from service.settings import GIB, MIB, PREFIX, LogSettings, Settings
 
 BEGIN, END = "<!-- settings: python -m service.reference docs/settings.md -->", "<!-- end of settings -->"
 
@@ -21,7 +21,8 @@ def updated(text: str) -> str:
 def _table() -> Iterator[str]:
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
-    for name, field in Settings.model_fields.items():
+    # The settings of the log come last, although they are known before the others.
+    for name, field in sorted(Settings.model_fields.items(), key=lambda item: item[0] in LogSettings.model_fields):
         yield f"| `{PREFIX}{name.upper()}` | {_default(name, field.get_default())} | {field.description} |"
 
 

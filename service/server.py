@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 from threading import Event
@@ -13,6 +14,8 @@ import uvicorn
 from service.api.app import create_app
 from service.http.connections import limited, room_for_connections
 from service.jobs.ends import recorder
+from service.metrics.exposition import metrics_served
+from service.metrics.stored import DatabaseMetrics
 from service.settings import Settings
 from service.supervisor import Supervisor, module_command
 from service.tracing.sending import sent
@@ -67,6 +70,7 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     )
     with (
         sent("nern-api"),
+        metrics_served(settings, DatabaseMetrics(app.state.context.whole_database)),
         _listen(settings.host, settings.port) as listening,
         worker.running(stopping) if worker else contextlib.nullcontext(),
     ):
@@ -104,6 +108,12 @@ def _listen(host: str, port: int) -> socket.socket:
 def _worker(settings: Settings) -> Supervisor:
     logs = settings.data_dir / "logs"
     logs.mkdir(exist_ok=True)
+    # The worker can't listen on the port of this process.
+    port = {"NERN_METRICS_PORT": str(settings.metrics_port + 1)} if settings.metrics_port else {}
     return Supervisor(
-        module_command("worker", "--until-eof"), name="worker", log_file=logs / "worker.log", on_end=recorder(settings)
+        module_command("worker", "--until-eof"),
+        name="worker",
+        log_file=logs / "worker.log",
+        environment={**os.environ, **port},
+        on_end=recorder(settings),
     )

@@ -87,6 +87,12 @@ class Settings(LogSettings):
         description="Connections of clients to an API process. Beyond that, those are closed that have waited for a request "
         "for the longest",
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65534,
+        description="Port for Prometheus, on the same address as the API. The local worker has the next port. 0: none",
+    )
     owner_requests_per_minute: int = Field(
         0,
         ge=0,

@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib import import_module
 from threading import Event, Thread
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from sqlalchemy import make_url
 
 from service.logs.configuration import configure, give_up
+from service.metrics.exposition import metrics_served
 from service.settings import Settings
 from service.store.database import Away
 from service.supervisor import TEMPORARY
@@ -46,12 +48,15 @@ def main() -> None:
     import_module("torch._dynamo")
     from worker.run import NoSuchDevice, Unsound, Worker
 
-    try:
-        worker = Worker(settings, stopping)
-    except (OSError, NoSuchDevice) as error:
-        give_up(f"nern worker: {error}")
-    log.info("the worker looks for jobs in %s", make_url(settings.database))
-    with sent("nern-worker"), worker.announced():
+    with ExitStack() as running:
+        try:
+            worker = Worker(settings, stopping)
+            running.enter_context(metrics_served(settings))
+        except (OSError, NoSuchDevice) as error:
+            give_up(f"nern worker: {error}")
+        log.info("the worker looks for jobs in %s", make_url(settings.database))
+        running.enter_context(sent("nern-worker"))
+        running.enter_context(worker.announced())
         while not stopping.is_set():
             woken.clear()
             try:

@@ -11,6 +11,7 @@ import torch
 from nern.errors import NernError
 from nern.faults import is_device_fault, is_out_of_memory
 from service.logs.context import within
+from service.metrics.counted import ATTEMPTS, QUEUE_SECONDS
 from service.settings import Settings
 from service.store import ids, jobs, origins
 from service.store.blobs import Blobs, Missing, Unreachable
@@ -74,6 +75,8 @@ class Worker:
             origin = origins.of(session, lease) if lease else None
         if lease is None or origin is None:
             return False
+        if lease.fence == 1:
+            QUEUE_SECONDS.observe(origin.waited.total_seconds())
         with within(**origin.about(lease)), spans.of_attempt(lease, origin):
             self._attempt(lease)
         return True
@@ -84,25 +87,23 @@ class Worker:
             with kept_alive(self._database, self._settings, lease, self._stopping) as pulse:
                 self._run(lease, pulse)
         except LeaseLost:
-            spans.end("lost")
+            _ended("lost")
             log.warning("another worker holds the job, or the job is over; this worker leaves it")
         except Away:
-            spans.end("lost", "the database does not answer")
+            _ended("lost", "the database does not answer")
             log.exception("the database does not answer; the job is queued again when it does")
 
     def _run(self, lease: Lease, pulse: Pulse) -> None:
         try:
             Attempt(self._settings, self._database, self._blobs, self._device, lease, pulse).run()
-            spans.end("succeeded")
+            _ended("succeeded")
             log.info("the job has succeeded")
         except Cancelled:
             self._finish(lease, "cancelled")
         except (Paused, Stopped) as reason:
             why = "a client has paused it" if isinstance(reason, Paused) else "this worker stops"
-            spans.end("given_back")
             log.info("the job is given back, because %s", why)
-            with self._database.write() as session:
-                jobs.give_back(session, lease, now=now(session))
+            self._give_back(lease)
         except NernError as error:
             self._finish(lease, "failed", failure_type(error), str(error))
         except Missing:
@@ -127,20 +128,23 @@ class Worker:
 
     def _try_elsewhere(self, lease: Lease, failed: str) -> None:
         """Gives back a job that another process may succeed with. The attempt is counted, so the job ends if none does."""
-        with self._database.write() as session:
-            if jobs.may_try_again(session, lease, max_attempts=self._settings.max_attempts):
-                jobs.give_back(session, lease, now=now(session), fault=failed, counted=True)
-                spans.end("given_back", failed)
-                return
+        with self._database.read() as session:
+            again = jobs.may_try_again(session, lease, max_attempts=self._settings.max_attempts)
+        if again:
+            self._give_back(lease, fault=failed, counted=True)
+            return
         self._finish(lease, "failed", "internal", f"{failed} in each attempt; its log describes the error")
 
     def _return(self, lease: Lease, fault: str) -> None:
         """Gives back a job because something is wrong with this machine."""
-        spans.end("given_back", fault)
         log.error("the job is given back: %s", fault, exc_info=True)
         self._fitness.doubt()
+        self._give_back(lease, fault=fault)
+
+    def _give_back(self, lease: Lease, *, fault: str | None = None, counted: bool = False) -> None:
         with self._database.write() as session:
-            jobs.give_back(session, lease, now=now(session), fault=fault)
+            jobs.give_back(session, lease, now=now(session), fault=fault, counted=counted)
+        _ended("given_back", fault)
 
     def _finish(
         self,
@@ -149,11 +153,17 @@ class Worker:
         type: FailureType | None = None,
         detail: str | None = None,
     ) -> None:
-        spans.end(state, detail)
         log.info("the job is %s: %s" if detail else "the job is %s", *filter(None, (state, detail)))
         error: Json | None = {"type": type, "detail": detail} if type else None
         with self._database.write() as session:
             jobs.finish(session, lease, state, now=now(session), error=error)
+        _ended(state, detail)
+
+
+def _ended(outcome: str, why: str | None = None) -> None:
+    """Counts the end of the attempt at hand, and tells it in its span."""
+    ATTEMPTS.labels(outcome).inc()
+    spans.end(outcome, why)
 
 
 def device(setting: str) -> torch.device:

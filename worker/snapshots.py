@@ -12,6 +12,7 @@ from threading import Thread
 
 from nern.errors import BadSnapshot
 from nern.training import Snapshot
+from service.metrics.counted import SNAPSHOTS
 from service.store import blobs, snapshots
 from service.store.blobs import Blobs, Missing, Unreachable
 from service.store.database import Away, Database, now
@@ -83,6 +84,7 @@ class SnapshotWriter:
 
     def _write_and_pause(self, snapshot: Snapshot, shown: Shown, moment: float, copying: float) -> None:
         stored = self._try_to_write(snapshot, shown)
+        SNAPSHOTS.labels("stored" if stored else "failed").inc()
         # The time of this thread alone: while it waits for the blob store, the training goes on.
         cost = copying + time.thread_time()
         due = moment + self._seconds if stored else time.monotonic() + min(RETRY_SECONDS, self._seconds)

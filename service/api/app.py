@@ -31,6 +31,7 @@ from service.jobs.cleanup import cleanup_forever
 from service.jobs.feed import Feed
 from service.jobs.sweep import sweep_forever
 from service.jobs.wakeups import make_waker
+from service.metrics.requests import RequestMetrics
 from service.readiness import Readiness
 from service.serving.predictors import Predictors
 from service.serving.renderer import Renderer
@@ -152,6 +153,7 @@ def create_app(
     app.add_middleware(ApiKeys, given=given, database=database, required=bool(given) or not is_loopback(settings.host))
     app.add_middleware(errors.Faults)
     app.add_middleware(AccessLog)
+    app.add_middleware(RequestMetrics)
     app.add_middleware(Policies, routes=routes)
     app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)
     app.add_middleware(RequestIds)

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 from service import problems
 from service.api.context import Ctx
 from service.http.policy import policy
+from service.metrics.counted import READY
 from service.readiness import DEGRADED, OK, UNKNOWN
 
 # Asked every few seconds, by whatever runs the service.
@@ -48,6 +49,8 @@ async def readyz(context: Ctx) -> dict[str, str]:
     503.
     """
     states = await context.readiness.states()
+    for part, state in states.items():
+        READY.labels(part).set(state == OK)
     if failing := sorted(name for name, state in states.items() if state not in (OK, DEGRADED, UNKNOWN)):
         raise problems.Unavailable(f"the service is not ready, because these probes fail: {', '.join(failing)}", checks=states)
     return states

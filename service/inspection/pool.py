@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service import problems
 from service.inspection.process import Ended, Inspector, Task
+from service.metrics.counted import INSPECTION_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,16 @@ class Inspectors:
 
     async def read(self, task: Task) -> Any:
         """The answer of a process that reads the file of a task, parsed from JSON. Raises Problem."""
+        started, outcome = time.perf_counter(), "accepted"
+        try:
+            return await self._read(task)
+        except problems.Problem as problem:
+            outcome = "refused" if problem.status < 500 else "failed"
+            raise
+        finally:
+            INSPECTION_SECONDS.labels(task.kind, outcome).observe(time.perf_counter() - started)
+
+    async def _read(self, task: Task) -> Any:
         async with self._places:
             for _ in range(MAX_HANDOVERS):
                 inspector = await self._take()

@@ -5,6 +5,7 @@ import logging
 
 from starlette.concurrency import run_in_threadpool
 
+from service.metrics.counted import LEASE_EXPIRIES
 from service.settings import Settings
 from service.store import jobs
 from service.store.database import Database, now
@@ -15,7 +16,9 @@ log = logging.getLogger(__name__)
 def sweep(database: Database, settings: Settings) -> None:
     """Sweeps once. Any number of processes may sweep at the same time."""
     with database.write() as session:
-        jobs.sweep(session, now=now(session), max_attempts=settings.max_attempts)
+        swept = jobs.sweep(session, now=now(session), max_attempts=settings.max_attempts)
+    for state in swept:
+        LEASE_EXPIRIES.labels(state).inc()
 
 
 async def sweep_forever(database: Database, settings: Settings) -> None:

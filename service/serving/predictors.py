@@ -11,6 +11,7 @@ from torch import Tensor
 from nern.artefact import Artefact
 from nern.layers import Layer
 from nern.rendering import BLOCK_TILES, render_block
+from service.metrics.counted import BLOCK_HIT, BLOCK_MISS, PREDICTOR_HIT, PREDICTOR_MISS, RENDER_BYTES, RENDER_SECONDS
 from service.serving.artefact import stored
 from service.store import predictors
 from service.store.database import Database
@@ -115,10 +116,15 @@ class Served:
         """The kernels of one block in the order of their indices, in the layer's dtype: (n, *kernel_size)."""
         key = (self.id, layer, block)
         if (found := self._rendered.find(key)) is not None:
+            BLOCK_HIT.inc()
             return found
-        tiles = render_block(self.artefact.representation, layer, block)
+        BLOCK_MISS.inc()
+        with RENDER_SECONDS.time():
+            tiles = render_block(self.artefact.representation, layer, block)
         inside = self.artefact.representation.tiles.inside(layer, torch.arange(len(tiles)) + block * BLOCK_TILES)
-        return self._rendered.keep(key, tiles.flatten(0, 1) if inside is None else tiles[inside])
+        kernels = tiles.flatten(0, 1) if inside is None else tiles[inside]
+        RENDER_BYTES.inc(kernels.nbytes)
+        return self._rendered.keep(key, kernels)
 
 
 class Predictors:
@@ -133,8 +139,11 @@ class Predictors:
     def load(self, id: str) -> Served:
         """The predictor of this id, which must exist. Blocks while this or another predictor is read from the database."""
         if found := self._loaded.find(id):
+            PREDICTOR_HIT.inc()
             return found
         with self._loading:
             if found := self._loaded.find(id):
+                PREDICTOR_HIT.inc()
                 return found
+            PREDICTOR_MISS.inc()
             return self._loaded.keep(id, Served(id, self._database, self._rendered))

@@ -19,6 +19,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
+from service.metrics.counted import BLOB_ERRORS
+
 READ_BYTES = 2**20
 
 # What an error of a folder on a full disk says (ENOSPC).
@@ -65,7 +67,9 @@ def _reached() -> Iterator[None]:
     except FileNotFoundError as error:
         raise Missing(str(error)) from error
     except BaseError as error:
-        raise (Full if FULL in str(error) else Unreachable)(str(error)) from error
+        full = FULL in str(error)
+        BLOB_ERRORS.labels("full" if full else "unreachable").inc()
+        raise (Full if full else Unreachable)(str(error)) from error
 
 
 class Blobs:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Timeout
 from sqlalchemy.orm import Session
 
 from service.clock import utc_now
+from service.metrics.counted import DATABASE_ERRORS
 from service.store.owners import OwnersSession
 
 # How long a transaction that writes to SQLite waits for another one that writes.
@@ -107,13 +108,16 @@ class Database:
         try:
             yield
         except TimeoutError as error:  # all connections are in use
+            DATABASE_ERRORS.labels("exhausted").inc()
             raise Away(str(error)) from error
         except DBAPIError as error:
             code, message = getattr(error.orig, "sqlstate", None), str(error.orig)
             if code in NO_TABLE_OR_COLUMN or message.startswith(("no such table", "no such column")):
+                DATABASE_ERRORS.labels("schema").inc()
                 raise WrongSchema(message) from error
             if code != READ_ONLY and not isinstance(error, OperationalError | InterfaceError):
                 raise
+            DATABASE_ERRORS.labels("away").inc()
             raise Away(message) from error
 
     def probe(self) -> None:

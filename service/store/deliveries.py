@@ -43,10 +43,13 @@ def claim(session: Session, *, now: datetime, lease: timedelta, limit: int) -> S
     return [(delivery, webhook) for delivery in taken if (webhook := webhooks.get(delivery.job_id))]
 
 
-def record(session: Session, delivery: Delivery, attempt: Json, *, delivered: bool, final: bool, now: datetime) -> None:
-    """Writes down an attempt to send a message. If it failed and is not final, the message is sent again later."""
+def record(session: Session, delivery: Delivery, attempt: Json, *, delivered: bool, final: bool, now: datetime) -> str:
+    """Writes down an attempt to send a message. If it failed and is not final, the message is sent again later.
+
+    Returns the state of the message after the attempt.
+    """
     attempts = [*delivery.attempts, attempt]
-    values: dict[str, Any] = {"attempts": attempts}
+    values: dict[str, Any] = {"attempts": attempts, "state": "pending"}
     if delivered:
         values["state"] = "delivered"
     elif final or len(attempts) > len(PAUSES):
@@ -54,6 +57,7 @@ def record(session: Session, delivery: Delivery, attempt: Json, *, delivered: bo
     else:
         values["due_at"] = now + timedelta(seconds=PAUSES[len(attempts) - 1])
     session.execute(update(Delivery).where(Delivery.id == delivery.id).values(**values))
+    return str(values["state"])
 
 
 def of_job(session: Session, job_id: str) -> Sequence[Delivery]:

@@ -268,11 +268,13 @@ def give_back(session: Session, lease: Lease, *, now: datetime, fault: str | Non
         _take_held(session, "suspend" if wish == "pause" else "give_back", lease, now=now, reason=fault)
 
 
-def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
+def sweep(session: Session, *, now: datetime, max_attempts: int) -> list[State]:
     """Returns each job whose lease has expired to the queue, or ends or pauses it. Safe to run in several processes at once.
 
     The job ends if a client has asked to cancel it, or after `max_attempts` attempts in a row without progress that was stored.
+    Returns the new states of these jobs.
     """
+    swept: list[State] = []
     expired = select(Job).where(Job.state.in_(sources("take_back")), Job.lease_expires_at < now)
     for job in session.scalars(expired).all():
         action: Action = "take_back"
@@ -289,7 +291,9 @@ def sweep(session: Session, *, now: datetime, max_attempts: int) -> None:
         elif job.pause_requested:
             action = "suspend"
         still_expired = (Job.fence == job.fence, Job.lease_expires_at < now)
-        _take(session, action, *still_expired, id=job.id, now=now, error=error, reason=seen)
+        if _take(session, action, *still_expired, id=job.id, now=now, error=error, reason=seen):
+            swept.append(TRANSITIONS["running", action])
+    return swept
 
 
 def remove(session: Session, id: str) -> None:

@@ -11,6 +11,7 @@ from functools import cache
 
 import httpx
 
+from service.metrics.counted import WEBHOOK_ATTEMPTS
 from service.settings import Settings
 from service.store import deliveries
 from service.store.database import Database, now
@@ -74,7 +75,8 @@ async def _deliver(database: Database, networks: Sequence[Network], delivery: De
         with database.write() as session:
             moment = now(session)
             attempt = {"at": moment.isoformat(), "seconds": round(seconds, 3), "status": status, "error": error}
-            deliveries.record(session, delivery, attempt, delivered=delivered, final=status == GONE, now=moment)
+            state = deliveries.record(session, delivery, attempt, delivered=delivered, final=status == GONE, now=moment)
+        WEBHOOK_ATTEMPTS.labels(state).inc()
 
     await asyncio.to_thread(record)
 

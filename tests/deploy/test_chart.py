@@ -26,7 +26,9 @@ SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text())
 HELM_LABELS = {"app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "helm.sh/chart"}
 
 # Settings that the chart makes itself, from its own manifests and from Secrets.
-FIXED = {f"NERN_{name}" for name in ("HOST", "PORT", "DATA_DIR", "DATABASE_URL", "BROKER_URL", "API_KEYS", "THREADS")}
+FIXED = {
+    f"NERN_{name}" for name in ("HOST", "PORT", "DATA_DIR", "DATABASE_URL", "BROKER_URL", "API_KEYS", "THREADS", "METRICS_PORT")
+}
 
 
 def switched_on(*components: str) -> Object:
@@ -128,6 +130,11 @@ EVERY_VALUE: Object = {
     "dra": {"enabled": True, "deviceClassName": "mig.test"},
     "keda": {"enabled": True, "minReplicas": 2, "maxReplicas": 20},
     "gateway": {"enabled": True, "parentRefs": [{"name": "outer", "namespace": "gateways"}], "hostnames": ["nern.test"]},
+    "monitoring": {
+        "enabled": True,
+        "labels": {"test/release": "prometheus"},
+        "from": [{"namespaceSelector": {"matchLabels": {"test/space": "watchers"}}}],
+    },
     "dev": {"enabled": False},
 }
 EVERY_VALUE["worker"]["runtimeClassName"] = "nvidia"
@@ -223,6 +230,10 @@ def test_values_reach_the_other_objects(configured: list[Object]) -> None:
     assert scaled["triggers"][0]["metadata"]["url"] == "http://renamed-api.nern.svc:8000/v1/queue"
     [key] = of(configured, "TriggerAuthentication", "renamed-queue")["spec"]["secretTargetRef"]
     assert key["name"] == "123"
+    for kind in ("PodMonitor", "PrometheusRule"):
+        assert of(configured, kind, "renamed")["metadata"]["labels"]["test/release"] == "prometheus"
+    [rule] = of(configured, "NetworkPolicy", "renamed-metrics")["spec"]["ingress"]
+    assert rule["from"] == EVERY_VALUE["monitoring"]["from"]
     route = of(configured, "HTTPRoute", "renamed")["spec"]
     assert (route["parentRefs"], route["hostnames"]) == ([{"name": "outer", "namespace": "gateways"}], ["nern.test"])
 

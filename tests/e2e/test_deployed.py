@@ -15,9 +15,10 @@ import redis
 from service.store import migrate
 from service.store.database import Database
 from tests.e2e.flow import main_job, ok
+from tests.support.metrics import Scrape
 from tests.support.networks import resnet8, saved
 from tests.support.processes import celery_worker, environment, serving, with_clock_ahead
-from tests.support.servers import own_redis
+from tests.support.servers import free_port, own_redis
 from tests.support.tus import RESUMABLE, create, offset
 from tests.support.waiting import DEADLINE_SECONDS, until
 
@@ -107,20 +108,28 @@ def test_the_broker_wakes_an_idle_worker(tmp_path: Path, settings: dict[str, str
 
 def test_a_worker_whose_training_dies_goes_on(tmp_path: Path, settings: dict[str, str]) -> None:
     quick = {**settings, "NERN_LEASE_SECONDS": "3", "NERN_SNAPSHOT_SECONDS": "0.2"}
+    port, worker_port = free_port(), free_port()
     with (
-        serving(tmp_path, quick) as (url, _),
+        serving(tmp_path, {**quick, "NERN_METRICS_PORT": str(port)}) as (url, _),
         httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client,
-        celery_worker(tmp_path, quick) as worker,
+        celery_worker(tmp_path, {**quick, "NERN_METRICS_PORT": str(worker_port)}) as worker,
     ):
         checkpoint = ok(client.post("/v1/checkpoints", files={"file": ("net.pt", saved(resnet8()))}))
         body = {"checkpoint_id": checkpoint["id"], "steps": 2000, "hidden": 8, "kernel_batch": 256}
         id = ok(client.post("/v1/jobs", json=body))["id"]
         until(lambda: (ok(client.get(f"/v1/jobs/{id}"))["progress"] or {}).get("step", 0) > 500, what="progress")
+        assert Scrape(worker_port).value("nern_job_queue_seconds_count") == 1
         [training] = psutil.Process(worker.pid).children()
         training.kill()
         until(lambda: ok(client.get(f"/v1/jobs/{id}"))["state"] == "succeeded", what="the job")
         events = ok(client.get(f"/v1/jobs/{id}/events", params={"limit": 200}))["items"]
         assert [event["data"]["step"] > 0 for event in events if event["kind"] == "resumed"] == [True]
+        # The next training process has the same port, and counts anew.
+        until(
+            lambda: Scrape(worker_port).value("nern_attempts_total", outcome="succeeded") == 1, what="the count of the attempt"
+        )
+        assert Scrape(worker_port).value("nern_job_queue_seconds_count") == 0
+        assert Scrape(port).value("nern_lease_expiries_total", state="queued") == 1
 
 
 def test_a_worker_that_can_never_work_ends(tmp_path: Path, settings: dict[str, str]) -> None:

@@ -13,16 +13,32 @@ import psutil
 import pytest
 
 from tests.e2e.flow import main_job, ok
+from tests.support.metrics import Scrape
 from tests.support.networks import resnet8, saved
 from tests.support.processes import NERN_MODULE, environment, serving
+from tests.support.servers import two_free_ports
 from tests.support.waiting import DEADLINE_SECONDS, until
 
 
 def test_the_main_job(tmp_path: Path) -> None:
     folder = tmp_path / "a folder with spaces"
     folder.mkdir()
-    with serving(folder, {}) as (url, _):
+    port = two_free_ports()
+    with serving(folder, {"NERN_METRICS_PORT": str(port)}) as (url, _):
         main_job(url)
+        assert_metrics(Scrape(port), Scrape(port + 1))
+
+
+def assert_metrics(api: Scrape, worker: Scrape) -> None:
+    """Each process tells what it has done for the main job, and the API what the database knows."""
+    assert api.value("nern_database_up") == 1
+    assert api.value("nern_workers", device="cpu", state="idle") == 1
+    assert api.value("nern_http_request_duration_seconds_count", method="POST", route="/v1/jobs", status="2xx") > 0
+    assert api.value("nern_ready", part="worker") == 1
+    assert api.value("nern_render_bytes_total") > 0
+    assert worker.value("nern_attempts_total", outcome="succeeded") == 1  # counted long ago: the predictor has been fetched
+    assert worker.value("nern_job_queue_seconds_count") == 1
+    assert "nern_database_up" not in worker.families
 
 
 def children(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:

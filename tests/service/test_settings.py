@@ -62,6 +62,7 @@ EFFECTS = {
         "service/jobs/test_cleanup.py::test_keep_days_are_how_long_each_is_kept",
     ),
     "max_connections": "service/test_server.py::test_the_service_has_a_limit_of_connections",
+    "metrics_port": "e2e/test_embedded.py::test_the_main_job",
     "owner_requests_per_minute": "service/api/test_limits.py::test_requests_are_limited_for_each_owner",
     "owner_waiting_jobs": "service/api/test_limits.py::test_waiting_jobs_are_limited_for_each_owner",
     "owner_running_jobs": "service/api/test_limits.py::test_running_jobs_are_limited_for_each_owner",

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -22,6 +22,15 @@ def free_port() -> int:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
         return port
+
+
+def two_free_ports() -> int:
+    """A free TCP port, after which the next one is free too."""
+    while True:
+        port = free_port()
+        with suppress(OSError), socket.socket() as listening:
+            listening.bind(("127.0.0.1", port + 1))
+            return port
 
 
 @contextmanager

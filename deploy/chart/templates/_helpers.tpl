@@ -44,6 +44,9 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- define "nern.settings" -}}
 NERN_HOST: 0.0.0.0
 NERN_DATA_DIR: /data
+{{- if .Values.monitoring.enabled }}
+NERN_METRICS_PORT: "9464"
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 {{ $name }}: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
 {{- end }}

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from service.metrics.counted import REGISTRY
 from service.settings import Settings
 from service.store import deliveries, jobs
 from service.store.database import Database
@@ -229,3 +230,18 @@ def test_every_end_is_told(database: Database, end: str) -> None:
 def test_secrets_that_are_none(secret: str) -> None:
     with pytest.raises(ValueError, match="24 to 64 bytes in base64"):
         signing.key_of(secret)
+
+
+def test_attempts_count_by_the_state_of_the_message(database: Database, tmp_path: Path) -> None:
+    def counted(state: str) -> float:
+        return REGISTRY.get_sample_value("nern_webhook_attempts_total", {"state": state}) or 0.0
+
+    before = {state: counted(state) for state in ("delivered", "pending", "failed")}
+    with receiving(500, 204, 410) as receiver:
+        first = ended(database, receiver.url)
+        sending(database, tmp_path, lambda: has_attempts(database, first, 1))
+        make_due(database, first)
+        sending(database, tmp_path, lambda: message(database, first).state == "delivered")
+        second = ended(database, receiver.url)
+        sending(database, tmp_path, lambda: message(database, second).state == "failed")
+    assert {state: counted(state) - count for state, count in before.items()} == {"delivered": 1, "pending": 1, "failed": 1}
