@@ -40,7 +40,9 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     worker = _worker(settings) if with_worker else None
     app = create_app(settings, stopping=stopping, probes={"worker": worker.probe} if worker else None)
     protocol = limited(room_for_connections(settings.max_connections))
-    config = uvicorn.Config(app, http=protocol, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+    config = uvicorn.Config(
+        app, http=protocol, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+    )
     with _listen(settings.host, settings.port) as listening, worker.running(stopping) if worker else contextlib.nullcontext():
         server = Server(config, stopping)
         # A signal may arrive as soon as the address is printed, before uvicorn has its own handlers. When uvicorn has ended, it

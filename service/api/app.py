@@ -18,8 +18,10 @@ from service.access.limits import RequestLimit
 from service.api import checkpoints, datasets, events, jobs, keys, operations, predictors, shares, uploads, usage, workers
 from service.api.context import Context
 from service.http import errors
-from service.http.bodies import BodyLimit
+from service.http.bodies import BodyLimit, validate_media_type
 from service.http.fields import validate_parameters
+from service.http.methods import Methods
+from service.http.openapi import DocumentedApp
 from service.http.policy import Policies, policy
 from service.http.tus import TusMiddleware
 from service.inspection.pool import Inspectors
@@ -106,7 +108,8 @@ def create_app(
             await buckets.close()
         database.close()
 
-    app = FastAPI(title="NeRN", version=release, description=DESCRIPTION, lifespan=lifespan)
+    # A redirection to the path without a slash at its end would lead to the host that the request names.
+    app = DocumentedApp(title="NeRN", version=release, description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False)
     app.state.context = context
     errors.install(app)
     routes = [*app.routes]
@@ -116,7 +119,7 @@ def create_app(
         policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
     for module in (checkpoints, datasets, uploads, jobs, events, predictors, shares, workers, usage, keys, operations):
         # Probes may add parameters of their own.
-        validated = [] if module is operations else [Depends(validate_parameters)]
+        validated = [] if module is operations else [Depends(validate_parameters), Depends(validate_media_type)]
         app.include_router(module.router, dependencies=validated)
         routes += module.router.routes
     # A request passes the middleware that is added last first.
@@ -125,6 +128,7 @@ def create_app(
     app.add_middleware(RequestLimit, buckets=buckets)
     app.add_middleware(ApiKeys, given=given, database=database, required=bool(given) or not is_loopback(settings.host))
     app.add_middleware(Policies, routes=routes)
+    app.add_middleware(Methods, routes=routes)
     app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)
     return app
 

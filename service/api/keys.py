@@ -11,6 +11,7 @@ from service import problems
 from service.access.issuing import issue, revoke, rotate
 from service.access.keys import caller_of
 from service.api.context import Reading, Writing
+from service.http.openapi import raises
 from service.http.policy import KeyScope, policy
 from service.store import keys
 from service.store.database import now
@@ -102,6 +103,7 @@ def show_key(id: str, request: Request, session: Reading) -> KeyOut:
 
 @router.post("/{id}/rotate", status_code=201)
 @policy("admin")
+@raises(problems.Impossible)
 def rotate_key(id: str, request: Request, response: Response, session: Writing, body: Rotation | None = None) -> NewKeyOut:
     """Creates a key in place of this one, which stays valid for `overlap_hours`. The answer has the new key, this once.
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from service import problems
 from service.api.context import Ctx
+from service.http.openapi import raises
 from service.http.policy import policy
 from service.store import migrate
 from service.store.marking import mark
@@ -49,6 +50,7 @@ async def livez() -> Health:
 
 @router.get("/readyz")
 @policy("open")
+@raises(problems.Unavailable)
 async def readyz(context: Ctx) -> dict[str, str]:
     """The readiness probe: tells whether the service and everything that it depends on are ready.
 

@@ -7,6 +7,10 @@ from service import problems
 from service.http.errors import BodyTooLarge, respond
 from service.http.policy import policy_of
 
+# The most commas in a body that the framework parses. No other request is answered while it parses, and the time depends on the
+# number of values, most of which have a comma beside them.
+MAX_COMMAS = 10_000
+
 
 def require_json(request: Request) -> None:
     """Raises UnsupportedMediaType unless the Content-Type of the request is application/json."""
@@ -16,10 +20,18 @@ def require_json(request: Request) -> None:
         raise problems.UnsupportedMediaType(f"this route does not read {sent}; send application/json")
 
 
-class BodyLimit:
-    """ASGI middleware that answers limited bodies of more than `limit` bytes with 413, and bodies of two lengths with 400.
+def validate_media_type(request: Request) -> None:
+    """Raises UnsupportedMediaType for a body that is not JSON, if the framework parses the body. A dependency of all routes."""
+    has_body = "transfer-encoding" in request.headers or int(request.headers.get("content-length", 0)) > 0
+    if has_body and getattr(request.scope["route"], "body_field", None):
+        require_json(request)
 
-    A body that announces its length is refused before it is read. The bytes of every other body are counted as they arrive.
+
+class BodyLimit:
+    """ASGI middleware that answers 413 to bodies with more than `limit` bytes or MAX_COMMAS, and 400 to bodies of two lengths.
+
+    A body that announces too many bytes is refused before it is read. Bytes and commas are counted as they arrive. The policy
+    of the route says what is limited.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -38,7 +50,8 @@ class BodyLimit:
             )
             await respond(request, problem)(scope, receive, send)
             return
-        if policy_of(scope).body == "streamed":
+        body = policy_of(scope).body
+        if body == "streamed":
             await self.app(scope, receive, send)
             return
         text = f"the body is larger than {self.limit} bytes, the largest size that this service accepts"
@@ -46,14 +59,17 @@ class BodyLimit:
         if int(request.headers.get("content-length", 0)) > self.limit:
             await respond(request, too_large)(scope, receive, send)
             return
-        received = 0
+        received = commas = 0
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, commas
             message = await receive()
             received += len(message.get("body", b""))
+            commas += message.get("body", b"").count(b",")
             if received > self.limit:
                 raise BodyTooLarge(too_large)
+            if commas > MAX_COMMAS and body == "limited":
+                raise BodyTooLarge(problems.TooLarge(f"the body has more than {MAX_COMMAS} values", limit=self.limit))
             return message
 
         await self.app(scope, counted, send)

@@ -1,4 +1,4 @@
-"""Connections that do nothing: how long they stay, and how many there may be.
+"""Connections: how long those that do nothing stay, how many there may be, and the answer to what is no request.
 
 Anybody can open connections, without a key. uvicorn keeps a connection whose request never ends. When the process has no
 descriptor left, it accepts no connection until clients leave.
@@ -7,10 +7,14 @@ descriptor left, it accepts no connection until clients leave.
 import asyncio
 import logging
 import resource
-from typing import ClassVar
+import sys
+from typing import Any, ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service import problems
+from service.http.errors import MEDIA_TYPE, document
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +24,34 @@ HEAD_SECONDS = 15.0
 # A body may pause for this time.
 BODY_SECONDS = 60.0
 
+# A client may take nothing of an answer for this time.
+SEND_SECONDS = 120.0
+
+# The longest URL, and the most bytes of a whole head.
+MAX_URL_BYTES = 16 * 2**10
+MAX_HEAD_BYTES = 32 * 2**10
+
 # Descriptors for everything else: the database, the broker, files, inspecting processes.
 OTHER_DESCRIPTORS = 400
+
+
+class _Parser(h11.Connection):
+    """The parser of uvicorn, which refuses long heads however they arrive."""
+
+    def next_event(self) -> Any:
+        in_head = self.their_state is h11.IDLE
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            if in_head and error.error_status_hint == 431 and b"\n" not in self.trailing_data[0]:
+                raise h11.RemoteProtocolError("the URL is too long", error_status_hint=414) from None
+            raise
+        if isinstance(event, h11.Request):
+            if len(event.target) > MAX_URL_BYTES:
+                raise h11.RemoteProtocolError("the URL is too long", error_status_hint=414)
+            if len(event.target) + sum(len(name) + len(value) for name, value in event.headers) > MAX_HEAD_BYTES:
+                raise h11.RemoteProtocolError("the headers are too long", error_status_hint=431)
+        return event
 
 
 class LimitedProtocol(H11Protocol):
@@ -35,6 +65,11 @@ class LimitedProtocol(H11Protocol):
     waiting: ClassVar[dict["LimitedProtocol", None]]
 
     _timer: asyncio.TimerHandle | None = None
+    _send_timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = _Parser(h11.SERVER, MAX_HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -46,6 +81,7 @@ class LimitedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -55,6 +91,30 @@ class LimitedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(SEND_SECONDS, self.close)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._send_timer:
+            self._send_timer.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers bytes that are no request, and closes the connection. uvicorn calls this method with the error at hand."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.close()
+            return
+        if self.cycle:
+            self.cycle.disconnected = True  # the request whose body is malformed gets no other answer
+        problem = _problem(getattr(sys.exception(), "error_status_hint", 400))
+        body = document(problem)
+        headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
+        head = h11.Response(status_code=problem.status, headers=list(headers.items()))
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def close(self) -> None:
         """Closes the connection at once."""
@@ -96,6 +156,17 @@ class LimitedProtocol(H11Protocol):
             self._watch()
         else:
             self.close()
+
+
+def _problem(status: int) -> problems.Problem:
+    """What is wrong with a request that could not be parsed. The parser tells the status."""
+    if status == problems.LongURL.status:
+        return problems.LongURL(f"the URL is longer than {MAX_URL_BYTES} bytes, the most that this service reads")
+    if status == problems.LongHeaders.status:
+        return problems.LongHeaders(
+            f"the URL and the headers have more than {MAX_HEAD_BYTES} bytes, the most that this service reads"
+        )
+    return problems.BadRequest("the request is not valid HTTP/1.1")
 
 
 def limited(max_connections: int) -> type[LimitedProtocol]:

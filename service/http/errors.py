@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 
 from service import problems
 from service.http.fields import object_at, unknown_field
-from service.problems import Problem
+from service.http.methods import methods_of
+from service.problems import Problem, shortened
 from service.store.blobs import Full, Missing, Unreachable
 from service.store.database import Away, WrongSchema
 
@@ -49,18 +50,24 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_fault)
 
 
-def respond(request: Request, problem: Problem, *, status: int | None = None) -> Response:
-    """The response that tells a client about a problem. `status` takes the place of the problem's own status."""
+def document(problem: Problem, path: str = "", status: int | None = None) -> bytes:
+    """The body of an answer about a problem. The path is empty if the request could not be parsed."""
     body = {
         "type": f"/problems/{problem.slug}",
         "title": problem.title,
         "status": status or problem.status,
         "detail": problem.detail,
-        "instance": request.url.path,
+        "instance": shortened(path),
         **problem.extra,
     }
     # json.dumps escapes everything but ASCII, so any text from the request can be encoded.
-    return Response(json.dumps(body), status or problem.status, problem.headers, media_type=MEDIA_TYPE)
+    return json.dumps(body).encode()
+
+
+def respond(request: Request, problem: Problem, *, status: int | None = None) -> Response:
+    """The response that tells a client about a problem. `status` takes the place of the problem's own status."""
+    content = document(problem, request.scope["path"], status)
+    return Response(content, status or problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
@@ -72,10 +79,14 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Handles exceptions of the web framework: an unknown route, a wrong method, a body that can't be parsed."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
-    path = request.url.path
+    path = request.scope["path"]
     if error.status_code == 404:
         return respond(request, problems.NotFound(f"there is no route {path}; /docs lists all routes"))
     if error.status_code == 405:
+        # The framework names the methods of one route, and several routes may have this path.
+        headers = {"Allow": ", ".join(methods_of(request.scope))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
         return respond(request, problems.MethodNotAllowed(f"{path} has no method {request.method}", headers=headers))
     if error.status_code == 413:
         return respond(request, error.problem if isinstance(error, BodyTooLarge) else problems.TooLarge(str(error.detail)))
@@ -103,7 +114,7 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     log.error("the database can't be used", exc_info=error)
     wrong = "the database has another schema than this release needs; run `nern migrate`"
     detail = wrong if isinstance(error, WrongSchema) else "the database does not answer; try again"
-    return respond(request, problems.Unavailable(detail, headers={"Retry-After": "5"}))
+    return respond(request, problems.Unavailable(detail))
 
 
 async def _on_blobs_away(request: Request, error: Exception) -> Response:
@@ -111,7 +122,7 @@ async def _on_blobs_away(request: Request, error: Exception) -> Response:
         log.error("the blob store is full", exc_info=error)
         return respond(request, storage_full())
     log.error("the blob store does not answer", exc_info=error)
-    return respond(request, problems.Unavailable("the blob store does not answer; try again", headers={"Retry-After": "5"}))
+    return respond(request, problems.Unavailable("the blob store does not answer; try again"))
 
 
 async def _on_lost_blob(request: Request, error: Exception) -> Response:
@@ -123,7 +134,7 @@ async def _on_files(request: Request, error: Exception) -> Response:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         log.error("the disk is full", exc_info=error)
         return respond(request, storage_full())
-    log.error("an unforeseen error in a request to %s", request.url.path, exc_info=error)
+    log.error("an unforeseen error in a request to %s", request.scope["path"], exc_info=error)
     return await _on_fault(request, error)
 
 
@@ -134,12 +145,12 @@ def lost() -> Problem:
 
 def storage_full() -> Problem:
     """The problem of a request that the service has no room for."""
-    return problems.StorageFull("the service has no room left; nothing was kept", headers={"Retry-After": "60"})
+    return problems.StorageFull("the service has no room left; nothing was kept")
 
 
 async def _on_bad_text(request: Request, error: Exception) -> Response:
     """Handles text that is not valid Unicode (half a surrogate pair) or that the database can't hold (a NUL)."""
-    log.warning("a value in a request to %s can't be stored", request.url.path, exc_info=error)
+    log.warning("a value in a request to %s can't be stored", request.scope["path"], exc_info=error)
     return respond(request, problems.BadRequest("a value in the request has a character that is not allowed in names and ids"))
 
 
