@@ -193,7 +193,7 @@ async def put_graph(
     return CheckpointOut.model_validate(await run_in_threadpool(_put_graph, context, graph))
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 @policy("admin")
 @raises(problems.InUse)
 async def delete_checkpoint(id: str, context: Ctx) -> None:

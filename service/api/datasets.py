@@ -154,7 +154,7 @@ def show_dataset(id: str, session: Reading) -> DatasetOut:
     return DatasetOut.model_validate(find(session, id, shared=True))
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 @policy("admin")
 @raises(problems.InUse)
 async def delete_dataset(id: str, context: Ctx) -> None:

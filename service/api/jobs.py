@@ -225,7 +225,7 @@ def list_deliveries(id: str, session: Reading) -> list[DeliveryOut]:
     ]
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 @policy("admin")
 @raises(problems.Impossible, problems.InUse)
 def delete_job(id: str, context: Ctx, background: BackgroundTasks) -> None:

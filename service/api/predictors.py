@@ -91,7 +91,7 @@ def show_predictor(id: str, session: Reading) -> PredictorOut:
     return PredictorOut.model_validate(find(session, id, shared=True))
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 @policy("admin")
 def delete_predictor(id: str, session: Writing) -> None:
     """Deletes a predictor and its bytes. Its job stays, without a predictor."""

@@ -28,7 +28,8 @@ def validate_media_type(request: Request) -> None:
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to bodies with more than `limit` bytes or MAX_COMMAS, and 400 to bodies of two lengths.
+    """ASGI middleware that answers 413 to bodies with more than `limit` bytes or MAX_COMMAS, 400 to bodies of two lengths, and
+    415 to compressed bodies.
 
     A body that announces too many bytes is refused before it is read. Bytes and commas are counted as they arrive. The policy
     of the route says what is limited.
@@ -45,8 +46,15 @@ class BodyLimit:
         request = Request(scope)
         if {"content-length", "transfer-encoding"} <= set(request.headers):
             # A proxy may believe the other header, and take the end of this body for a request (RFC 9112, section 6.1).
-            problem = problems.BadRequest(
+            two_lengths = problems.BadRequest(
                 "the request has both Content-Length and Transfer-Encoding; send one of them", headers={"Connection": "close"}
+            )
+            await respond(request, two_lengths)(scope, receive, send)
+            return
+        if (coding := request.headers.get("content-encoding", "identity").strip().lower()) != "identity":
+            problem = problems.UnsupportedMediaType(
+                f"this service reads no body with Content-Encoding {coding!r}; send the body as it is",
+                headers={"Accept-Encoding": "identity"},
             )
             await respond(request, problem)(scope, receive, send)
             return

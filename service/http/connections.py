@@ -1,16 +1,19 @@
-"""Connections: how long those that do nothing stay, how many there may be, and the answer to what is no request.
+"""Connections: how many there may be, how long each may do nothing, how much each may ask for at once; and what is no request.
 
 Anybody can open connections, without a key. uvicorn keeps a connection whose request never ends. When the process has no
-descriptor left, it accepts no connection until clients leave.
+descriptor left, it accepts no connection until clients leave. uvicorn also parses at once what it has read of a connection: for
+forty thousand chunks of one byte, nobody else is answered for seconds. And it reads more before it has parsed that.
 """
 
 import asyncio
 import logging
 import resource
 import sys
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 import h11
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service import problems
@@ -31,14 +34,25 @@ SEND_SECONDS = 120.0
 MAX_URL_BYTES = 16 * 2**10
 MAX_HEAD_BYTES = 32 * 2**10
 
+# So many events of a connection are handled before those of others: heads of requests, chunks of bodies, ends of requests.
+TURN_EVENTS = 64
+
 # Descriptors for everything else: the database, the broker, files, inspecting processes.
 OTHER_DESCRIPTORS = 400
 
 
 class _Parser(h11.Connection):
-    """The parser of uvicorn, which refuses long heads however they arrive."""
+    """The parser of uvicorn, which refuses long heads however they arrive, and pauses after TURN_EVENTS.
+
+    left: how many events may be handled before the next pause; less than none if there was a pause.
+    """
+
+    left = 0
 
     def next_event(self) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            return h11.NEED_DATA
         in_head = self.their_state is h11.IDLE
         try:
             event = super().next_event()
@@ -54,6 +68,23 @@ class _Parser(h11.Connection):
         return event
 
 
+class _Flow(FlowControl):
+    """The flow control of uvicorn, which does not read on while more than a head waits for the parser."""
+
+    def __init__(self, transport: asyncio.Transport, parser: _Parser) -> None:
+        super().__init__(transport)
+        self._parser = parser
+
+    def pause_reading(self) -> None:
+        # uvicorn resumes the transport itself behind the body of a request that was answered early.
+        self.read_paused = True
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused and len(self._parser.trailing_data[0]) <= MAX_HEAD_BYTES:
+            super().resume_reading()
+
+
 class LimitedProtocol(H11Protocol):
     """HTTP/1.1 of uvicorn, which closes connections that do nothing. `limited` makes a class with a limit of its own.
 
@@ -67,12 +98,15 @@ class LimitedProtocol(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
     _send_timer: asyncio.TimerHandle | None = None
 
+    conn: _Parser
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.conn = _Parser(h11.SERVER, MAX_HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.conn)
         self._wait_for_head()
         if len(self.connections) > self.max_connections:
             longest = next(iter(self.waiting), self)
@@ -87,6 +121,17 @@ class LimitedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
+
+    def handle_events(self) -> None:
+        """Handles TURN_EVENTS at most. If there are more, the other connections come first, and no more is read."""
+        was_behind = self.conn.left < 0
+        self.conn.left = TURN_EVENTS
+        super().handle_events()
+        if self.conn.left < 0:
+            self.flow.pause_reading()
+            self.loop.call_soon(self._take_turn)
+        elif was_behind and not self._has_full_body():
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -111,7 +156,8 @@ class LimitedProtocol(H11Protocol):
         problem = _problem(getattr(sys.exception(), "error_status_hint", 400))
         body = document(problem)
         headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
-        head = h11.Response(status_code=problem.status, headers=list(headers.items()))
+        reason = HTTPStatus(problem.status).phrase.encode()
+        head = h11.Response(status_code=problem.status, headers=list(headers.items()), reason=reason)
         for event in (head, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
@@ -121,6 +167,15 @@ class LimitedProtocol(H11Protocol):
         self._stop_waiting()
         self.connections.discard(self)
         self.transport.abort()
+
+    def _take_turn(self) -> None:
+        if not self.transport.is_closing():
+            self.handle_events()
+            self._watch()
+
+    def _has_full_body(self) -> bool:
+        """Whether so much of a body waits for the application that no more of it is read."""
+        return bool(self.cycle) and not self.cycle.response_complete and len(self.cycle.body) > HIGH_WATER_LIMIT
 
     def _watch(self) -> None:
         """Sets the timer for what is to come next: more of a head, more of a body, or nothing."""

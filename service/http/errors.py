@@ -150,7 +150,7 @@ def storage_full() -> Problem:
 
 async def _on_bad_text(request: Request, error: Exception) -> Response:
     """Handles text that is not valid Unicode (half a surrogate pair) or that the database can't hold (a NUL)."""
-    log.warning("a value in a request to %s can't be stored", request.scope["path"], exc_info=error)
+    log.warning("a value in a request to %s can't be stored (%s)", request.scope["path"], type(error).__name__)
     return respond(request, problems.BadRequest("a value in the request has a character that is not allowed in names and ids"))
 
 

@@ -1,8 +1,14 @@
-"""A server on SQLite in a thread of this process, called over a real socket; workers are not part of it."""
+"""A server on SQLite in a thread of this process, called over a real socket; workers are not part of it.
+
+Whatever tests ask for, the OpenAPI document must have the status and the media type of the answer.
+"""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +19,7 @@ from service.api.app import create_app
 from service.inspection import process
 from service.settings import Settings
 from service.store.database import Database
+from tests.support.schemas import assert_documented
 from tests.support.servers import free_port
 from tests.support.stored import embedded_database
 from tests.support.waiting import DEADLINE_SECONDS, until
@@ -43,15 +50,29 @@ def app(settings: Settings, database: Database) -> FastAPI:
     return create_app(settings)
 
 
+@cache
+def document() -> Any:
+    """The OpenAPI document. It does not depend on the settings, and takes a while."""
+    with TemporaryDirectory() as folder:
+        settings = Settings(data_dir=Path(folder) / "data")
+        with embedded_database(settings):
+            return create_app(settings).openapi()
+
+
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[httpx.Client]:
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=5))
     thread = Thread(target=server.run)
     thread.start()
+
+    def check(answer: httpx.Response) -> None:
+        assert_documented(answer, document())
+
     try:
         until(lambda: server.started or not thread.is_alive(), what="the server")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_SECONDS) as client:
+        url, hooks = f"http://127.0.0.1:{port}", {"response": [check]}
+        with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS, event_hooks=hooks) as client:
             yield client
     finally:
         app.state.context.stopping.set()
