@@ -6,19 +6,36 @@ case.
 
 from typing import Any, ClassVar
 
+# A text of a problem has at most about so many characters. It may quote a request or a file, which may be long.
+MAX_CHARACTERS = 1000
+
 
 class Problem(Exception):
-    """Base class of all problems. The answer has `headers`, and each item of `extra` is a member of its JSON object."""
+    """Base class of all problems. The answer has `headers`, and each item of `extra` is a member of its JSON object.
+
+    Long texts are cut. After `retry_seconds`, if the kind of problem has such a time, the client may send the request again.
+    """
 
     slug: ClassVar[str]
     status: ClassVar[int]
     title: ClassVar[str]
+    retry_seconds: ClassVar[int | None] = None
 
     def __init__(self, detail: str, *, headers: dict[str, str] | None = None, **extra: Any) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.headers = headers or {}
-        self.extra = extra
+        self.detail = shortened(detail)
+        super().__init__(self.detail)
+        retry = {"Retry-After": str(self.retry_seconds)} if self.retry_seconds else {}
+        self.headers = {**retry, **(headers or {})}
+        self.extra = shortened(extra)
+
+
+def shortened(value: Any) -> Any:
+    """A value of JSON in which the middle of each long text is left out: the end often says what to do."""
+    if isinstance(value, str) and len(value) > MAX_CHARACTERS:
+        return f"{value[: MAX_CHARACTERS // 2]} … {value[-MAX_CHARACTERS // 2 :]}"
+    if isinstance(value, dict):
+        return {name: shortened(item) for name, item in value.items()}
+    return [shortened(item) for item in value] if isinstance(value, list) else value
 
 
 class Unauthorized(Problem):
@@ -107,6 +124,18 @@ class QuotaExceeded(Problem):
     slug, status, title = "quota-exceeded", 413, "Quota exceeded"
 
 
+class LongURL(Problem):
+    """The URL of the request is too long. `detail` names the limit in bytes. Long lists of coordinates are sent with `POST`."""
+
+    slug, status, title = "long-url", 414, "Long URL"
+
+
+class LongHeaders(Problem):
+    """The headers of the request are too long. `detail` names the limit in bytes."""
+
+    slug, status, title = "long-headers", 431, "Long headers"
+
+
 class TooManyRequests(Problem):
     """The owner of the API key has sent too many requests lately. Wait for the seconds that `Retry-After` tells."""
 
@@ -117,6 +146,7 @@ class TooManyJobs(Problem):
     """As many jobs of the owner wait as may wait. Cancel one, or try again later."""
 
     slug, status, title = "too-many-jobs", 429, "Too many jobs"
+    retry_seconds = 60
 
 
 class Locked(Problem):
@@ -266,12 +296,14 @@ class Unavailable(Problem):
     """A part that the service depends on does not answer, for example the database. Try again later."""
 
     slug, status, title = "unavailable", 503, "Unavailable"
+    retry_seconds = 5
 
 
 class StorageFull(Problem):
     """The service has no room left for what was sent. Nothing of it was kept. Try again when its operator has made room."""
 
     slug, status, title = "storage-full", 507, "Storage full"
+    retry_seconds = 60
 
 
 class Broken(Problem):

@@ -63,6 +63,7 @@ def serve(settings: Settings, *, with_worker: bool, as_json: bool) -> None:
     config = uvicorn.Config(
         app,
         http=protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         backlog=ACCEPTED_AT_ONCE,

@@ -29,7 +29,8 @@ class LogSettings(BaseSettings):
 
     log_format: Literal["text", "json"] = Field(
         "text",
-        description="The form of the [log](logs.md) of every process: `text` for people, or `json`, one object a line, for what collects logs",
+        description="The form of the [log](logs.md) of every process: `text` for people, or `json`, one object a line, for "
+        "what collects logs",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",

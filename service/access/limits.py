@@ -17,9 +17,6 @@ from service.http.policy import policy_of
 from service.settings import Settings
 from service.store import jobs, retention
 
-# After this time, a client that has too many jobs may ask again.
-JOBS_RETRY_SECONDS = 60
-
 
 class RequestLimit:
     """ASGI middleware that takes a token from the bucket of the sender for each request, and answers 429 if there is none."""
@@ -54,8 +51,7 @@ def check_jobs(session: Session, settings: Settings) -> None:
     """Raises TooManyJobs if as many jobs of the owner wait as may wait."""
     if settings.owner_waiting_jobs and jobs.queue(session).queued >= settings.owner_waiting_jobs:
         raise problems.TooManyJobs(
-            f"an owner may have {settings.owner_waiting_jobs} jobs that wait; cancel one, or try again when one has begun",
-            headers={"Retry-After": str(JOBS_RETRY_SECONDS)},
+            f"an owner may have {settings.owner_waiting_jobs} jobs that wait; cancel one, or try again when one has begun"
         )
 
 

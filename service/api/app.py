@@ -21,8 +21,10 @@ from service.api import checkpoints, datasets, events, jobs, keys, operations, p
 from service.api.context import Context
 from service.http import errors
 from service.http.access_log import AccessLog
-from service.http.bodies import BodyLimit
+from service.http.bodies import BodyLimit, validate_media_type
 from service.http.fields import validate_parameters
+from service.http.methods import Methods
+from service.http.openapi import DocumentedApp
 from service.http.policy import Policies, policy
 from service.http.request_ids import RequestIds
 from service.http.tus import TusMiddleware
@@ -133,7 +135,15 @@ def create_app(
             await buckets.close()
         database.close()
 
-    app = FastAPI(title="NeRN", version=release, description=DESCRIPTION, lifespan=lifespan, telemetry=TELEMETRY)
+    app = DocumentedApp(
+        title="NeRN",
+        version=release,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        telemetry=TELEMETRY,
+        # A redirection to the path without a slash at its end would lead to the host that the request names.
+        redirect_slashes=False,
+    )
     app.state.context = context
     errors.install(app)
     routes = [*app.routes]
@@ -143,7 +153,7 @@ def create_app(
         policy("read" if route.path == app.redoc_url else "open")(route.endpoint)
     for module in (checkpoints, datasets, uploads, jobs, events, predictors, shares, workers, usage, keys, operations):
         # Probes may add parameters of their own.
-        validated = [] if module is operations else [Depends(validate_parameters)]
+        validated = [] if module is operations else [Depends(validate_parameters), Depends(validate_media_type)]
         app.include_router(module.router, dependencies=validated)
         routes += module.router.routes
     # A request passes the middleware that is added last first.
@@ -155,6 +165,7 @@ def create_app(
     app.add_middleware(AccessLog)
     app.add_middleware(RequestMetrics)
     app.add_middleware(Policies, routes=routes)
+    app.add_middleware(Methods, routes=routes)
     app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)
     app.add_middleware(RequestIds)
     return app

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from service import problems
 from service.api.context import Context, Ctx, Reading
 from service.http.lists import Cursor, Limit, ListOf, Shared, opaque, page_arguments
+from service.http.openapi import raises
 from service.http.policy import policy
 from service.http.sources import SourceResponse
 from service.serving.uploaded import UploadedFile
@@ -120,6 +121,7 @@ ContentDigest = Annotated[
 
 @router.post("", status_code=201, openapi_extra=UPLOAD, responses={200: {"model": CheckpointOut}})
 @policy("write", body="streamed")
+@raises(problems.QuotaExceeded)
 async def upload_checkpoint(
     request: Request,
     response: Response,
@@ -167,6 +169,7 @@ def show_checkpoint(id: str, session: Reading) -> CheckpointOut:
 
 @router.get("/{id}/file", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})
 @policy("read")
+@raises(problems.Lost)
 def checkpoint_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
     """Downloads the file as it was uploaded. The ETag is the SHA-256 hash of the file."""
     row = find(session, id, shared=True)
@@ -175,6 +178,7 @@ def checkpoint_file(id: str, context: Ctx, session: Reading) -> SourceResponse:
 
 @router.put("/{id}/graph", openapi_extra=UPLOAD)
 @policy("write", body="streamed")
+@raises(problems.InUse, problems.QuotaExceeded)
 async def put_graph(
     id: str, request: Request, context: Ctx, filename: Filename = "", content_digest: ContentDigest = None
 ) -> CheckpointOut:
@@ -189,8 +193,9 @@ async def put_graph(
     return CheckpointOut.model_validate(await run_in_threadpool(_put_graph, context, graph))
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 @policy("admin")
+@raises(problems.InUse)
 async def delete_checkpoint(id: str, context: Ctx) -> None:
     """Deletes a checkpoint and its file. Predictors of the checkpoint stay.
 

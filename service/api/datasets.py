@@ -13,6 +13,7 @@ from service import problems
 from service.api.checkpoints import UPLOAD, ContentDigest, Filename
 from service.api.context import Context, Ctx, Reading
 from service.http.lists import Cursor, Limit, ListOf, Shared, opaque, page_arguments
+from service.http.openapi import raises
 from service.http.policy import policy
 from service.store import blobs, datasets, jobs
 from service.store.database import now
@@ -108,6 +109,7 @@ Size = Annotated[
 
 @router.post("", status_code=201, openapi_extra=UPLOAD, responses={200: {"model": DatasetOut}})
 @policy("write", body="streamed")
+@raises(problems.QuotaExceeded)
 async def upload_dataset(
     request: Request,
     response: Response,
@@ -152,8 +154,9 @@ def show_dataset(id: str, session: Reading) -> DatasetOut:
     return DatasetOut.model_validate(find(session, id, shared=True))
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 @policy("admin")
+@raises(problems.InUse)
 async def delete_dataset(id: str, context: Ctx) -> None:
     """Deletes a dataset and its content. Predictors that were distilled from the dataset stay.
 

@@ -19,6 +19,7 @@ from service.api.jobs import find
 from service.api.reports import Metrics, Progress, Resumption, StateChange
 from service.http.lists import EVENT_NUMBER, MAX_PAGE_ITEMS, Cursor, Limit, ListOf, opaque, page_arguments
 from service.http.negotiation import choose
+from service.http.openapi import raises
 from service.http.policy import policy
 from service.store import jobs
 from service.store.database import Away
@@ -99,6 +100,7 @@ Newest = Annotated[
     },
 )
 @policy("read")
+@raises(problems.NotAcceptable)
 async def job_events(
     id: str,
     request: Request,

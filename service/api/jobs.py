@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Header, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -18,9 +18,9 @@ from service.api import checkpoints, datasets
 from service.api.context import Context, Ctx, Reading, Writing
 from service.api.reports import JobError, Metrics, Progress
 from service.api.workers import Place
-from service.http.bodies import require_json
 from service.http.errors import lost
 from service.http.lists import Cursor, Limit, ListOf, Shared, opaque, page_arguments
+from service.http.openapi import raises
 from service.http.policy import policy
 from service.http.request_ids import request_id_of
 from service.jobs.planning import new_job
@@ -110,8 +110,9 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.post("", status_code=202, dependencies=[Depends(require_json)])
+@router.post("", status_code=202)
 @policy("write")
+@raises(problems.NotFound, problems.Lost, problems.TooManyJobs, problems.KeyReused, problems.NotRepresentable)
 def create_job(
     body: AnyJobRequest, request: Request, response: Response, context: Ctx, idempotency_key: IdempotencyKey = None
 ) -> JobOut:
@@ -166,6 +167,7 @@ def show_job(id: str, context: Ctx, session: Reading) -> JobOut:
 
 @router.post("/{id}/cancel", status_code=202)
 @policy("write")
+@raises(problems.Impossible)
 def cancel_job(id: str, context: Ctx, session: Writing) -> JobOut:
     """Cancels a job. A queued job is cancelled at once. A running job ends after its current step.
 
@@ -176,6 +178,7 @@ def cancel_job(id: str, context: Ctx, session: Writing) -> JobOut:
 
 @router.post("/{id}/pause", status_code=202)
 @policy("write")
+@raises(problems.Impossible)
 def pause_job(id: str, context: Ctx, session: Writing) -> JobOut:
     """Pauses a job. A queued job is paused at once. A running job is paused after its current step, and holds no worker then.
 
@@ -186,6 +189,7 @@ def pause_job(id: str, context: Ctx, session: Writing) -> JobOut:
 
 @router.post("/{id}/resume", status_code=202)
 @policy("write")
+@raises(problems.Impossible)
 def resume_job(id: str, context: Ctx, session: Writing) -> JobOut:
     """Queues a paused job again. It goes on from where it was paused. A running job that was to be paused goes on.
 
@@ -198,6 +202,7 @@ def resume_job(id: str, context: Ctx, session: Writing) -> JobOut:
 
 @router.post("/{id}/retry", status_code=202)
 @policy("write")
+@raises(problems.Impossible)
 def retry_job(id: str, context: Ctx, session: Writing, body: RetryRequest | None = None) -> JobOut:
     """Queues a job that has failed or was cancelled again. Its attempts are counted anew.
 
@@ -229,8 +234,9 @@ def list_deliveries(id: str, session: Reading) -> list[DeliveryOut]:
     ]
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 @policy("admin")
+@raises(problems.Impossible, problems.InUse)
 def delete_job(id: str, context: Ctx, background: BackgroundTasks) -> None:
     """Deletes a job that is over, with its events and snapshots.
 

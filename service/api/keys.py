@@ -11,6 +11,7 @@ from service import problems
 from service.access.issuing import issue, revoke, rotate
 from service.access.keys import caller_of
 from service.api.context import Reading, Writing
+from service.http.openapi import raises
 from service.http.policy import KeyScope, policy
 from service.store import keys
 from service.store.database import now
@@ -60,7 +61,7 @@ class Rotation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_hours: float = Field(24.0, ge=0, le=24 * 365, description="Hours for which the old key stays valid")
+    overlap_hours: float = Field(24.0, strict=True, ge=0, le=24 * 365, description="Hours for which the old key stays valid")
 
 
 @router.post("", status_code=201)
@@ -74,10 +75,9 @@ def create_key(body: KeyRequest, request: Request, response: Response, session: 
     owner = mine if body.owner is None else body.owner
     if mine not in ("", owner):
         raise problems.Forbidden(f"a key of the owner {mine!r} can't create keys of the owner {owner!r}")
-    if body.expires_at and body.expires_at <= now(session):
-        detail = "expires_at must lie ahead"
-        raise problems.Invalid(detail, errors=[{"pointer": "/expires_at", "detail": detail}])
-    expires_at = body.expires_at.astimezone(UTC) if body.expires_at else None
+    expires_at = _in_utc(body.expires_at) if body.expires_at else None
+    if expires_at and expires_at <= now(session):
+        raise _invalid_expiry("expires_at must lie ahead")
     row, key = issue(session, owner=owner, scope=body.scope, name=body.name, expires_at=expires_at)
     response.headers["Location"] = f"{router.prefix}/{row.id}"
     return _with_key(row, key)
@@ -102,6 +102,7 @@ def show_key(id: str, request: Request, session: Reading) -> KeyOut:
 
 @router.post("/{id}/rotate", status_code=201)
 @policy("admin")
+@raises(problems.Impossible)
 def rotate_key(id: str, request: Request, response: Response, session: Writing, body: Rotation | None = None) -> NewKeyOut:
     """Creates a key in place of this one, which stays valid for `overlap_hours`. The answer has the new key, this once.
 
@@ -116,11 +117,23 @@ def rotate_key(id: str, request: Request, response: Response, session: Writing, 
     return _with_key(row, key)
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 @policy("admin")
 def revoke_key(id: str, request: Request, session: Writing) -> None:
     """Revokes an API key at once. The key stays in the list."""
     revoke(session, _find(session, id, request))
+
+
+def _in_utc(time: datetime) -> datetime:
+    """The same time in UTC. Raises Invalid for a time before the year 1 or after 9999."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise _invalid_expiry("expires_at must lie in the years 1 to 9999 of UTC") from None
+
+
+def _invalid_expiry(detail: str) -> problems.Invalid:
+    return problems.Invalid(detail, errors=[{"pointer": "/expires_at", "detail": detail}])
 
 
 def _whose(request: Request) -> str | None:

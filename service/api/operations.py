@@ -5,6 +5,7 @@ from pydantic import BaseModel, Field
 
 from service import problems
 from service.api.context import Ctx
+from service.http.openapi import raises
 from service.http.policy import policy
 from service.metrics.counted import READY
 from service.readiness import DEGRADED, OK, UNKNOWN
@@ -39,6 +40,7 @@ async def livez() -> Health:
 
 @router.get("/readyz")
 @policy("open")
+@raises(problems.Unavailable)
 async def readyz(context: Ctx) -> dict[str, str]:
     """The readiness probe: tells whether the service and everything that it depends on are ready.
 

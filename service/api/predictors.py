@@ -3,17 +3,18 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from service import problems
 from service.api.context import Ctx, Reading, Writing
+from service.api.coordinates import BODY, Listing
 from service.api.reports import Report
-from service.http.bodies import require_json
 from service.http.lists import Cursor, Limit, ListOf, Shared, opaque, page_arguments
 from service.http.negotiation import choose
+from service.http.openapi import raises
 from service.http.policy import policy
 from service.http.sources import SourceResponse
 from service.serving import figures
@@ -57,16 +58,6 @@ class PredictorOut(BaseModel):
     created_at: datetime
 
 
-class Coordinates(BaseModel):
-    """A list of kernels. The answer has the kernels in the same order."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    coordinates: list[tuple[StrictInt, StrictInt, StrictInt]] = Field(
-        fail_fast=True, description="Layer, filter and channel of each kernel, numbered from 0"
-    )
-
-
 FormatName = Annotated[
     str | None, Query(description=f"Format of the answer: {', '.join(FORMATS)}. Takes precedence over the header `Accept`")
 ]
@@ -100,7 +91,7 @@ def show_predictor(id: str, session: Reading) -> PredictorOut:
     return PredictorOut.model_validate(find(session, id, shared=True))
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 @policy("admin")
 def delete_predictor(id: str, session: Writing) -> None:
     """Deletes a predictor and its bytes. Its job stays, without a predictor."""
@@ -143,6 +134,7 @@ KERNELS: dict[int | str, dict[str, Any]] = {200: {"content": {format.media_type:
 
 @router.get("/{id}/kernels", response_class=Response, responses=KERNELS)
 @policy("read")
+@raises(problems.NotAcceptable, problems.OutsideNetwork)
 def kernels(
     id: str,
     request: Request,
@@ -164,19 +156,20 @@ def kernels(
     return _answer(served, Slices(served.layers, layer, filter, channel), chosen)
 
 
-@router.post("/{id}/kernels", response_class=Response, responses=KERNELS, dependencies=[Depends(require_json)])
-@policy("read")
+# The coordinates come first: while they arrive, the request must hold no connection to the database.
+@router.post("/{id}/kernels", response_class=Response, responses=KERNELS, openapi_extra=BODY)
+@policy("read", body="long")
+@raises(problems.NotAcceptable, problems.OutsideNetwork)
 def kernels_of(
-    id: str, body: Coordinates, request: Request, context: Ctx, session: Reading, format: FormatName = None
+    coordinates: Listing, id: str, request: Request, context: Ctx, session: Reading, format: FormatName = None
 ) -> StreamingResponse:
     """Renders the kernels at a list of coordinates, in the order of the list."""
     find(session, id, shared=True)
     chosen = _chosen(request, format)
     served = context.predictors.load(id)
-    return _answer(served, Listed(served.layers, body.coordinates), chosen)
+    return _answer(served, Listed(served.layers, coordinates), chosen)
 
 
-@router.head("/{id}/weights", include_in_schema=False)
 @router.get("/{id}/weights", response_class=Response, responses={200: {"content": {"application/vnd.safetensors": {}}}})
 @policy("read")
 def weights(id: str, context: Ctx, session: Reading) -> SourceResponse:
@@ -191,7 +184,6 @@ def weights(id: str, context: Ctx, session: Reading) -> SourceResponse:
     return SourceResponse(file, disposition='attachment; filename="model.safetensors"')
 
 
-@router.head("/{id}/model.onnx", include_in_schema=False)
 @router.get("/{id}/model.onnx", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})
 @policy("read")
 def onnx(id: str, context: Ctx, session: Reading) -> SourceResponse:

@@ -13,6 +13,7 @@ from service import problems
 from service.api.context import Context, Ctx
 from service.api.datasets import NUMBERS, SIZE, extents, normalisation
 from service.http import tus
+from service.http.openapi import raises
 from service.http.policy import policy
 from service.problems import Problem
 from service.store.blobs import Unreachable
@@ -65,6 +66,7 @@ class UploadOut(BaseModel):
 
 @router.options("", status_code=204, response_class=Response)
 @policy("open")
+@raises(problems.Invalid)
 def upload_options(context: Ctx) -> Response:
     """Says in headers what the service offers of the protocol tus."""
     return Response(
@@ -80,6 +82,14 @@ def upload_options(context: Ctx) -> Response:
 
 @router.post("", status_code=201, response_class=Response, dependencies=[VERSION], openapi_extra=BYTES)
 @policy("write", body="streamed")
+@raises(
+    problems.UnsupportedVersion,
+    problems.OffsetConflict,
+    problems.Locked,
+    problems.Gone,
+    problems.QuotaExceeded,
+    problems.ChecksumMismatch,
+)
 async def create_upload(
     request: Request,
     context: Ctx,
@@ -121,6 +131,7 @@ async def create_upload(
 
 @router.head("/{id}", response_class=Response, dependencies=[VERSION])
 @policy("write")
+@raises(problems.UnsupportedVersion, problems.Locked, problems.Gone, problems.QuotaExceeded, problems.StorageFull)
 async def upload_offset(id: str, context: Ctx) -> Response:
     """Says in headers how many bytes of the file have arrived. A request for this upload that is under way is ended.
 
@@ -135,6 +146,14 @@ async def upload_offset(id: str, context: Ctx) -> Response:
 
 @router.patch("/{id}", status_code=204, response_class=Response, dependencies=[VERSION], openapi_extra=BYTES)
 @policy("write", body="streamed")
+@raises(
+    problems.UnsupportedVersion,
+    problems.OffsetConflict,
+    problems.Locked,
+    problems.Gone,
+    problems.QuotaExceeded,
+    problems.ChecksumMismatch,
+)
 async def append_to_upload(
     id: str,
     request: Request,
@@ -159,6 +178,7 @@ async def append_to_upload(
 
 @router.delete("/{id}", status_code=204, response_class=Response, dependencies=[VERSION])
 @policy("write")
+@raises(problems.UnsupportedVersion, problems.Locked, problems.Gone)
 async def end_upload(id: str, context: Ctx) -> Response:
     """Ends an upload and deletes its bytes. A checkpoint or a dataset that it has become stays."""
     await context.uploads.abandon(id)
@@ -167,6 +187,7 @@ async def end_upload(id: str, context: Ctx) -> Response:
 
 @router.get("/{id}")
 @policy("read")
+@raises(problems.Gone)
 async def show_upload(id: str, context: Ctx) -> UploadOut:
     """Shows an upload: how much has arrived, and what the file has become or why it was refused."""
     upload = await context.uploads.find(id)

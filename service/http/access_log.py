@@ -5,6 +5,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.methods import method_of
 from service.http.policy import policy_of, route_of
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,12 @@ class AccessLog:
             log.log(
                 logging.DEBUG if usual else logging.INFO,
                 "%s %s: %s after %g s",
-                scope["method"],
+                method_of(scope),
                 scope["path"],
                 status or "no answer",
                 seconds,
                 extra={
-                    "method": scope["method"],
+                    "method": method_of(scope),
                     "path": scope["path"],
                     "route": route_of(scope),
                     "status": status,

@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.http.fields import object_at, unknown_field
+from service.http.methods import methods_of
 from service.http.request_ids import request_id_of
-from service.problems import Problem
+from service.problems import Problem, shortened
 from service.store.blobs import Full, Missing, Unreachable
 from service.store.database import Away, WrongSchema
 from service.store.marking import WrongBlobStore
@@ -83,19 +84,25 @@ class Faults:
                 await respond(Request(scope), fault())(scope, receive, send)
 
 
-def respond(request: Request, problem: Problem, *, status: int | None = None) -> Response:
-    """The response that tells a client about a problem. `status` takes the place of the problem's own status."""
+def document(problem: Problem, path: str = "", request_id: str | None = None, status: int | None = None) -> bytes:
+    """The body of an answer about a problem. A request that could not be parsed has no path and no id."""
     body = {
         "type": f"/problems/{problem.slug}",
         "title": problem.title,
         "status": status or problem.status,
         "detail": problem.detail,
-        "instance": request.url.path,
-        "request_id": request_id_of(request.scope),
+        "instance": shortened(path),
+        **({"request_id": request_id} if request_id else {}),
         **problem.extra,
     }
     # json.dumps escapes everything but ASCII, so any text from the request can be encoded.
-    return Response(json.dumps(body), status or problem.status, problem.headers, media_type=MEDIA_TYPE)
+    return json.dumps(body).encode()
+
+
+def respond(request: Request, problem: Problem, *, status: int | None = None) -> Response:
+    """The response that tells a client about a problem. `status` takes the place of the problem's own status."""
+    content = document(problem, request.scope["path"], request_id_of(request.scope), status)
+    return Response(content, status or problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
@@ -107,10 +114,14 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Handles exceptions of the web framework: an unknown route, a wrong method, a body that can't be parsed."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
-    path = request.url.path
+    path = request.scope["path"]
     if error.status_code == 404:
         return respond(request, problems.NotFound(f"there is no route {path}; /docs lists all routes"))
     if error.status_code == 405:
+        # The framework names the methods of one route, and several routes may have this path.
+        headers = {"Allow": ", ".join(methods_of(request.scope))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
         return respond(request, problems.MethodNotAllowed(f"{path} has no method {request.method}", headers=headers))
     if error.status_code == 413:
         return respond(request, error.problem if isinstance(error, BodyTooLarge) else problems.TooLarge(str(error.detail)))
@@ -138,7 +149,7 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     log.error("the database can't be used", exc_info=error)
     wrong = "the database has another schema than this release needs; run `nern migrate`"
     detail = wrong if isinstance(error, WrongSchema) else "the database does not answer; try again"
-    return respond(request, problems.Unavailable(detail, headers={"Retry-After": "5"}))
+    return respond(request, problems.Unavailable(detail))
 
 
 async def _on_blobs_away(request: Request, error: Exception) -> Response:
@@ -147,11 +158,9 @@ async def _on_blobs_away(request: Request, error: Exception) -> Response:
         return respond(request, storage_full())
     if isinstance(error, WrongBlobStore):
         log.error("the blob store can't be used: %s", error)
-        detail = "the blob store is not that of the service, or is not mounted"
-    else:
-        log.error("the blob store does not answer", exc_info=error)
-        detail = "the blob store does not answer; try again"
-    return respond(request, problems.Unavailable(detail, headers={"Retry-After": "5"}))
+        return respond(request, problems.Unavailable("the blob store is not that of the service, or is not mounted"))
+    log.error("the blob store does not answer", exc_info=error)
+    return respond(request, problems.Unavailable("the blob store does not answer; try again"))
 
 
 async def _on_lost_blob(request: Request, error: Exception) -> Response:
@@ -179,12 +188,12 @@ def lost() -> Problem:
 
 def storage_full() -> Problem:
     """The problem of a request that the service has no room for."""
-    return problems.StorageFull("the service has no room left; nothing was kept", headers={"Retry-After": "60"})
+    return problems.StorageFull("the service has no room left; nothing was kept")
 
 
 async def _on_bad_text(request: Request, error: Exception) -> Response:
     """Handles text that is not valid Unicode (half a surrogate pair) or that the database can't hold (a NUL)."""
-    log.warning("a value in a request can't be stored", exc_info=error)
+    log.warning("a value in a request can't be stored (%s)", type(error).__name__)
     return respond(request, problems.BadRequest("a value in the request has a character that is not allowed in names and ids"))
 
 

@@ -52,7 +52,8 @@ def object_at(request: Request, path: Sequence[Any]) -> str:
 def _suggestion(name: str, known: Iterable[str]) -> str:
     """The name that was perhaps meant, or all names if there are few; "" if neither helps."""
     names = list(known)
-    if close := get_close_matches(name, names, 1, SIMILARITY):
+    # The comparison takes time and memory in proportion to the length of the name.
+    if close := get_close_matches(name[:100], names, 1, SIMILARITY):
         return f"; did you mean `{close[0]}`?"
     return f"; possible: {', '.join(names)}" if 0 < len(names) <= LISTED_NAMES else ""
 

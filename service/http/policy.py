@@ -1,4 +1,4 @@
-"""The policy of each route: which scope of API key a request needs, and whether its body is limited.
+"""The policy of each route: which scope of API key a request needs, and how its body is limited.
 
 A route declares its policy with the decorator `policy` on its endpoint. Middleware enforces the policy before any of the body
 is read. A dependency of the route could not, because the framework parses the body before the dependencies run.
@@ -15,7 +15,7 @@ KeyScope = Literal["read", "write", "admin"]
 
 Access = Literal["open"] | KeyScope
 
-Body = Literal["limited", "streamed"]
+Body = Literal["limited", "long", "streamed"]
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -28,8 +28,9 @@ _ROUTE_IN_SCOPE = "nern.route"
 class Policy:
     """Whose requests a route answers, and how large their bodies may be.
 
-    `access` is the least scope that the API key must have. An "open" route needs no key. A "limited" body has at most
-    `Settings.max_body_bytes`. A "streamed" body is limited by the endpoint that reads it.
+    `access` is the least scope that the API key must have. An "open" route needs no key. The framework parses "limited" bodies.
+    They have at most `Settings.max_body_bytes`, and a limited number of values (`service/http/bodies.py`). A "long" body has at
+    most `Settings.max_body_bytes`, and the endpoint reads it in pieces. A "streamed" body is limited by the endpoint alone.
     """
 
     access: Access

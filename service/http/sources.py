@@ -8,6 +8,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from service.http.methods import is_head
+
 # The pieces that a source yields are joined to pieces of at least this size. Each of these is read in a thread and sent.
 SENT_BYTES = 64 * 2**10
 
@@ -46,7 +48,7 @@ class SourceResponse(StreamingResponse):
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":
+        if is_head(scope):
             await Response(headers=self.headers, media_type=self.media_type)(scope, receive, send)
             return
         pieces = self._source.read(0, self._source.nbytes)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import signal
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -134,6 +135,9 @@ async def _answer(inspector: Inspector, task: Task) -> Any:
         raise problems.TooDemanding(f"the inspection of the file took longer than {task.seconds} seconds") from None
     if answer is None:
         log.warning("the inspection of a %s ended with status %s: %s", task.kind, inspector.code, inspector.log)
+        if inspector.code == -signal.SIGKILL:
+            # No limit of the process ends it like this. The kernel does, if the machine or the container has no memory left.
+            raise problems.Unavailable("the process that inspected the file was killed; try again later")
         raise problems.TooDemanding("the inspection of the file exceeded its limits of memory, time or output")
     found = await run_in_threadpool(json.loads, answer)
     if "refused" in found:

@@ -24,7 +24,9 @@ RESPONSE_BYTES = Counter(
 REQUESTS_IN_PROGRESS = Gauge(
     "nern_http_requests_in_progress", "Requests that are being answered, with event streams", registry=REGISTRY
 )
-READY = Gauge("nern_ready", "Whether a part of the service was ready when that was last asked (1) or not (0)", ["part"], registry=REGISTRY)
+READY = Gauge(
+    "nern_ready", "Whether a part of the service was ready when that was last asked (1) or not (0)", ["part"], registry=REGISTRY
+)
 
 RENDER_SECONDS = Summary("nern_render_seconds", "Time in which a block of weights was rendered", registry=REGISTRY)
 RENDER_BYTES = Counter("nern_render_bytes_total", "Bytes of the weights that were rendered", registry=REGISTRY)

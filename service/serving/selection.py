@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nern.layers import Layer
@@ -56,30 +58,37 @@ class Slices:
 
 
 class Listed:
-    """The kernels at a list of coordinates, in the order of the list. Raises OutsideNetwork."""
+    """The kernels at the coordinates in an array of integers, (n, 3), in its order. Raises OutsideNetwork."""
 
-    def __init__(self, layers: Sequence[Layer], coordinates: Sequence[Coordinate]) -> None:
-        for layer, filter, channel in coordinates:
-            if not 0 <= layer < len(layers):
-                raise _outside((layer, filter, channel), f"layer {layer}", len(layers), "layers")
-            if not 0 <= filter < layers[layer].filters:
-                raise _outside((layer, filter, channel), f"filter {filter}", layers[layer].filters, "filters", layer)
-            if not 0 <= channel < layers[layer].channels:
-                raise _outside((layer, filter, channel), f"channel {channel}", layers[layer].channels, "channels", layer)
+    def __init__(self, layers: Sequence[Layer], coordinates: NDArray[np.int32]) -> None:
+        layer, filter, channel = coordinates.T
+        filters = np.array([each.filters for each in layers], np.int32).take(layer, mode="clip")
+        channels = np.array([each.channels for each in layers], np.int32).take(layer, mode="clip")
+        inside = (layer >= 0) & (layer < len(layers))
+        inside &= (filter >= 0) & (filter < filters) & (channel >= 0) & (channel < channels)
+        if not inside.all():
+            raise _first_fault(layers, *coordinates[inside.argmin()].tolist())
         self._layers = layers
         self._coordinates = coordinates
 
     def shapes(self) -> list[tuple[int, tuple[int, ...]]]:
         """Count and kernel size of each stretch of kernels of the same kernel size, in order."""
-        return _merged((1, self._layers[layer].kernel_size) for layer, _, _ in self._coordinates)
+        return _merged((stop - start, self._layers[layer].kernel_size) for layer, start, stop in self._stretches())
 
     def runs(self) -> Iterator[Run]:
         """The kernels in runs of at most RUN_KERNELS."""
-        for layer, group in groupby(self._coordinates, key=lambda coordinate: coordinate[0]):
-            channels = self._layers[layer].channels
-            indices = torch.tensor([filter * channels + channel for _, filter, channel in group])
-            for part in indices.split(RUN_KERNELS):
-                yield Run(layer, part)
+        for layer, start, stop in self._stretches():
+            for first in range(start, stop, RUN_KERNELS):
+                part = torch.from_numpy(self._coordinates[first : min(first + RUN_KERNELS, stop), 1:]).long()
+                yield Run(layer, part[:, 0] * self._layers[layer].channels + part[:, 1])
+
+    def _stretches(self) -> Iterator[tuple[int, int, int]]:
+        """Each stretch of kernels of one layer, in order: the layer, and the first and the last kernel (half-open)."""
+        layer = self._coordinates[:, 0]
+        if len(layer):
+            starts = np.flatnonzero(np.diff(layer)) + 1
+            for start, stop in pairwise(map(int, (0, *starts, len(layer)))):
+                yield int(layer[start]), start, stop
 
 
 def _indices(axis: str, text: str | None, count: int, layer: int | None = None) -> list[int]:
@@ -108,6 +117,16 @@ def _indices(axis: str, text: str | None, count: int, layer: int | None = None) 
     if len(set(indices)) < len(indices):
         raise _malformed(axis, f"names a {axis} twice; send the coordinates with POST")
     return indices
+
+
+def _first_fault(layers: Sequence[Layer], layer: int, filter: int, channel: int) -> problems.OutsideNetwork:
+    """The problem of a coordinate that is outside of the network."""
+    coordinate = (layer, filter, channel)
+    if not 0 <= layer < len(layers):
+        return _outside(coordinate, f"layer {layer}", len(layers), "layers")
+    if not 0 <= filter < layers[layer].filters:
+        return _outside(coordinate, f"filter {filter}", layers[layer].filters, "filters", layer)
+    return _outside(coordinate, f"channel {channel}", layers[layer].channels, "channels", layer)
 
 
 def _outside(coordinate: Coordinate, what: str, count: int, plural: str, layer: int | None = None) -> problems.OutsideNetwork:

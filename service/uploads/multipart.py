@@ -13,10 +13,11 @@ from python_multipart.multipart import parse_options_header
 
 from service import problems
 
-# Limits for the headers of a part and for parts other than the file. They are far above what clients send.
-MAX_HEADER_BYTES = 16_384
+# The most bytes of a form that are not in its parts `file`: boundaries, headers, other parts, and what stands before the first
+# boundary and behind the last one. Clients send some hundred bytes for each file.
+FORM_BYTES = 2**20
+
 MAX_OTHER_PARTS = 16
-MAX_OTHER_BYTES = 65_536
 
 
 class _Parts:
@@ -24,23 +25,21 @@ class _Parts:
 
     def __init__(self) -> None:
         self.content: list[str | bytes] = []
-        self.files = 0
+        self.files = self.file_bytes = 0
         self.ended = False
         self._in_file = False
         self._name, self._value = b"", b""
         self._headers: dict[bytes, bytes] = {}
-        self._others = self._header_bytes = self._other_bytes = 0
+        self._others = 0
         self.other = ""
 
     def on_part_begin(self) -> None:
-        self._headers, self._header_bytes = {}, 0
+        self._headers = {}
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
         self._name += data[start:end]
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
@@ -63,21 +62,10 @@ class _Parts:
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
             self.content.append(data[start:end])
-            return
-        self._other_bytes += end - start
-        if self._other_bytes > MAX_OTHER_BYTES:
-            raise problems.BadRequest(
-                f"the other parts have more than {MAX_OTHER_BYTES} bytes up to `{self.other}`; "
-                "the part with the file must be called `file`"
-            )
+            self.file_bytes += end - start
 
     def on_end(self) -> None:
         self.ended = True
-
-    def _count_header(self, length: int) -> None:
-        self._header_bytes += length
-        if self._header_bytes > MAX_HEADER_BYTES:
-            raise problems.BadRequest(f"the headers of a part of the form have more than {MAX_HEADER_BYTES} bytes")
 
 
 async def file_parts(request: Request) -> AsyncIterator[str | bytes]:
@@ -100,8 +88,15 @@ async def file_parts(request: Request) -> AsyncIterator[str | bytes]:
         "on_end",
     )
     parser = MultipartParser(boundary, {name: getattr(parts, name) for name in names})  # type: ignore[arg-type]
+    received = 0
     async for data in request.stream():
         _feed(parser, data)
+        received += len(data)
+        if received - parts.file_bytes > FORM_BYTES:
+            others = f", and there is a part `{parts.other}`" if parts.other else ""
+            raise problems.BadRequest(
+                f"the form has more than {FORM_BYTES} bytes beside its files; a part with a file must be called `file`{others}"
+            )
         for parsed in parts.content:
             yield parsed
         parts.content.clear()

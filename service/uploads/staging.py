@@ -16,14 +16,11 @@ from starlette.concurrency import run_in_threadpool
 from service import problems
 from service.settings import Settings
 from service.uploads.intake import Received
-from service.uploads.multipart import file_parts
+from service.uploads.multipart import FORM_BYTES, file_parts
 from service.uploads.packing import packed
 
 # This many bytes are collected before a thread hashes and writes them.
 FLUSH_BYTES = 2**20
-
-# The most that a multipart form adds to the bytes of its file. A longer Content-Length is refused before the body is read.
-FORM_BYTES = 2**20
 
 # A folder of this age belongs to an upload whose process was killed.
 ABANDONED_SECONDS = 24 * 3600
@@ -44,6 +41,7 @@ async def staged(request: Request, settings: Settings, filename: str, *, several
     """
     expected = _announced_digest(request)
     limit = settings.max_upload_bytes
+    # A body that announces too many bytes is refused before it is read.
     if int(request.headers.get("content-length", 0)) > limit + FORM_BYTES:
         raise _too_large(limit)
     media_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()

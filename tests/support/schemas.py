@@ -1,7 +1,32 @@
 """Compares answers with the OpenAPI document."""
 
+import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
+
+import httpx
+
+
+def assert_documented(answer: httpx.Response, document: Mapping[str, Any]) -> None:
+    """Fails if the document has the route of an answer, but not its status or its media type."""
+    path, method = answer.request.url.path, answer.request.method.lower()
+    found: Mapping[str, Any] = next(
+        (paths for template, paths in document["paths"].items() if _pattern(template).fullmatch(path)), {}
+    )
+    if method not in found:
+        return
+    responses = found[method]["responses"]
+    asked = f"{method} {path} was answered with {answer.status_code}"
+    assert str(answer.status_code) in responses, f"{asked}; documented are {', '.join(responses)}"
+    documented = responses[str(answer.status_code)].get("content", {})
+    media_type = answer.headers.get("content-type", "").partition(";")[0]
+    assert media_type in documented or not (media_type or documented), f"{asked} and {media_type}; documented are {documented}"
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{[a-z]+\}", "[^/]+", template))
 
 
 def answer_schema(document: Mapping[str, Any], path: str, method: str = "get", status: str = "200") -> Any:

@@ -1,7 +1,13 @@
-"""A server on SQLite in a thread of this process, called over a real socket; workers are not part of it."""
+"""A server on SQLite in a thread of this process, called over a real socket; workers are not part of it.
+
+Whatever tests ask for, the OpenAPI document must have the status and the media type of the answer.
+"""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +17,7 @@ from service.api.app import create_app
 from service.inspection import process
 from service.settings import Settings
 from service.store.database import Database
+from tests.support.schemas import assert_documented
 from tests.support.served import served
 from tests.support.stored import embedded_database
 
@@ -40,7 +47,17 @@ def app(settings: Settings, database: Database) -> FastAPI:
     return create_app(settings)
 
 
+@cache
+def document() -> Any:
+    """The OpenAPI document. It does not depend on the settings, and takes a while."""
+    with TemporaryDirectory() as folder:
+        settings = Settings(data_dir=Path(folder) / "data")
+        with embedded_database(settings):
+            return create_app(settings).openapi()
+
+
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[httpx.Client]:
     with served(app) as client:
+        client.event_hooks = {"response": [lambda answer: assert_documented(answer, document())]}
         yield client

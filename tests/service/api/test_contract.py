@@ -1,6 +1,7 @@
 """The HTTP contract: what is the same for all routes."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from threading import Event
 from typing import Any
@@ -21,7 +22,9 @@ from service.store.database import Database
 from service.store.tables import Installation
 from tests.support import rows
 from tests.support.calls import files, is_problem, new_job, upload
+from tests.support.networks import resnet8
 from tests.support.servers import free_port
+from tests.support.stored import store_predictor
 from tests.support.waiting import DEADLINE_SECONDS, until
 
 
@@ -66,6 +69,114 @@ def test_every_error_has_the_same_shape(
     client: httpx.Client, method: str, path: str, options: dict[str, Any], status: int, slug: str
 ) -> None:
     assert is_problem(client.request(method, path, **options), status, slug)
+
+
+ALLOWED = {
+    "/v1/uploads": "OPTIONS, POST",
+    "/v1/uploads/x": "DELETE, GET, HEAD, OPTIONS, PATCH",
+    "/v1/predictors/x": "DELETE, GET, HEAD, OPTIONS",
+    "/v1/jobs/x/cancel": "OPTIONS, POST",
+    "/openapi.json": "GET, HEAD, OPTIONS",
+}
+
+
+def test_a_wrong_method_is_told_all_methods_of_the_path(client: httpx.Client) -> None:
+    for path, allowed in ALLOWED.items():
+        for method in ("TRACE", "BREW"):
+            answer = client.request(method, path)
+            assert is_problem(answer, 405, "method-not-allowed", method)
+            assert answer.headers["allow"] == allowed
+        options = client.options(path)
+        assert (options.status_code, options.content) == (204, b"")
+        assert path == "/v1/uploads" or options.headers["allow"] == allowed
+
+
+def test_head_is_get_without_the_body(client: httpx.Client, database: Database) -> None:
+    predictor = f"/v1/predictors/{store_predictor(database, resnet8())}"
+    events = f"/v1/jobs/{new_job(client).json()['id']}/events"
+    for path in (
+        "/livez",
+        "/problems/invalid",
+        "/v1/jobs?limit=1",
+        "/v1/jobs/nope",
+        events,
+        f"{predictor}/file",
+        f"{predictor}/weights",
+        f"{predictor}/kernels?format=raw",
+        f"{predictor}/kernels?layer=x",
+    ):
+        head, get = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (get.status_code, b""), path
+        for name in ("content-type", "content-length", "etag"):
+            assert head.headers.get(name) == get.headers.get(name), (path, name)
+    # A stream that would go on for ever.
+    stream = client.head(events, headers={"accept": "text/event-stream"})
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert client.get("/livez").status_code == 200
+
+
+def test_no_answer_follows_the_host_that_a_request_names(client: httpx.Client) -> None:
+    for path in ("/v1/jobs/", "/livez/", "//v1/jobs", "/docs/"):
+        answer = client.get(path, headers={"host": "evil.example"})
+        assert is_problem(answer, 404, "not-found")
+        assert "location" not in answer.headers
+    answer = client.get("/nowhere", headers={"host": "evil.example/x?"})
+    assert answer.json()["instance"] == "/nowhere"
+    assert "evil" not in answer.text
+
+
+LONG = "é" * 3000
+
+
+REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("GET", f"/{LONG}", {}),
+    ("GET", f"/v1/jobs/{LONG}", {}),
+    ("PUT", f"/v1/jobs/{LONG}", {}),
+    ("GET", f"/problems/{LONG}", {}),
+    ("GET", "/v1/jobs", {"params": {LONG: "1"}}),
+    ("GET", "/v1/jobs", {"params": {"state": LONG}}),
+    ("GET", "/v1/jobs", {"params": [(f"{number}", "1") for number in range(1000)]}),
+    ("GET", "/v1/jobs/x/events", {"headers": {"accept": "a" * 10_000}}),
+    ("GET", "/v1/jobs/x/events", {"headers": {"last-event-id": "a" * 10_000}}),
+    ("POST", "/v1/jobs", {"json": {LONG: 1}}),
+    ("POST", "/v1/jobs", {"json": {"checkpoint_id": LONG}}),
+    ("POST", "/v1/jobs", {"json": {"checkpoint_id": "x", "recipe": LONG}}),
+    ("POST", "/v1/jobs", {"json": {f"field {number}": 1 for number in range(900)}}),
+    ("POST", "/v1/jobs", {"content": b"{}", "headers": {"content-type": "a" * 10_000}}),
+    ("POST", "/v1/jobs", {"json": {"checkpoint_id": "x"}, "headers": {"idempotency-key": "a" * 10_000}}),
+    ("POST", "/v1/keys", {"json": {"scope": "read", "owner": LONG}}),
+    ("POST", "/v1/checkpoints", {"content": b"a", "headers": {"content-type": "a" * 10_000}}),
+    ("POST", "/v1/checkpoints", {"files": {LONG: b"a"}}),
+    ("POST", "/v1/checkpoints", {"files": [("file", (LONG[:1000], b"")), ("file", ("b", b""))]}),
+    ("POST", "/v1/datasets", {"content": b"a", "params": {"mean": "1," * 3000}}),
+    ("POST", "/v1/uploads", {"headers": {"tus-resumable": "a" * 10_000}}),
+    ("POST", "/v1/uploads", {"headers": {"tus-resumable": "1.0.0", "upload-length": "1" * 10_000}}),
+    (
+        "POST",
+        "/v1/uploads",
+        {"headers": {"tus-resumable": "1.0.0", "upload-length": "1", "upload-metadata": f"{'a' * 10_000} %"}},
+    ),
+]
+
+
+def test_a_problem_is_short_however_long_the_request_is(client: httpx.Client) -> None:
+    for method, path, options in REQUESTS:
+        answer = client.request(method, path, **options)
+        case = f"{method} {path[:20]} {str(options)[:40]}: {answer.status_code}"
+        assert 400 <= answer.status_code < 500, case
+        assert {"type", "detail"} <= answer.json().keys(), case
+        # In the worst case, a character takes six bytes.
+        assert len(answer.content) < 20_000, case
+        assert all(len(text) < 1100 for text in strings(answer.json())), case
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All strings in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from strings(inner)
 
 
 def test_a_chunked_body_over_the_limit(client: httpx.Client) -> None:

@@ -268,6 +268,8 @@ def test_a_key_ends_when_it_expires(client: httpx.Client) -> None:
     with_key(client, THEIRS)
     ends = datetime.now(UTC) + timedelta(hours=1)
     key = client.post("/v1/keys", json={"scope": "read", "expires_at": ends.isoformat()}).json()["key"]
+    for never in ("9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+23:00"):
+        assert is_problem(client.post("/v1/keys", json={"scope": "read", "expires_at": never}), 422, "invalid", "9999")
     assert with_key(client, key).get("/v1/jobs").status_code == 200
     with patch("service.access.keys.now", lambda session: ends + timedelta(seconds=1)):
         assert client.get("/v1/jobs").status_code == 401

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from starlette.routing import BaseRoute, Route
 
 from service.api.app import create_app
+from service.http.bodies import MAX_COMMAS
 from service.http.policy import Policies, Policy, declared, policy
 from service.settings import Settings
 from service.store.database import Database
@@ -58,7 +59,7 @@ def ask(
     asyncio.run(app(asgi, receive, send))
     answered = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
     content = b"".join(message.get("body", b"") for message in messages[1:])
-    problem = json.loads(content) if answered.get("content-type") == "application/problem+json" else None
+    problem = json.loads(content) if content and answered.get("content-type") == "application/problem+json" else None
     return messages[0]["status"], answered, problem
 
 
@@ -140,12 +141,10 @@ POLICIES = {
     "GET /v1/predictors/{id}/figures/{name}.svg": Policy("read"),
     "GET /v1/predictors/{id}/file": Policy("read"),
     "GET /v1/predictors/{id}/kernels": Policy("read"),
-    "POST /v1/predictors/{id}/kernels": Policy("read"),
+    "POST /v1/predictors/{id}/kernels": Policy("read", body="long"),
     "PUT /v1/checkpoints/{id}/graph": Policy("write", body="streamed"),
     "GET /v1/predictors/{id}/model.onnx": Policy("read"),
-    "HEAD /v1/predictors/{id}/model.onnx": Policy("read"),
     "GET /v1/predictors/{id}/weights": Policy("read"),
-    "HEAD /v1/predictors/{id}/weights": Policy("read"),
 }
 
 
@@ -175,19 +174,26 @@ def test_what_is_open_what_reads_what_writes_and_what_deletes(app: FastAPI) -> N
         ("DELETE", "/v1/jobs/x", "write", 403),
         ("DELETE", "/v1/jobs/x", "admin", 404),
         ("PUT", "/v1/jobs/x", "admin", 405),
-        ("OPTIONS", "/v1/jobs", "read", 405),
+        ("OPTIONS", "/v1/jobs", None, 401),
+        ("OPTIONS", "/v1/jobs", "read", 204),
+        ("HEAD", "/v1/jobs", None, 401),
+        ("HEAD", "/v1/jobs", "read", 200),
+        ("HEAD", "/v1/keys", "write", 403),
+        ("HEAD", "/v1/keys", "admin", 200),
+        ("HEAD", "/v1/jobs/x/cancel", "write", 405),
+        ("BREW", "/v1/jobs", "write", 405),
         ("GET", "/v1/jobs/", None, 401),
-        ("GET", "/v1/jobs/", "read", 307),
+        ("GET", "/v1/jobs/", "read", 404),
         ("POST", "/livez", None, 405),
-        ("HEAD", "/livez", None, 405),
-        ("GET", "/livez/", None, 307),
+        ("HEAD", "/livez", None, 200),
+        ("GET", "/livez/", None, 404),
         ("GET", "/docs/nothing", None, 404),
         ("GET", "/problems/nope", None, 404),
         ("GET", "/redoc", None, 401),
     ],
 )
-def test_what_no_route_takes(closed: FastAPI, method: str, path: str, scope: str | None, status: int) -> None:
-    assert ask(closed, method, path, scope, None)[0] == status
+def test_what_no_route_declares(closed: FastAPI, method: str, path: str, scope: str | None, status: int) -> None:
+    assert ask(closed, method, path, scope, b"" if status == 200 else None)[0] == status
 
 
 def test_a_key_that_is_unknown_is_none(closed: FastAPI) -> None:
@@ -202,6 +208,28 @@ def test_a_key_that_is_unknown_is_none(closed: FastAPI) -> None:
 def test_a_body_that_announces_too_many_bytes_is_not_read(app: FastAPI, method: str, path: str) -> None:
     status, _, problem = ask(app, method, path, body=None, content_length="20001", content_type="application/json")
     assert (status, problem["type"], problem["limit"]) == (413, "/problems/too-large", 20_000)
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/checkpoints", "/v1/predictors/x/kernels"])
+def test_a_compressed_body_is_refused_before_it_is_read(app: FastAPI, path: str) -> None:
+    status, headers, problem = ask(app, "POST", path, body=None, content_encoding="gzip", content_type="application/json")
+    assert (status, headers["accept-encoding"], problem["type"]) == (415, "identity", "/problems/unsupported-media-type")
+    assert ask(app, "POST", path, body=b"{", content_encoding="identity", content_type="application/json")[0] in (400, 415)
+
+
+def test_a_body_of_too_many_values_is_given_up_while_it_arrives(settings: Settings, database: Database) -> None:
+    """No other request is answered while a body is parsed."""
+    app = create_app(settings.model_copy(update={"max_body_bytes": 10**6}))
+    for body in (b"{" + b'"":0,' * MAX_COMMAS, b"[" * 5 + b"0," * MAX_COMMAS):
+        assert ask(app, "POST", "/v1/jobs", body=body, content_type="application/json")[0] == 400
+        status, _, problem = ask(app, "POST", "/v1/jobs", body=body + b"0,", content_type="application/json")
+        assert (status, problem["type"], problem["detail"]) == (
+            413,
+            "/problems/too-large",
+            "the body has more than 10000 values",
+        )
+    coordinates = b'{"coordinates": [' + b"[0,0,0]," * MAX_COMMAS + b"[0,0,0]]}"
+    assert ask(app, "POST", "/v1/predictors/x/kernels", body=coordinates, content_type="application/json")[0] == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/checkpoints", "/v1/datasets"])

@@ -18,7 +18,7 @@ from service.settings import Settings
 from service.store import blobs, checkpoints
 from service.store.database import Away
 from service.store.tables import Checkpoint
-from service.uploads.multipart import MAX_OTHER_BYTES, MAX_OTHER_PARTS
+from service.uploads.multipart import FORM_BYTES, MAX_OTHER_PARTS
 from service.uploads.staging import clear_abandoned
 from tests.support.calls import DATASET, NETWORK, files, is_problem, new_job, upload
 from tests.support.networks import dataset_file, odd, resnet8, saved
@@ -183,15 +183,23 @@ FILE, OTHER = 'Content-Disposition: form-data; name="file"; filename="a"', 'Cont
     [
         ([part(FILE), part(FILE)], "two files of the name"),
         ([part(OTHER)] * (MAX_OTHER_PARTS + 1) + [part(FILE)], "more than 16 other parts"),
-        ([part(OTHER, "a" * (MAX_OTHER_BYTES + 1)), part(FILE)], "the other parts have more than 65536 bytes up to `other`"),
-        ([part("\r\n".join([f"X-Long: {'a' * 4000}"] * 5))], "the headers of a part of the form have more than"),
+        ([part(OTHER, "a" * FORM_BYTES), part(FILE)], "must be called `file`, and there is a part `other`"),
+        ([part(f"X-Long: {'a' * FORM_BYTES}")], "the form"),
+        (["\r\n" * FORM_BYTES, part(FILE)], "bytes beside its files"),
+        ([part(FILE), "--x--\r\n", "a" * FORM_BYTES], "bytes beside its files"),
     ],
-    ids=["two files of one name", "many parts", "a large part", "long headers"],
+    ids=["two files of one name", "many parts", "a large part", "a long header", "a preamble", "an epilogue"],
 )
 def test_forms_with_more_than_a_file_are_bounded(client: httpx.Client, parts: list[str], detail: str) -> None:
     body = "".join(parts) + "--x--\r\n"
     answer = client.post("/v1/checkpoints", content=body, headers={"content-type": "multipart/form-data; boundary=x"})
     assert is_problem(answer, 400, "bad-request", detail)
+
+
+def test_a_form_may_have_some_bytes_behind_its_last_boundary(client: httpx.Client) -> None:
+    body = f"{part(FILE)}--x--\r\n{'a' * 1000}"
+    answer = client.post("/v1/checkpoints", content=body, headers={"content-type": "multipart/form-data; boundary=x"})
+    assert is_problem(answer, 422, "not-a-checkpoint")
 
 
 def test_a_part_of_another_name_is_named(client: httpx.Client) -> None:

@@ -1,32 +1,55 @@
-"""Connections that do nothing, on a real socket."""
+"""Connections that do nothing, and bytes that are no requests, on a real socket."""
 
+import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
 from unittest.mock import patch
 
 import httpx
+import psutil
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from service.http import connections
 from service.http.connections import limited, room_for_connections
 from tests.support.servers import free_port
 from tests.support.waiting import DEADLINE_SECONDS, until
 
+# More than the kernel keeps for a client that reads nothing.
+LARGE_BYTES = 64 * 2**20
+
 HEAD = b"POST /count HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n"
 
 
 def application() -> FastAPI:
     app = FastAPI()
+    arrived: list[int] = []
 
     @app.post("/count")
     async def count(request: Request) -> int:
         return len(await request.body())
+
+    @app.post("/pieces")
+    async def pieces(request: Request) -> None:
+        with suppress(ClientDisconnect):
+            async for piece in request.stream():
+                arrived.append(len(piece))
+
+    @app.get("/pieces")
+    async def so_far() -> int:
+        return sum(arrived)
+
+    @app.get("/large")
+    async def large() -> Response:
+        return StreamingResponse(bytes(2**20) for _ in range(LARGE_BYTES // 2**20))
 
     @app.get("/")
     async def show() -> str:
@@ -145,6 +168,107 @@ def test_a_request_that_is_answered_is_not_closed_for_a_new_connection() -> None
             assert is_closed(refused)
         busy.sendall(b"0123456789")
         assert b"200 OK" in busy.recv(10_000)
+
+
+def accepted(port: int) -> int:
+    """How many connections the server has accepted and not closed."""
+    ends = psutil.Process().net_connections()
+    return sum(each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in ends)
+
+
+def received(connection: socket.socket) -> bytes:
+    """Everything that is sent before the other end closes the connection."""
+    found = bytearray()
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(2**16):
+            found += piece
+    return bytes(found)
+
+
+CHUNKED = b"POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "slug"),
+    [
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "long-url"),
+        (b"GET /" + b"a" * 40_000, 414, "long-url"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-Long: a\r\n" * 5000 + b"\r\n", 431, "long-headers"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: " + b"a" * 40_000, 431, "long-headers"),
+        (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad-request"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "bad-request"),
+        (b"\x16\x03\x01\x02\x00\x01", 400, "bad-request"),
+        (b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400, "bad-request"),
+        (b"POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "bad-request"),
+        (CHUNKED + b"zz\r\n", 400, "bad-request"),
+    ],
+)
+def test_what_is_no_request_is_answered_with_a_short_problem(
+    sent: bytes, status: int, slug: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR), served() as port, connected(port) as connection:
+        connection.sendall(sent)
+        head, _, body = received(connection).partition(b"\r\n\r\n")
+        assert head.startswith(f"HTTP/1.1 {status} ".encode())
+        assert b"application/problem+json" in head
+        assert len(body) < 1000
+        problem = json.loads(body)
+        assert (problem["status"], problem["type"]) == (status, f"/problems/{slug}")
+        assert answers(port)
+    assert "ProtocolError" not in caplog.text
+
+
+def test_a_body_that_is_malformed_after_its_answer_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR), served() as port, connected(port) as connection:
+        connection.sendall(CHUNKED.replace(b"/count", b"/nowhere"))
+        assert b"404 Not Found" in connection.recv(10_000)
+        connection.sendall(b"zz\r\n")
+        assert b"400" not in received(connection), "returns when the connection is closed"
+        assert answers(port)
+    assert not caplog.records
+
+
+def test_others_are_answered_while_many_small_chunks_are_parsed() -> None:
+    count = 10_000
+    with served() as port, connected(port) as connection, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        connection.sendall(CHUNKED.replace(b"/count", b"/pieces") + b"1\r\na\r\n" * count)
+        seen = {0}
+        while count not in seen and len(seen) < 6:
+            seen.add(client.get("/pieces").json())
+        assert count not in seen
+
+
+def test_a_client_that_sends_many_requests_at_once_is_read_as_they_are_answered() -> None:
+    requests = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 5000
+    with served() as port, connected(port) as connection:
+        connection.setblocking(False)
+        sent, found, rest = 0, 0, requests
+        while found < 200:
+            with suppress(BlockingIOError):
+                nbytes = connection.send(rest)
+                sent, rest = sent + nbytes, rest[nbytes:] or requests
+            with suppress(BlockingIOError):
+                found += connection.recv(2**16).count(b"HTTP/1.1 200")
+        # The kernel keeps some megabytes at both ends.
+        assert sent < 16 * 2**20
+
+
+def test_a_client_that_takes_nothing_of_an_answer_is_given_up() -> None:
+    with patch.object(connections, "SEND_SECONDS", 0.3), served() as port, connected(port) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert connection.recv(1) == b"H"
+        until(lambda: not accepted(port), what="the end of the connection")
+        assert len(received(connection)) < LARGE_BYTES
+
+
+def test_a_slow_client_gets_its_whole_answer() -> None:
+    with patch.object(connections, "SEND_SECONDS", 1.5), served() as port, connected(port) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        nbytes = 0
+        while piece := connection.recv(2**20, socket.MSG_WAITALL):
+            nbytes += len(piece)
+            time.sleep(0.03)
+        assert nbytes > LARGE_BYTES
 
 
 @pytest.mark.parametrize(

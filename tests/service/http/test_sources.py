@@ -8,8 +8,10 @@ from threading import Event, get_ident
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from service.http.methods import Methods
 from service.http.sources import SENT_BYTES, SourceResponse
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -49,8 +51,8 @@ def answered(source: Pieces, *, method: str = "GET", disposition: str = "attachm
     async def send(message: Any) -> None:
         messages.append(message)
 
-    response = SourceResponse(source, disposition=disposition)
-    asyncio.run(response({"type": "http", "method": method, "asgi": {"spec_version": "2.3"}}, never, send))
+    app = Methods(SourceResponse(source, disposition=disposition), [APIRoute("/", lambda: None, methods=["GET"])])
+    asyncio.run(app({"type": "http", "method": method, "path": "/", "asgi": {"spec_version": "2.3"}}, never, send))
     return messages
 
 
