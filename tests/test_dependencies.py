@@ -3,8 +3,12 @@
 import re
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from tests.test_structure import PACKAGES, ROOT, imports
 
@@ -62,3 +66,28 @@ def test_the_demo_is_installed_with_what_it_imports() -> None:
 def test_tests_and_benchmarks_are_installed_with_what_they_import() -> None:
     files = [path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py")]
     assert imported(files) <= declared() | declared("demo") | declared("timm") | declared("otel") | declared("dev")
+
+
+def installed(lines: Iterable[str], seen: set[str]) -> Iterator[tuple[str, str]]:
+    """Names and versions of what requirements bring, also indirectly, but for the packages of CUDA."""
+    for line in set(lines) - seen:
+        seen.add(line)
+        wanted = Requirement(line)
+        with suppress(PackageNotFoundError):  # of another platform
+            if not wanted.name.startswith(("nvidia-", "cuda-")):
+                yield normal(wanted.name), version(wanted.name)
+                further = [(line, Requirement(line).marker) for line in requires(wanted.name) or []]
+                chosen = [{"extra": extra} for extra in ("", *wanted.extras)]
+                yield from installed(
+                    [line for line, marker in further if not marker or any(map(marker.evaluate, chosen))], seen
+                )
+
+
+def test_all_that_is_in_the_image_has_the_version_that_is_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pinned = dict(line.split("==") for line in lines if line)
+    extras = project["optional-dependencies"]
+    found = dict(installed([*project["dependencies"], *extras["otel"], *extras["timm"]], set()))
+    # redis needs it before Python 3.11.3, which is not in Debian 12.
+    assert found | {"async-timeout": "5.0.1"} == pinned

@@ -1,5 +1,6 @@
-"""What importing a module does, and what a command loads: each in a fresh interpreter."""
+"""What importing a module does, and what a command loads."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from service.settings import Settings
 from tests.support.processes import environment
 from tests.support.waiting import DEADLINE_SECONDS
+from tests.test_structure import ROOT
 
 # Imports every module of the packages; tells what was written, opened to the net or started meanwhile.
 IMPORT_ALL = """
@@ -83,3 +85,28 @@ print(json.dumps([shown.getvalue(), sorted(sys.modules)]))
     shown, loaded = run(program, folder=tmp_path)
     assert shown.startswith("usage: nern")
     assert not {"torch", "numpy", "sqlalchemy", "fastapi", "pydantic", "uvicorn", "celery", "alembic", "asyncio"} & set(loaded)
+
+
+def test_the_api_starts_without_what_few_requests_need() -> None:
+    """matplotlib takes half a second, and another quarter where it may keep no cache."""
+    waiting, seen = ["service.server"], set[str]()
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / name.replace(".", "/")
+        files = [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()]
+        if name not in seen:
+            seen.add(name)
+            waiting += [imported for file in files for imported in imported_at_once(file)]
+    assert {"service.api.predictors", "nern.artefact", "torch"} <= seen
+    assert not {"matplotlib", "torchvision", "timm", "onnxscript"} & {name.partition(".")[0] for name in seen}
+
+
+def imported_at_once(file: Path) -> list[str]:
+    """The modules that a file imports when it is imported itself, and names that may be such modules."""
+    names: list[str] = []
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names

@@ -17,7 +17,6 @@ from service.http.negotiation import choose
 from service.http.openapi import raises
 from service.http.policy import policy
 from service.http.sources import SourceResponse
-from service.serving import figures
 from service.serving.artefact import ArtefactFile
 from service.serving.formats import FORMATS
 from service.serving.formats.format import Format, Selection
@@ -115,6 +114,9 @@ def predictor_figure(
     `layers` shows the relative error of each layer, `bytes` the parts of the artefact, and `importance` the accuracy after
     pruning.
     """
+    # Not before it is needed: with matplotlib, the API starts half a second later.
+    from service.serving import figures
+
     return Response(figures.draw(name, find(session, id, shared=True).report), media_type="image/svg+xml")
 
 
