@@ -89,6 +89,10 @@ class Cluster:
         """Begins what `kubectl drain` does: no pod comes to the node any more, and those that are there are evicted."""
         self._ask("drain", node)
 
+    def uncordon(self, node: str) -> None:
+        """Lets pods come to a node again."""
+        self._ask("uncordon", node)
+
     @contextmanager
     def cut(self, one: str, other: str) -> Iterator[None]:
         """A block in which all packets between the pods of two owners are lost. One may be `clients`."""

@@ -192,7 +192,8 @@ class Controllers:
             return True
         pods = [pod for pod in self.pods.values() if selects(budget["selector"], pod.labels)]
         expected = sum(self.objects["Deployment", name]["spec"].get("replicas", 1) for name in {pod.owner for pod in pods})
-        return sum(pod.ready for pod in pods) - 1 >= expected - budget["maxUnavailable"]
+        missing: int = budget["maxUnavailable"]
+        return sum(pod.ready for pod in pods) - 1 >= expected - missing
 
     def _serve(self, service: Object) -> None:
         """Tells after a while which pods of a Service are ready."""

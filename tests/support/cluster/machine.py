@@ -68,6 +68,9 @@ class Machine:
     async def drain(self, node: str) -> None:
         self.controllers.drain(node)
 
+    async def uncordon(self, node: str) -> None:
+        self.controllers.cordoned.discard(node)
+
     async def cut(self, one: str, other: str) -> None:
         """Loses all packets between the pods of two Deployments, or between one's and the clients."""
         self._cuts.add((one, other))

@@ -1,7 +1,7 @@
 """The network of a cluster: each pod has a network namespace, and a router between them passes on what rules allow.
 
-The router is the namespace of this process. Its routing policy (`ip rule`) is the packet filter: a packet that no rule allows is
-dropped without an answer, as most network plugins do. A filter of nftables would do the same, but needs a program that a
+The router is the namespace of this process. Its routing policy (`ip rule`) is the packet filter: a packet that no rule allows
+is dropped without an answer, as most network plugins do. A filter of nftables would do the same, but needs a program that a
 machine may not have. The rules know no connections: an answer is allowed by its source port.
 
 A Service has an address of its own. Packets to it go to one pod that is ready. The pod has this address too and answers from

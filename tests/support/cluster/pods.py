@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 from tests.support.cluster import PodState, probes
 from tests.support.cluster.containers import ConfigError, Objects, Place, start
@@ -187,10 +187,8 @@ class _Life:
         await asyncio.gather(*following)
 
     async def _unless_stopping(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._pod.stopping.wait(), seconds)
-        except TimeoutError:
-            pass
 
     def _tell(self, reason: str, message: str) -> None:
         self._record(self._pod.name, reason, message)

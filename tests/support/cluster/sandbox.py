@@ -1,11 +1,11 @@
-"""Runs the process of one container: `python -I -S sandbox.py DESCRIPTION`, where the description is JSON (`Description`).
+"""Runs the process of one container: `python -I -S sandbox.py DESCRIPTION`, where DESCRIPTION is JSON (`Description`).
 
-This is what a container runtime does. The process has the network of its pod; its own mounts, processes and host name; the user,
-the capabilities (none) and the privileges (no new ones) that the restricted pod security level asks for. Its root folder has the
-programs of this machine, the files of the image and the volumes, and nothing else of this machine. As process 1, this program
-passes SIGTERM on and takes in orphans, like the `tini` of an image.
+This is what a container runtime does. The process has the network of its pod; its own mounts, processes and host name; the
+user of its pod, no capabilities, and no way to get more. Its root folder has the programs of this machine, the files of the
+image and the volumes, and nothing else of this machine. As process 1, this program passes SIGTERM on and takes in orphans, like
+the `tini` of an image.
 
-A file of its own that imports nothing but the standard library, because each start of a container runs it.
+The program imports nothing but the standard library, because each start of a container runs it.
 """
 
 import ctypes
@@ -116,7 +116,7 @@ def make_root(about: Description) -> None:
             bind(source, root + place)
     for place, text in about["files"].items():
         Path(root + place).write_text(text)
-    for place in (*about["volumes"], "/proc"):
+    for place in (*about["volumes"], about["folder"], "/proc"):
         os.makedirs(root + place, exist_ok=True)
     if about["read_only"]:
         make_read_only(root)
@@ -154,7 +154,7 @@ def run(about: Description) -> NoReturn:
         os.setuid(user)
     call("prctl", SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     os.chdir(about["folder"])
-    os.execvpe(about["command"][0], about["command"], about["environment"])  # noqa: S606
+    os.execvpe(about["command"][0], about["command"], about["environment"])
 
 
 def map_user(inside: int, user: int, group: int) -> None:
