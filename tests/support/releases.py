@@ -22,11 +22,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("jobs", sa.Column("of_the_next_release", sa.Integer(), server_default="1", nullable=False))
+    op.add_column("job", sa.Column("of_the_next_release", sa.Integer(), server_default="1", nullable=False))
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("jobs") as table:
+    with op.batch_alter_table("job") as table:
         table.drop_column("of_the_next_release")
 '''
 

@@ -56,11 +56,15 @@ class PodState:
 
 @dataclass(frozen=True)
 class State:
-    """What there is. jobs: how each Job that is over has ended. events: all since the start."""
+    """What there is.
+
+    jobs: how each Job that is over has ended. events: all since the start. known: whether all Services know who is ready.
+    """
 
     pods: Sequence[PodState]
     jobs: Mapping[str, str]
     events: Sequence[Event]
+    known: bool
 
     def of(self, owner: str) -> list[PodState]:
         """The pods of a Deployment or a Job that are not ending."""
@@ -108,12 +112,13 @@ class Cluster:
 
     def state(self) -> State:
         found = self._ask("state")
-        return State([PodState(**pod) for pod in found["pods"]], found["jobs"], [Event(**event) for event in found["events"]])
+        pods = [PodState(**pod) for pod in found["pods"]]
+        return State(pods, found["jobs"], [Event(**event) for event in found["events"]], found["known"])
 
     def settled(self, objects: Sequence[Object]) -> bool:
-        """Whether the pods are those that these objects ask for, all of them ready and none ending, and all Jobs are over."""
+        """Whether the pods are those that these objects ask for, ready and known to be, and all Jobs are over."""
         state = self.state()
-        if any(pod.stopping for pod in state.pods):
+        if not state.known or any(pod.stopping for pod in state.pods):
             return False
         for found in objects:
             name, spec = found["metadata"]["name"], found.get("spec", {})

@@ -45,9 +45,9 @@ class Controllers:
         self.jobs: dict[str, str] = {}
         self.cordoned: set[str] = set()
         self._launch, self._publish, self._record = launch, publish, record
+        self.ready: dict[str, list[Pod]] = {}
         self._numbers = iter(range(2, 255))
         self._lives: set[asyncio.Future[None]] = set()
-        self._ready: dict[str, list[Pod]] = {}
         self._failures: dict[str, list[float]] = {}
         self._evictions = 0.0
 
@@ -191,16 +191,15 @@ class Controllers:
         if not evicted.ready and budget.get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
             return True
         pods = [pod for pod in self.pods.values() if selects(budget["selector"], pod.labels)]
-        expected = sum(self.objects["Deployment", name]["spec"].get("replicas", 1) for name in {pod.owner for pod in pods})
-        missing: int = budget["maxUnavailable"]
-        return sum(pod.ready for pod in pods) - 1 >= expected - missing
+        expected: int = sum(self.objects["Deployment", name]["spec"].get("replicas", 1) for name in {pod.owner for pod in pods})
+        return sum(pod.ready for pod in pods) - 1 >= expected - int(budget["maxUnavailable"])
 
     def _serve(self, service: Object) -> None:
         """Tells after a while which pods of a Service are ready."""
         name, selector = service["metadata"]["name"], {"matchLabels": service["spec"]["selector"]}
         ready = [pod for pod in self.pods.values() if pod.ready and selects(selector, pod.labels)]
-        if ready != self._ready.get(name):
-            self._ready[name] = ready
+        if ready != self.ready.get(name):
+            self.ready[name] = ready
             life = asyncio.ensure_future(self._later(name, ready))
             self._lives.add(life)
             life.add_done_callback(self._lives.discard)

@@ -43,6 +43,8 @@ class Machine:
         self._cuts: set[tuple[str, str]] = set()
         self._namespaces = {CLIENTS: self._clients}
         self._servers: list[asyncio.Server] = []
+        # The event loop keeps no task alive.
+        self._connections: set[asyncio.Task[Any]] = set()
         self.events: list[Event] = []
         self.controllers = Controllers(self._live, self._publish, self._record)
 
@@ -84,7 +86,8 @@ class Machine:
     async def state(self) -> dict[str, Any]:
         pods = [pod.state() for pod in self.controllers.pods.values()]
         events = [asdict(event) for event in self.events]
-        return {"pods": [asdict(pod) for pod in pods], "jobs": self.controllers.jobs, "events": events}
+        known = self._endpoints == self.controllers.ready
+        return {"pods": [asdict(pod) for pod in pods], "jobs": self.controllers.jobs, "events": events, "known": known}
 
     async def connections(self, ports: Sequence[int]) -> list[tuple[str, str, int]]:
         """Tries to connect from each pod, and from the clients, to each pod at each port. Which owner reached which port.
@@ -134,6 +137,9 @@ class Machine:
 
     async def _pass(self, service: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Passes a connection of a client on to one pod that is ready, as kube-proxy does."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
         with suppress(OSError):
             if ready := self._endpoints[service["metadata"]["name"]]:
                 pod = random.choice(ready)  # noqa: S311
@@ -142,6 +148,7 @@ class Machine:
                 inner_reader, inner_writer = await asyncio.open_connection(sock=connection)
                 await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
         writer.close()
+        self._connections.discard(task)
 
     async def _filter(self) -> None:
         """Makes the filter what the policies allow among the pods that are there, and cuts what is cut."""

@@ -160,7 +160,8 @@ class _Life:
         ports, address = self._pod.ports, self._pod.address
 
         def live(succeeded: bool) -> None:
-            if not succeeded:
+            # kubelet does not ask whether a pod lives that is to end.
+            if not succeeded and not self._pod.stopping.is_set():
                 self._tell("Unhealthy", f"{container['name']} fails its probe")
                 failing.set()
 
