@@ -47,6 +47,8 @@ CUT_SECONDS = float(os.environ.get("NERN_TEST_CUT_SECONDS", LEASE_SECONDS + 2))
 LONG = {"steps": 2500, "hidden": 8, "kernel_batch": 256}
 SHORT = {"steps": 200, "hidden": 8, "kernel_batch": 256}
 
+# The stores keep what they have in their pods, so their node is not drained.
+STORES_NODE = NODES[-1]
 STORES = ("nern-postgres", "nern-redis", "nern-s3")
 LINKS = [(owner, store) for owner in ("nern-api", "nern-worker") for store in STORES] + [("clients", "nern-api")]
 
@@ -54,7 +56,7 @@ LINKS = [(owner, store) for owner in ("nern-api", "nern-worker") for store in ST
 def overlay(folder: Path, version: str) -> list[Object]:
     """The overlay `dev` for a release, with SETTINGS and one processor for a worker. The stores stay on one node."""
     folder.mkdir()
-    pinned = [{"op": "add", "path": "/spec/template/spec/nodeSelector", "value": {"kubernetes.io/hostname": NODES[0]}}]
+    pinned = [{"op": "add", "path": "/spec/template/spec/nodeSelector", "value": {"kubernetes.io/hostname": STORES_NODE}}]
     small = [{"op": "replace", "path": "/spec/template/spec/containers/0/resources/limits/cpu", "value": "1"}]
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -214,7 +216,7 @@ def test_a_drain_fails_no_request_and_loses_no_step(
 ) -> None:
     expected = undisturbed(LONG)
     [node] = [pod.node for pod in cluster.state().of("nern-worker")]
-    assert {pod.node for pod in cluster.state().of("nern-api")} == set(NODES)
+    assert len({pod.node for pod in cluster.state().of("nern-api")}) == 2
     id = create(client, checkpoint, LONG)
     traffic = Traffic(connect, id)
     with traffic.running():

@@ -11,7 +11,7 @@ from typing import Any
 from tests.support.cluster.pods import Pod
 from tests.support.kubernetes import Object, selects
 
-NODES = ("node-a", "node-b")
+NODES = ("node-a", "node-b", "node-c")
 HOST_NAME = "kubernetes.io/hostname"
 
 # Proxies of Services learn so late which pods are ready.
