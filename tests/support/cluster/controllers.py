@@ -23,7 +23,7 @@ EVICTION_SECONDS = 5.0
 # A pod of a Job that has failed is followed by another one after so long, then after twice as long, and so on.
 JOB_BACKOFF_SECONDS = 10.0
 
-# Kinds of objects that are carried out by others, and those that have no meaning here. KEDA and gateways are not run.
+# Kinds of objects that have no meaning here, and those that are carried out.
 IGNORED = {"Namespace", "ServiceAccount"}
 KNOWN = {"Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy", "ConfigMap", "Secret"}
 
@@ -74,7 +74,10 @@ class Controllers:
         self.cordoned.add(node)
 
     async def step(self) -> None:
-        """Does what is to be done now."""
+        """Does what is to be done now. Raises what the life of a pod has raised."""
+        for life in [life for life in self._lives if life.done()]:
+            self._lives.remove(life)
+            life.result()
         for deployment in self.of("Deployment"):
             self._roll(deployment)
         for job in self.of("Job"):
@@ -126,7 +129,6 @@ class Controllers:
         life = asyncio.ensure_future(self._launch(pod))
         self._lives.add(life)
         life.add_done_callback(lambda _: self._gone(pod))
-        life.add_done_callback(self._lives.discard)
 
     def _gone(self, pod: Pod) -> None:
         if pod.stopping.is_set():
@@ -200,9 +202,7 @@ class Controllers:
         ready = [pod for pod in self.pods.values() if pod.ready and selects(selector, pod.labels)]
         if ready != self.ready.get(name):
             self.ready[name] = ready
-            life = asyncio.ensure_future(self._later(name, ready))
-            self._lives.add(life)
-            life.add_done_callback(self._lives.discard)
+            self._lives.add(asyncio.ensure_future(self._later(name, ready)))
 
     async def _later(self, name: str, ready: Sequence[Pod]) -> None:
         await asyncio.sleep(PROPAGATION_SECONDS)

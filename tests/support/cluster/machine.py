@@ -55,13 +55,13 @@ class Machine:
 
     async def apply(self, objects: Sequence[Object]) -> None:
         self.controllers.apply(objects)
-        for service in self.controllers.of("Service"):
-            name = service["metadata"]["name"]
-            if name not in self._services:
-                self._services[name] = service_address(len(self._services) + 1)
-                await self._publish(name, ())
-                path = self._folder / f"{name}.sock"
-                self._servers.append(await asyncio.start_unix_server(partial(self._pass, service), path))
+        new = {name: one for one in self.controllers.of("Service") if (name := one["metadata"]["name"]) not in self._services}
+        for name in new:
+            self._services[name] = service_address(len(self._services) + 1)
+        for name, service in new.items():
+            await self._publish(name, [])
+            path = self._folder / f"{name}.sock"
+            self._servers.append(await asyncio.start_unix_server(partial(self._pass, service), path))
         await self._filter()
 
     async def delete_job(self, name: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypedDict
 NEW_MOUNTS, NEW_HOST_NAME, NEW_IPC, NEW_USERS, NEW_PROCESSES, NEW_NETWORK = (
     0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 )  # fmt: skip
-BIND, RECURSIVE, PRIVATE = 4096, 16384, 1 << 18
+BIND, MOVE, RECURSIVE, PRIVATE = 4096, 8192, 16384, 1 << 18
 SET_PARENT_DEATH_SIGNAL, SET_NO_NEW_PRIVILEGES = 1, 38
 
 # The folders of this machine that every container sees, and those files of /etc that programs need.
@@ -123,7 +123,10 @@ def make_root(about: Description) -> None:
     for place, source in about["volumes"].items():
         bind(source, root + place)
     call("mount", b"proc", f"{root}/proc".encode(), b"proc", 0, None)
-    os.chroot(root)
+    # Moved over the root folder of the machine, and not only chosen (chroot): otherwise `run` could make no user namespace.
+    os.chdir(root)
+    call("mount", b".", b"/", None, MOVE, None)
+    os.chroot(".")
 
 
 def bind(source: str, place: str) -> None:
