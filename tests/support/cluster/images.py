@@ -59,18 +59,18 @@ def make(tree: Path, folder: Path) -> Image:
         script = folder / "bin" / name
         script.write_text(f"#!/opt/nern/bin/python\nfrom {module} import main\nraise SystemExit(main())\n")
         script.chmod(0o755)
-    return Image({"/opt/nern": str(folder)}, *_of_dockerfile(tree / "Dockerfile")).with_python()
+    variables, start = _of_dockerfile(tree / "Dockerfile")
+    return Image({"/opt/nern": str(folder)}, variables, folder=start).with_python()
 
 
-def _of_dockerfile(path: Path) -> tuple[dict[str, str], Sequence[str], str]:
-    """The variables, the command before the arguments, and the working folder of the last stage."""
+def _of_dockerfile(path: Path) -> tuple[dict[str, str], str]:
+    """The variables and the working folder of the last stage. An entry point such as `tini` does what `sandbox.py` does."""
     stage = path.read_text().rpartition("\nFROM ")[2]
     [variables] = re.findall(r"^ENV ((?:.*\\\n)*.*)", stage, re.MULTILINE)
     found = dict(re.findall(r"(\w+)=(\S+)", variables))
     found["PATH"] = found["PATH"].replace("$PATH", "/usr/local/bin:/usr/bin:/bin")
     [folder] = re.findall(r"^WORKDIR (\S+)", stage, re.MULTILINE)
-    # An entry point such as `tini --` only passes on signals, which `sandbox.py` does too.
-    return found, (), folder
+    return found, folder
 
 
 def stores() -> dict[str, Image]:

@@ -41,7 +41,7 @@ class Pod:
         self.phase = "Pending"
         self.restarts = 0
         self.stopping = asyncio.Event()
-        self._deadline = 0.0
+        self.deadline = 0.0
         self._unready = {container["name"] for container in self.spec["containers"]}
 
     @property
@@ -65,15 +65,14 @@ class Pod:
     def stop(self) -> None:
         """Begins to end the pod. It has its grace period from now on, with the hook before SIGTERM."""
         if not self.stopping.is_set():
-            self._deadline = time.monotonic() + self.spec.get("terminationGracePeriodSeconds", 30)
+            self.deadline = time.monotonic() + self.spec.get("terminationGracePeriodSeconds", 30)
             self.stopping.set()
 
     async def run(self, place: Place, images: Images, objects: Objects, record: Record) -> None:
         """Runs the pod to its end."""
         life = _Life(self, place, images, objects, record)
         for container in self.spec.get("initContainers", []):
-            while not self.stopping.is_set() and await life.keep(container, "OnFailure") != 0:
-                pass
+            await life.keep(container, "OnFailure")
         self.phase = "Running"
         policy = self.spec.get("restartPolicy", "Always")
         codes = await asyncio.gather(*(life.keep(container, policy) for container in self.spec["containers"]))
@@ -81,10 +80,13 @@ class Pod:
         record(self.name, self.phase, f"exit codes {list(codes)}")
 
     def report(self, container: str, *, ready: bool) -> bool:
-        """Notes whether a container is ready. Returns whether this is a change."""
-        changed = (container in self._unready) == ready
-        (self._unready.discard if ready else self._unready.add)(container)
-        return changed
+        """Notes whether a container is ready. Returns whether this is a change. An init container never counts."""
+        before = set(self._unready)
+        if ready:
+            self._unready.discard(container)
+        elif container in [one["name"] for one in self.spec["containers"]]:
+            self._unready.add(container)
+        return self._unready != before
 
 
 class _Life:
@@ -142,7 +144,7 @@ class _Life:
     async def _end(self, container: Object, process: asyncio.subprocess.Process, end: "asyncio.Task[int]") -> None:
         """Ends a process: the hook, SIGTERM, and SIGKILL when the time is up."""
         grace = self._pod.spec.get("terminationGracePeriodSeconds", 30)
-        deadline = self._pod._deadline if self._pod.stopping.is_set() else time.monotonic() + grace
+        deadline = self._pod.deadline if self._pod.stopping.is_set() else time.monotonic() + grace
         self._tell("Killing", container["name"])
         hook = container.get("lifecycle", {})
         assert hook in ({}, {"preStop": {"sleep": hook.get("preStop", {}).get("sleep")}}), hook
