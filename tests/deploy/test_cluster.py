@@ -47,8 +47,8 @@ CUT_SECONDS = float(os.environ.get("NERN_TEST_CUT_SECONDS", LEASE_SECONDS + 2))
 LONG = {"steps": 1000, "hidden": 8, "kernel_batch": 256}
 SHORT = {"steps": 100, "hidden": 8, "kernel_batch": 256}
 
-# The stores keep what they have in their pods, so their node is not drained.
-STORES_NODE = NODES[-1]
+# The stores keep what they have in their pods, so their node stays.
+*DRAINED, STORES_NODE = NODES
 STORES = ("nern-postgres", "nern-redis", "nern-s3")
 
 # Each link, and what goes on while it is cut: jobs are done, or at least taken, or nothing that a client may rely on.
@@ -219,7 +219,7 @@ def test_an_upgrade_fails_no_request_and_loses_no_step(
     assert {worker["release"] for worker in ok(client.get("/v1/workers"))} == {NEXT}
 
 
-def test_a_drain_fails_no_request_and_loses_no_step(
+def test_a_drain_of_all_nodes_but_one_fails_no_request_and_loses_no_step(
     cluster: Cluster,
     client: httpx.Client,
     connect: Callable[[], httpx.Client],
@@ -227,23 +227,26 @@ def test_a_drain_fails_no_request_and_loses_no_step(
     undisturbed: Callable[[dict[str, int]], bytes],
 ) -> None:
     expected = undisturbed(LONG)
-    [node] = [pod.node for pod in cluster.state().of("nern-worker")]
-    assert len({pod.node for pod in cluster.state().of("nern-api")}) == 2
+    moving = [pod.name for owner in ("nern-api", "nern-worker") for pod in cluster.state().of(owner)]
     id = create(client, checkpoint, LONG)
     traffic = Traffic(connect, id)
     with traffic.running():
         until_it_trains(client, id)
-        cluster.drain(node)
-        until(
-            lambda: not [pod for pod in cluster.state().pods if pod.node == node and pod.phase == "Running"], what="the drain"
-        )
+        for node in DRAINED:
+            cluster.drain(node)
+        until(lambda: all(pod.node == STORES_NODE for pod in cluster.state().pods if pod.phase == "Running"), what="the drain")
         artefact = finished(client, id)
-        until(lambda: [pod.ready for pod in cluster.state().of("nern-api")] == [True, True], what="the new replica")
-        cluster.uncordon(node)
+        until(lambda: [pod.ready for pod in cluster.state().of("nern-api")] == [True, True], what="the new replicas")
+        for node in DRAINED:
+            cluster.uncordon(node)
     assert traffic.failures == []
     assert artefact == expected
     assert_no_step_was_lost(traffic.events)
     assert_all_ended_in_time(cluster)
+    # The disruption budget has kept one replica until the successor of the other one was ready.
+    evicted = {event.name for event in cluster.state().happened("Evicted")}
+    assert evicted == set(moving)
+    assert cluster.state().happened("TooManyRequests", "nern-api")
 
 
 def assert_no_step_was_lost(events: Sequence[dict[str, Any]]) -> None:
