@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
-import yaml
 
 from nern.request import RECIPES, reference
 from service import cli

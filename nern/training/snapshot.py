@@ -6,7 +6,6 @@ A snapshot is stored in a safetensors file. No pickle is read or written.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ from nern.measures import OutputComparison, Quality
 from nern.training.selection import Evaluation, SelectionState
 from nern.training.trial import Trial
 
-VERSION = 2
+# Increased with each change of the file, and with each change of what a training computes: the training would go on from a
+# state that it could not have come to. Releases of the same version go on with each other's trainings.
+VERSION = 3
 
 # The name of a tensor in the file is the path to the tensor in the snapshot, such as /predictor/trunk.0.weight.
 SEPARATOR = "/"
@@ -78,7 +79,7 @@ class Snapshot:
     def write(self, path: Path) -> None:
         """Writes the snapshot to a file. The file is not synchronised to the disk (fsync)."""
         tensors: dict[str, Tensor] = {}
-        about = {"version": VERSION, "release": version("nern"), "snapshot": _take_tensors(_to_plain(self), "", tensors)}
+        about = {"version": VERSION, "snapshot": _take_tensors(_to_plain(self), "", tensors)}
         header, _ = tensorfile.make_header(
             ((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()), {"nern": json.dumps(about)}
         )
@@ -95,9 +96,6 @@ class Snapshot:
             about = json.loads(metadata["nern"])
             if about["version"] != VERSION:
                 raise BadSnapshot(f"the snapshot has version {about['version']}; this release reads version {VERSION}")
-            if about["release"] != version("nern"):
-                # A training of this release may differ from one of another release.
-                raise BadSnapshot(f"the snapshot is of release {about['release']}; this is release {version('nern')}")
             return _from_plain(_put_tensors(about["snapshot"], tensors))
         except (BadArtefact, KeyError, TypeError, ValueError) as error:
             raise BadSnapshot(f"{path.name} is not a snapshot, or is damaged") from error

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from service.serving.predictors import MAX_LOADED_BYTES, MAX_RENDERED_BYTES
 from service.settings import GIB, MIB, Settings, unknown
 from service.supervisor import GRACE_SECONDS
 from tests.support.kubernetes import KUBERNETES, Object, combined, of, pods, rendered, selects
+from tests.support.policies import may, rules
 from worker.celery import END_SECONDS
 
 COMPONENTS = sorted(path.name for path in (KUBERNETES / "components").iterdir())
@@ -302,6 +302,7 @@ ARROWS = {
     ("nern-worker", "nern-s3", 8333),
     ("nern-migrate", "nern-postgres", 5432),
 }
+PORT_NAMES = {"http": 8000}
 
 
 def test_policies_allow_the_arrows_of_the_design_and_nothing_else(dev: list[Object]) -> None:
@@ -314,8 +315,8 @@ def test_policies_allow_the_arrows_of_the_design_and_nothing_else(dev: list[Obje
         for target in [*labels, "elsewhere"]
         for port in ports
         if source != target
-        and may(policies, "egress", labels.get(source), labels.get(target), port)
-        and may(policies, "ingress", labels.get(target), labels.get(source), port)
+        and may(policies, "egress", labels.get(source), labels.get(target), port, PORT_NAMES)
+        and may(policies, "ingress", labels.get(target), labels.get(source), port, PORT_NAMES)
     }
     assert {arrow for arrow in allowed if arrow[:2] != ("clients", "elsewhere")} == ARROWS
 
@@ -375,27 +376,3 @@ def test_prometheus_and_nobody_else_reads_the_metrics(tmp_path: Path) -> None:
     dashboard = of(objects, "ConfigMap", "nern-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(dashboard["data"]["dashboard.json"])["title"] == "NeRN"
-
-
-def may(policies: list[Object], direction: str, pod: dict[str, str] | None, peer: dict[str, str] | None, port: int) -> bool:
-    """Whether the policies let a pod connect to, or be reached from, a peer. None is not one of these pods."""
-    if pod is None:
-        return True
-    names = {8000: "http"}
-    chosen = [p for p in policies if selects(p["podSelector"], pod) and direction.capitalize() in p["policyTypes"]]
-    if not chosen:
-        return True
-    for rule in rules(chosen, direction):
-        if "ports" in rule and not {port, names.get(port)} & {allowed["port"] for allowed in rule["ports"]}:
-            continue
-        peers = rule.get("to" if direction == "egress" else "from")
-        if peers is None or any(
-            peer is not None and "namespaceSelector" not in one and selects(one["podSelector"], peer) for one in peers
-        ):
-            return True
-    return False
-
-
-def rules(policies: list[Object], direction: str) -> Iterator[Object]:
-    for chosen in policies:
-        yield from chosen.get(direction, [])

@@ -153,7 +153,7 @@ def test_a_detached_snapshot_does_not_change_with_the_training() -> None:
         (lambda content: content[:-1], "damaged"),
         (lambda content: content[:100], "damaged"),
         (lambda content: b"", "damaged"),
-        (lambda content: content.replace(b'\\"version\\": 2', b'\\"version\\": 9'), "version 9"),
+        (lambda content: content.replace(b'\\"version\\": 3', b'\\"version\\": 9'), "version 9"),
         (lambda content: content.replace(b'\\"step\\"', b'\\"pets\\"'), "damaged"),
     ],
     ids=["short", "header", "empty", "version", "field"],
@@ -163,14 +163,6 @@ def test_a_file_that_is_no_snapshot_is_refused(damage: Callable[[bytes], bytes],
     snapshot_of(DecoupledRequest(steps=1, hidden=8)).write(file)
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(BadSnapshot, match=reason):
-        Snapshot.read(file)
-
-
-def test_a_snapshot_of_another_release_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "snapshot.safetensors"
-    with patch("nern.training.snapshot.version", return_value="9.9"):
-        snapshot_of(DecoupledRequest(steps=1, hidden=8)).write(file)
-    with pytest.raises(BadSnapshot, match=r"is of release 9\.9; this is release"):
         Snapshot.read(file)
 
 

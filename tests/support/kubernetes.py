@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -114,7 +114,7 @@ def of(objects: Sequence[Object], kind: str, name: str) -> Object:
     return found
 
 
-def selects(selector: Object, labels: dict[str, str]) -> bool:
+def selects(selector: Object, labels: Mapping[str, str]) -> bool:
     """Whether a label selector selects what has these labels."""
     for expression in selector.get("matchExpressions", []):
         assert expression["operator"] == "In"

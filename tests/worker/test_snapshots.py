@@ -265,7 +265,7 @@ def test_without_a_snapshot_that_can_be_used_the_training_begins_anew(place: Pla
     assert result(place, id) == undisturbed
 
 
-def test_a_snapshot_of_another_release_is_refused_with_the_reason(place: Place) -> None:
+def test_a_snapshot_of_another_version_is_refused_with_the_reason(place: Place) -> None:
     id = add(place)
     kill(place, 8)
     with patch("nern.training.snapshot.VERSION", 99):
