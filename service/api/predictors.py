@@ -158,12 +158,11 @@ def kernels(
     return _answer(served, Slices(served.layers, layer, filter, channel), chosen)
 
 
-# The coordinates come first: while they arrive, the request must hold no connection to the database.
 @router.post("/{id}/kernels", response_class=Response, responses=KERNELS, openapi_extra=BODY)
 @policy("read", body="long")
 @raises(problems.NotAcceptable, problems.OutsideNetwork)
 def kernels_of(
-    coordinates: Listing, id: str, request: Request, context: Ctx, session: Reading, format: FormatName = None
+    id: str, coordinates: Listing, request: Request, context: Ctx, session: Reading, format: FormatName = None
 ) -> StreamingResponse:
     """Renders the kernels at a list of coordinates, in the order of the list."""
     find(session, id, shared=True)

@@ -353,6 +353,17 @@ signal.pause()
     assert ended.returncode == -signal.SIGALRM
 
 
+def test_the_kernel_ends_a_process_that_reads_a_file_before_the_service(tmp_path: Path) -> None:
+    script = """
+from service.inspection.limits import limit_while_waiting
+limit_while_waiting()
+print(open("/proc/self/oom_score_adj").read())
+"""
+    command = [sys.executable, "-P", "-c", script]
+    said = subprocess.run(command, cwd=tmp_path, timeout=DEADLINE_SECONDS, check=True, capture_output=True).stdout
+    assert int(said) == 1000 > int(Path("/proc/self/oom_score_adj").read_text())
+
+
 def test_processor_time_is_limited(tmp_path: Path) -> None:
     script = """
 import signal

@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from itertools import cycle, product
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import numpy as np
 import pytest
@@ -116,6 +116,15 @@ def test_a_long_body_of_another_form_is_refused_with_the_form(body: str) -> None
     form = re.escape('{"coordinates": [[layer, filter, channel], …]}')
     with patch.object(coordinates, "PIECE_BYTES", PIECE_BYTES), pytest.raises(problems.BadRequest, match=form):
         read(body.encode())
+
+
+def test_no_more_than_a_piece_is_validated_at_once() -> None:
+    """However much arrives at once: other requests wait meanwhile."""
+    validate = MagicMock(side_effect=coordinates._ROWS.validate_json)
+    body = f'{{"coordinates": {LONG}}}'.encode()
+    with patch.object(coordinates, "PIECE_BYTES", PIECE_BYTES), patch.object(coordinates, "_ROWS", validate_json=validate):
+        assert len(read(body, received_bytes=10**6)) == 51
+    assert max(len(call.args[0]) for call in validate.call_args_list) <= PIECE_BYTES + len("[]")
 
 
 def test_a_body_without_end_is_given_up_early() -> None:
