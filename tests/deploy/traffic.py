@@ -11,8 +11,9 @@ import httpx
 
 from tests.support import tus
 
-# The pause between two requests of a client, and between two bytes of an upload.
-PAUSE_SECONDS = 0.2
+# The pauses between two requests of a client that polls, and between two bytes of an upload.
+POLL_SECONDS = 0.5
+BYTE_SECONDS = 0.2
 
 FINAL = ("succeeded", "failed", "cancelled")
 
@@ -51,7 +52,7 @@ class Traffic:
                 self.failures.append(f"{client.__name__}: {type(error).__name__}: {error}")
 
     def _poll(self, client: httpx.Client) -> None:
-        while not self._over.wait(PAUSE_SECONDS):
+        while not self._over.wait(POLL_SECONDS):
             self._note(client.get(self._job))
 
     def _follow(self, client: httpx.Client) -> None:
@@ -78,7 +79,7 @@ class Traffic:
 
         def slowly() -> Iterator[bytes]:
             for _ in range(5):
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(BYTE_SECONDS)
                 yield b"x"
 
         with ExitStack() as stack:

@@ -45,7 +45,7 @@ class Controllers:
         self.jobs: dict[str, str] = {}
         self.cordoned: set[str] = set()
         self._launch, self._publish, self._record = launch, publish, record
-        self.ready: dict[str, list[Pod]] = {}
+        self._ready: dict[str, list[Pod]] = {}
         self._numbers = iter(range(2, 255))
         self._lives: set[asyncio.Future[None]] = set()
         self._failures: dict[str, list[float]] = {}
@@ -86,6 +86,11 @@ class Controllers:
             self._evict()
         for service in self.of("Service"):
             self._serve(service)
+
+    def ready(self, service: Object) -> list[Pod]:
+        """The pods of a Service that are ready now."""
+        selector = {"matchLabels": service["spec"]["selector"]}
+        return [pod for pod in self.pods.values() if pod.ready and selects(selector, pod.labels)]
 
     def _pods_of(self, owner: str) -> list[Pod]:
         return [pod for pod in self.pods.values() if pod.owner == owner and not pod.stopping.is_set()]
@@ -198,10 +203,9 @@ class Controllers:
 
     def _serve(self, service: Object) -> None:
         """Tells after a while which pods of a Service are ready."""
-        name, selector = service["metadata"]["name"], {"matchLabels": service["spec"]["selector"]}
-        ready = [pod for pod in self.pods.values() if pod.ready and selects(selector, pod.labels)]
-        if ready != self.ready.get(name):
-            self.ready[name] = ready
+        name, ready = service["metadata"]["name"], self.ready(service)
+        if ready != self._ready.get(name):
+            self._ready[name] = ready
             self._lives.add(asyncio.ensure_future(self._later(name, ready)))
 
     async def _later(self, name: str, ready: Sequence[Pod]) -> None:

@@ -86,7 +86,8 @@ class Machine:
     async def state(self) -> dict[str, Any]:
         pods = [pod.state() for pod in self.controllers.pods.values()]
         events = [asdict(event) for event in self.events]
-        known = self._endpoints == self.controllers.ready
+        services = self.controllers.of("Service")
+        known = all(self._endpoints[one["metadata"]["name"]] == self.controllers.ready(one) for one in services)
         return {"pods": [asdict(pod) for pod in pods], "jobs": self.controllers.jobs, "events": events, "known": known}
 
     async def connections(self, ports: Sequence[int]) -> list[tuple[str, str, int]]:
