@@ -116,6 +116,7 @@ def test_a_line_is_bounded_whatever_a_client_sends(formatter: type[logging.Forma
         ("no answer from postgresql://nern:hunter2@db:5432/nern", "hunter2"),
         ("GET https://example.org/hook?token=hunter2&a=b failed", "hunter2"),
     ],
+    ids=["API key", "secret of a webhook", "bearer token", "password", "query"],
 )
 def test_secrets_are_taken_out(formatter: type[logging.Formatter], text: str, secret: str) -> None:
     line = formatted(formatter, "%s", text, exc_info=raised(ValueError(text)))
