@@ -72,5 +72,6 @@ def test_a_migration_that_breaks_references_changes_nothing(tmp_path: Path) -> N
 
 def test_the_first_command_may_be_a_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NERN_DATA_DIR", str(tmp_path / "new" / "data"))
+    monkeypatch.setattr("service.commands.configure", lambda: None)
     cli.main(["migrate"])
     assert (tmp_path / "new" / "data" / "nern.sqlite3").exists()

@@ -40,6 +40,7 @@ LOST_BY_DOWNGRADE = {
     "0009": {"delivery", "job.webhook"},
     "0010": {"installation"},
     "0011": {"api_key", "share"} | {f"{name}.owner" for name in ("checkpoint", "dataset", "predictor", "upload")},
+    "0012": {"job.request_id", "job.traceparent"},
     "0013": {"installation.oldest"},
 }
 
@@ -267,6 +268,7 @@ def test_a_release_works_with_a_later_schema_until_that_takes_away_what_it_needs
 
 def test_the_command_says_that_the_release_is_too_old(tmp_path: Path, later: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NERN_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("service.commands.configure", lambda: None)
     cli.main(["migrate"])
     database = Database(f"sqlite:///{tmp_path / 'nern.sqlite3'}")
     run(database, "upgrade", "9999", later)

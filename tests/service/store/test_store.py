@@ -133,7 +133,7 @@ def test_migrations_run_from_the_command_of_alembic_and_can_be_undone(tmp_path: 
 
 def test_the_command_brings_a_database_to_the_schema_of_this_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NERN_DATA_DIR", str(tmp_path))
-    with patch("service.commands.logging"):
+    with patch("service.commands.configure"):
         cli.main(["migrate"])
     database = Database(Settings().database)
     migrate.probe(database)
