@@ -191,9 +191,9 @@ CHUNKED = b"POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\
 @pytest.mark.parametrize(
     ("sent", "status", "slug"),
     [
-        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "long-url"),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 414, "long-url"),
         (b"GET /" + b"a" * 40_000, 414, "long-url"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-Long: a\r\n" * 5000 + b"\r\n", 431, "long-headers"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + b"X-Long: a\r\n" * 5000 + b"\r\n", 431, "long-headers"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: " + b"a" * 40_000, 431, "long-headers"),
         (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad-request"),
         (b"GET / HTTP/1.1\r\n\r\n", 400, "bad-request"),
