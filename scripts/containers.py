@@ -1,5 +1,6 @@
 """Containers of the image, started as the manifests of Kubernetes say, with docker or podman."""
 
+import base64
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.kubernetes import KUBERNETES, Object, of, pods, rendered
+from tests.support.cluster.containers import variables
+from tests.support.kubernetes import KUBERNETES, Object, pods, rendered
 
 DEADLINE_SECONDS = 300
 POLL_SECONDS = 0.02
@@ -126,13 +128,9 @@ class Containers:
         return pod
 
     def _environment(self, container: Object) -> dict[str, str]:
-        values: dict[str, str] = {}
-        for source in container.get("envFrom", []):
-            values |= of(self.objects, "ConfigMap", source["configMapRef"]["name"])["data"]
-        for variable in container["env"]:
-            secret = variable.get("valueFrom", {}).get("secretKeyRef")
-            values[variable["name"]] = self.secrets[secret["key"]] if secret else variable["value"]
-        return values | self.settings
+        secret = {"data": {key: base64.b64encode(value.encode()).decode() for key, value in self.secrets.items()}}
+        objects = {(found["kind"], found["metadata"]["name"]): found for found in self.objects}
+        return variables(container, {**objects, ("Secret", "nern"): secret}) | self.settings
 
     def _name(self, thing: str) -> str:
         return f"{self.folder.name}-{thing}"
