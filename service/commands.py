@@ -35,7 +35,6 @@ def run(options: Namespace) -> None:
             _serve(settings, with_worker=not options.no_worker and not settings.broker_url, as_json=options.json)
         elif options.command == "migrate":
             _migrate(settings)
-            log.info("the database has the schema of this release")
         elif options.command == "keys":
             _keys(settings, options)
         elif options.command == "cleanup":

@@ -45,8 +45,7 @@ def upgrade(database: Database) -> None:
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-            if current != (head := _known()[0]):
-                log.info("the database is at migration %s (before: %s)", head, current or "none")
+            log.info("the database is at migration %s (before: %s)", _known()[0], current or "none")
         else:
             _validate_later(connection, current)
             log.info("a later release has migrated the database, to %s; this release works with it", current)

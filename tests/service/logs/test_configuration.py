@@ -83,7 +83,7 @@ def test_what_nobody_catches_is_a_line_too(monkeypatch: pytest.MonkeyPatch, caps
 @pytest.mark.parametrize(
     ("command", "settings", "message"),
     [
-        ("migrate", {}, "the database has the schema of this release"),
+        ("migrate", {}, "the database is at migration "),
         ("migrate", {"NERN_DATABASE_URL": "postgresql://nern:hunter2@127.0.0.1:1/nern"}, "nern migrate: "),
         ("migrate", {"NERN_LOG_LEVELS": "debug"}, "NERN_LOG_LEVELS is no setting; did you mean NERN_LOG_LEVEL?"),
         ("migrate", {"NERN_PORT": "many"}, "NERN_PORT: "),
