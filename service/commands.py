@@ -1,7 +1,6 @@
 """The commands of `nern`."""
 
 import json
-import logging
 import os
 from argparse import Namespace
 from dataclasses import asdict
@@ -17,8 +16,6 @@ from service.store.blobs import Blobs, Unreachable
 from service.store.database import Away, Database, now
 from service.store.migrate import ReleaseOutdated
 from service.supervisor import module_command
-
-log = logging.getLogger(__name__)
 
 
 def run(options: Namespace) -> None:
