@@ -151,8 +151,6 @@ class LimitedProtocol(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.close()
             return
-        if self.cycle:
-            self.cycle.disconnected = True  # the request whose body is malformed gets no other answer
         problem = _problem(getattr(sys.exception(), "error_status_hint", 400))
         body = document(problem)
         headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
