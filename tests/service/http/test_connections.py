@@ -1,5 +1,6 @@
 """Connections that do nothing, and bytes that are no requests, on a real socket."""
 
+import asyncio
 import json
 import logging
 import socket
@@ -35,7 +36,9 @@ def application() -> FastAPI:
 
     @app.post("/count")
     async def count(request: Request) -> int:
-        return len(await request.body())
+        nbytes = len(await request.body())
+        await asyncio.sleep(0)  # as any route that waits for something: meanwhile, the server may read on
+        return nbytes
 
     @app.post("/pieces")
     async def pieces(request: Request) -> None:
