@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from service.http import connections
@@ -35,7 +36,8 @@ def application() -> FastAPI:
 
     @app.post("/count")
     async def count(request: Request) -> int:
-        return len(await request.body())
+        # In a thread, as routes that ask the database. Meanwhile, the server may read on.
+        return await run_in_threadpool(len, await request.body())
 
     @app.post("/pieces")
     async def pieces(request: Request) -> None:
