@@ -97,6 +97,7 @@ class LimitedProtocol(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
     _send_timer: asyncio.TimerHandle | None = None
+    _turn: asyncio.Handle | None = None
 
     conn: _Parser
 
@@ -129,7 +130,7 @@ class LimitedProtocol(H11Protocol):
         super().handle_events()
         if self.conn.left < 0:
             self.flow.pause_reading()
-            self.loop.call_soon(self._take_turn)
+            self._turn = self._turn or self.loop.call_soon(self._take_turn)
         elif was_behind and not self._has_full_body():
             self.flow.resume_reading()
 
@@ -167,6 +168,7 @@ class LimitedProtocol(H11Protocol):
         self.transport.abort()
 
     def _take_turn(self) -> None:
+        self._turn = None
         if not self.transport.is_closing():
             self.handle_events()
             self._watch()
