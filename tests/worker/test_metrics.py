@@ -14,7 +14,7 @@ from nern.errors import NernError
 from service.store.blobs import Unreachable
 from service.store.database import Away, now
 from service.store.jobs import LeaseLost
-from service.store.tables import Job
+from service.store.tables import JobEvent
 from tests.support.metrics import Scrape, scraping
 from tests.support.networks import resnet8
 from tests.support.place import Place
@@ -40,7 +40,7 @@ def ends(after: Scrape, before: Scrape) -> dict[str, float]:
 def test_a_job_counts_the_wait_for_its_first_claim_and_each_attempt(place: Place, scrape: Callable[[], Scrape]) -> None:
     place.add(resnet8(), architecture=None)
     with place.database.write() as session:
-        session.execute(update(Job).values(created_at=now(session) - timedelta(seconds=100)))
+        session.execute(update(JobEvent).values(created_at=now(session) - timedelta(seconds=100)))
     before = scrape()
     with patch.object(Attempt, "run", side_effect=Stopped):
         place.worker.work()

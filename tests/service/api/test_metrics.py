@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import httpx
 import pytest
 import sqlalchemy.exc
+from fastapi import FastAPI
 from obstore.exceptions import GenericError
 from pydantic import SecretStr
 from sqlalchemy import text, update
@@ -16,6 +18,7 @@ from service.api.app import create_app
 from service.inspection.process import Inspector
 from service.jobs.sweep import sweep
 from service.metrics.requests import METHODS
+from service.readiness import Readiness
 from service.settings import Settings
 from service.store import jobs
 from service.store.database import Away, Database
@@ -171,13 +174,15 @@ def test_errors_of_the_stores_count(client: httpx.Client, database: Database, sc
         assert after.grown(before, "nern_database_errors_total", error=error) == 1, error
 
 
-def test_readiness_is_a_metric(client: httpx.Client, scrape: Callable[[], Scrape]) -> None:
+def test_readiness_is_a_metric(client: httpx.Client, app: FastAPI, scrape: Callable[[], Scrape]) -> None:
+    database = Mock()
+    app.state.context = replace(app.state.context, readiness=Readiness({"database": database, "storage": str}))
     client.get("/readyz")
     assert scrape().value("nern_ready", part="database") == 1
-    with patch.object(Database, "probe", side_effect=Away):
-        client.get("/readyz")
+    database.side_effect = Away
+    client.get("/readyz")
     read = scrape()
-    assert (read.value("nern_ready", part="database"), read.value("nern_ready", part="broker")) == (0, 1)
+    assert (read.value("nern_ready", part="database"), read.value("nern_ready", part="storage")) == (0, 1)
 
 
 def test_expired_leases_count(settings: Settings, database: Database, scrape: Callable[[], Scrape]) -> None:
