@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from threading import Thread
 
+from service.store.marking import WrongBlobStore
+
 log = logging.getLogger(__name__)
 
 # How long a probe may take. A part whose probe takes longer is not ready.
@@ -22,8 +24,10 @@ DATABASE = "database"
 # Parts whose probes ask the database. While it does not answer, their state is UNKNOWN.
 NEED_DATABASE = frozenset({"schema", "blobs"})
 
-# Parts without which the service goes on, DEGRADED: without the broker, workers find jobs when they look by themselves.
-OPTIONAL = frozenset({"broker"})
+# Parts without which the service goes on, DEGRADED. Without the broker, workers find jobs when they look by themselves. Without
+# the blob store, predictors are served. All replicas have the same blob store. So if a replica were not ready without it, no
+# replica would be, and nobody would be served at all.
+OPTIONAL = frozenset({"broker", "blobs"})
 
 
 class Readiness:
@@ -84,10 +88,11 @@ class _Run:
 def _state(name: str, failure: Exception | None, *, database_answers: bool) -> str:
     if failure is None:
         return OK
-    if name in OPTIONAL:
-        return DEGRADED
     if name in NEED_DATABASE and not database_answers:
         return UNKNOWN
+    # A blob store that is not mounted is a fault of this process alone.
+    if name in OPTIONAL and not isinstance(failure, WrongBlobStore):
+        return DEGRADED
     return type(failure).__name__
 
 

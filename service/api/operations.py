@@ -46,9 +46,9 @@ async def readyz(context: Ctx) -> dict[str, str]:
 
     The answer has an entry for each dependency: the database, its schema, the blob store, the room in the data folder, the
     broker, the inspecting processes, and the local worker if there is one. An entry is `ok`, the name of an error (such as
-    `TimeoutError` after three seconds), or `unknown` if the database would have to answer. The broker is `ok` or `degraded`:
-    without it, workers find jobs when they look by themselves. The status is 200 if every entry is `ok` or `degraded`, else
-    503.
+    `TimeoutError` after three seconds), `unknown` if the database would have to answer, or `degraded`. The service is degraded
+    without the broker (workers find jobs when they look by themselves) and without the blob store (predictors are served;
+    uploads and new jobs get 503). The status is 200 if every entry is `ok` or `degraded`, else 503.
     """
     states = await context.readiness.states()
     for part, state in states.items():

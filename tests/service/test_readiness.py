@@ -12,6 +12,7 @@ import pytest
 
 from service import readiness
 from service.readiness import Readiness
+from service.store.marking import WrongBlobStore
 from tests.support.waiting import DEADLINE_SECONDS
 
 
@@ -28,15 +29,23 @@ def states_of(**probes: Callable[[], object]) -> dict[str, str]:
 
 
 def test_each_part_that_fails_is_named() -> None:
-    assert states_of(database=well, blobs=failing, storage=well) == {
+    assert states_of(database=well, inspection=failing, storage=well) == {
         "database": "ok",
-        "blobs": "ConnectionError",
+        "inspection": "ConnectionError",
         "storage": "ok",
     }
 
 
 def test_without_the_broker_the_service_is_degraded() -> None:
     assert states_of(database=well, broker=failing) == {"database": "ok", "broker": "degraded"}
+
+
+def test_without_the_blob_store_the_service_is_degraded_unless_this_process_alone_lacks_it() -> None:
+    def not_mounted() -> None:
+        raise WrongBlobStore
+
+    assert states_of(database=well, blobs=failing) == {"database": "ok", "blobs": "degraded"}
+    assert states_of(database=well, blobs=not_mounted) == {"database": "ok", "blobs": "WrongBlobStore"}
 
 
 def test_without_the_database_the_others_are_not_blamed() -> None:
@@ -64,17 +73,17 @@ def test_the_deadline_counts_from_the_start_of_a_probe(monkeypatch: pytest.Monke
             over.wait(DEADLINE_SECONDS)
 
     async def ask() -> None:
-        parts = Readiness({"blobs": hang})
+        parts = Readiness({"storage": hang})
         monkeypatch.setattr(readiness, "PROBE_SECONDS", 0.1)
-        assert await parts.states() == {"blobs": "TimeoutError"}
+        assert await parts.states() == {"storage": "TimeoutError"}
         # With so long a deadline, a probe that began just now would hold this test up.
         monkeypatch.setattr(readiness, "PROBE_SECONDS", 2.0 * DEADLINE_SECONDS)
         later = time.monotonic() + readiness.PROBE_SECONDS
         monkeypatch.setattr(readiness, "time", SimpleNamespace(monotonic=lambda: later))
-        assert await parts.states() == {"blobs": "TimeoutError"}
+        assert await parts.states() == {"storage": "TimeoutError"}
         assert begun == 1
         over.set()
-        while await parts.states() != {"blobs": "ok"}:
+        while await parts.states() != {"storage": "ok"}:
             await asyncio.sleep(0)
 
     asyncio.run(asyncio.wait_for(ask(), DEADLINE_SECONDS))
