@@ -162,7 +162,7 @@ def fill_disk(place: Deployment, chance: random.Random) -> None:
     limited: list[psutil.Process] = []
     for part in (*place.apis, *place.workers):
         with suppress(psutil.NoSuchProcess):
-            limited += [*part.children(), psutil.Process(part.pid() or -1)]
+            limited += [*part.children(), *([psutil.Process(pid)] if (pid := part.pid()) else [])]
     for process in limited:
         with suppress(psutil.NoSuchProcess):
             process.rlimit(psutil.RLIMIT_FSIZE, (64, psutil.RLIM_INFINITY))
