@@ -112,7 +112,7 @@ class UnsupportedVersion(Problem):
 
 
 class TooLarge(Problem):
-    """The body of the request is larger than this service accepts. `detail` names the limit in bytes."""
+    """The body of the request has more bytes, or more values, than this service accepts. `detail` names the limit."""
 
     slug, status, title = "too-large", 413, "Too large"
 

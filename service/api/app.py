@@ -157,6 +157,7 @@ def create_app(
         app.include_router(module.router, dependencies=validated)
         routes += module.router.routes
     # A request passes the middleware that is added last first.
+    app.add_middleware(Methods, routes=routes)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     given = parse_keys(settings.api_keys.get_secret_value())
     app.add_middleware(RequestLimit, buckets=buckets)
@@ -165,7 +166,6 @@ def create_app(
     app.add_middleware(AccessLog)
     app.add_middleware(RequestMetrics)
     app.add_middleware(Policies, routes=routes)
-    app.add_middleware(Methods, routes=routes)
     app.add_middleware(TusMiddleware, prefix=uploads.PREFIX)
     app.add_middleware(RequestIds)
     return app

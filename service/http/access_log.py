@@ -5,7 +5,6 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.methods import method_of
 from service.http.policy import policy_of, route_of
 
 log = logging.getLogger(__name__)
@@ -42,12 +41,12 @@ class AccessLog:
             log.log(
                 logging.DEBUG if usual else logging.INFO,
                 "%s %s: %s after %g s",
-                method_of(scope),
+                scope["method"],
                 scope["path"],
                 status or "no answer",
                 seconds,
                 extra={
-                    "method": method_of(scope),
+                    "method": scope["method"],
                     "path": scope["path"],
                     "route": route_of(scope),
                     "status": status,

@@ -77,7 +77,7 @@ class BodyLimit:
             if received > self.limit:
                 raise BodyTooLarge(too_large)
             if commas > MAX_COMMAS and body == "limited":
-                raise BodyTooLarge(problems.TooLarge(f"the body has more than {MAX_COMMAS} values", limit=self.limit))
+                raise BodyTooLarge(problems.TooLarge(f"the body has more than {MAX_COMMAS} values"))
             return message
 
         await self.app(scope, counted, send)

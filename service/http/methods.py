@@ -20,16 +20,11 @@ def is_head(scope: Scope) -> bool:
     return _HEAD in scope
 
 
-def method_of(scope: Scope) -> str:
-    """The method that the client has sent."""
-    return "HEAD" if is_head(scope) else str(scope["method"])
-
-
 class Methods:
     """ASGI middleware that finds the methods of the path of every request, and answers HEAD as GET without the body.
 
-    A request passes this middleware before the one that finds policies, so the policy of HEAD is that of GET. A path that has a
-    route for HEAD is left to that route.
+    This middleware is inside of all others, which see the method that was sent. A path that has a route for HEAD is left to
+    that route.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:

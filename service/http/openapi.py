@@ -46,6 +46,9 @@ class ProblemDocument(BaseModel):
     status: int
     detail: str
     instance: str = Field(description="Path of the request; empty if the request could not be parsed")
+    request_id: str | None = Field(
+        None, description="The header X-Request-ID of the answer; missing if the request could not be parsed"
+    )
     errors: list[FieldError] | None = Field(None, description="The errors of a request that is invalid")
 
 

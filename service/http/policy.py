@@ -89,8 +89,10 @@ class Policies:
         return self._policy(self._route(method, path), method, path)
 
     def _route(self, method: str, path: str) -> Route | None:
-        matching = (route for route in self._routes if route.path_regex.match(path) and method in (route.methods or ()))
-        return next(matching, None)
+        """The route of a request. HEAD has that of GET, unless it has one of its own."""
+        matching = [route for route in self._routes if route.path_regex.match(path)]
+        wanted = ("HEAD", "GET") if method == "HEAD" else (method,)
+        return next((route for each in wanted for route in matching if each in (route.methods or ())), None)
 
     def _policy(self, route: Route | None, method: str, path: str) -> Policy:
         if route:

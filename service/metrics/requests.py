@@ -4,7 +4,6 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.methods import method_of
 from service.http.policy import route_of
 from service.metrics.counted import REQUEST_BYTES, REQUEST_SECONDS, REQUESTS_IN_PROGRESS, RESPONSE_BYTES
 
@@ -31,8 +30,7 @@ class RequestMetrics:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        method = method_of(scope)
-        labels = method if method in METHODS else OTHER, route_of(scope) or UNMATCHED
+        labels = scope["method"] if scope["method"] in METHODS else OTHER, route_of(scope) or UNMATCHED
         received = 0
 
         async def counted_receive() -> Message:

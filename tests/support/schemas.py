@@ -22,6 +22,10 @@ def assert_documented(answer: httpx.Response, document: Mapping[str, Any]) -> No
     documented = responses[str(answer.status_code)].get("content", {})
     media_type = answer.headers.get("content-type", "").partition(";")[0]
     assert media_type in documented or not (media_type or documented), f"{asked} and {media_type}; documented are {documented}"
+    if media_type == "application/problem+json" and method != "head":
+        names = document["components"]["schemas"]["ProblemDocument"]["properties"]
+        answer.read()
+        assert {"type", "title", "status", "detail", "instance", "request_id"} <= answer.json().keys() & names.keys()
 
 
 @cache

@@ -79,6 +79,12 @@ def test_a_line_tells_of_a_request_without_its_query(client: httpx.Client, lines
     assert "hunter2" not in lines.text
 
 
+def test_a_line_about_head_tells_what_was_sent(client: httpx.Client, lines: Lines) -> None:
+    assert client.head("/v1/jobs").status_code == 200
+    line = line_of(lines)
+    assert (line["method"], line["route"], line["status"], line["size"]) == ("HEAD", "/v1/jobs", 200, 0)
+
+
 def test_probes_that_succeed_are_not_logged(client: httpx.Client, lines: Lines) -> None:
     assert client.get("/livez").status_code == 200
     client.get("/v1/jobs")
